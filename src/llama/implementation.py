@@ -1,0 +1,223 @@
+"""An implementation is a named set of layer functions: ours, or anybody's.
+
+    layers = implementation.load("fused")            # naive, vectorized or fused: all layers
+    layers = implementation.load("my_llama")         # a dotted module, a .py file or a folder of them
+    layers.rms_norm(x, weight)                       # torch in, torch out
+    layers.completed("vectorized")                   # what it lacks, taken from another
+
+A file, module or folder must define at least one layer by its name. In a folder, `rms_norm.py` is asked
+first for `rms_norm`, then any other file. Layers that are not defined are simply not there.
+"""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from llama.layers import LAYERS
+
+OURS = ("naive", "vectorized", "fused")
+COMPOSED = ("self_attention", "decoder_layer", "llama")
+
+Layer = Callable[..., Any]
+
+
+class ImplementationError(ValueError):
+    """A name that leads to no layers, in one sentence that says what would."""
+
+
+class Implementation:
+    """Layer functions as attributes, with `name` and, layer by layer, the `files` they stand in.
+
+    Composed layers that are not given are the project's own, over these layers, as soon as `compose` is
+    true; with `compose` false they are not there.
+    """
+
+    def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False):
+        self.name = name
+        self._given = dict(layers)
+        if compose:
+            own = {layer: functools.partial(_module(layer).compose, self) for layer in COMPOSED}
+            layers = own | self._given
+        self.layers = {layer: layers[layer] for layer in LAYERS if layer in layers}
+
+    def __getattr__(self, layer: str) -> Layer:
+        try:
+            return self.__dict__["layers"][layer]
+        except KeyError:
+            raise AttributeError(f"implementation {self.__dict__.get('name')} does not define {layer}") from None
+
+    def __repr__(self) -> str:
+        return f"<implementation {self.name}: {', '.join(self.layers)}>"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The file of each layer."""
+        return {name: _file(layer) for name, layer in self.layers.items()}
+
+    def completed(self, other: str = "vectorized") -> "Implementation":
+        """All layers: these, and those of `other` where there are none."""
+        return Implementation(self.name, load(other)._given | self._given, compose=True)
+
+    def for_caching(self) -> "Implementation":
+        """The same with the project's own composed layers, which can read and write a KV cache."""
+        given = {layer: function for layer, function in self._given.items() if layer not in COMPOSED}
+        return Implementation(self.name, given, compose=True)
+
+
+def load(name: str | Path) -> Implementation:
+    """The implementation of that name or path; see the module's docstring.
+
+    Raises ImplementationError where there is none, it fails to import, or it defines no layer.
+    """
+    name = str(name)
+    if name in OURS:
+        plain = {layer: getattr(_module(layer), name) for layer in LAYERS if layer not in COMPOSED}
+        if name == "naive":
+            plain = {layer: _on_tensors(function) for layer, function in plain.items()}
+        return Implementation(name, plain, compose=True)
+    modules = list(_modules(name))
+    layers = {layer: function for layer in LAYERS if (function := _find(layer, modules, name)) is not None}
+    if not layers:
+        raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
+    return Implementation(Path(name).stem if Path(name).exists() else name, layers)
+
+
+def _module(layer: str) -> ModuleType:
+    return importlib.import_module(f"llama.layers.{layer}")
+
+
+def _file(layer: Layer) -> str:
+    while isinstance(layer, functools.partial):
+        layer = layer.func
+    try:
+        return inspect.getsourcefile(inspect.unwrap(layer)) or "?"
+    except TypeError:  # compiled, or an object that is called
+        return sys.modules[type(layer).__module__].__file__ or "?"
+
+
+def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:
+    found = {m.__name__.rpartition(".")[2]: f for m in modules if callable(f := getattr(m, layer, None))}
+    if layer in found:
+        return found[layer]
+    # A layer that is imported into another file is one and the same object in both.
+    distinct = {id(function) for function in found.values()}
+    if len(distinct) > 1:
+        raise ImplementationError(f"{name} defines {layer} in {' and in '.join(sorted(found))}: which one is meant?")
+    return next(iter(found.values()), None)
+
+
+def _modules(name: str) -> Iterable[ModuleType]:
+    """The module of that name, or the modules of that file or folder."""
+    path = Path(name)
+    if path.is_dir():
+        package = _package(path)
+    elif path.is_file() and path.suffix == ".py":
+        return [_import(name, lambda: _from_file(_alias(path), path))]
+    else:
+        valid = f"naive, vectorized, fused, a dotted module, a .py file or a folder of them ({name} is none of these)"
+        if path.exists() or not all(part.isidentifier() for part in name.split(".")):
+            raise ImplementationError(f"an implementation is {valid}")
+        try:
+            missing = importlib.util.find_spec(name) is None
+        except ModuleNotFoundError:
+            missing = True
+        if missing:
+            raise ImplementationError(f"an implementation is {valid}")
+        package = _import(name, lambda: importlib.import_module(name))
+    within = [file for folder in getattr(package, "__path__", ()) for file in sorted(Path(folder).glob("*.py"))]
+    stems = [file.stem for file in within if file.stem.isidentifier() and file.stem not in ("__init__", "__main__")]
+    return [package, *(_import(name, lambda s=stem: importlib.import_module(f"{package.__name__}.{s}")) for stem in stems)]
+
+
+def _import(name: str, run: Callable[[], ModuleType]) -> ModuleType:
+    try:
+        return run()
+    except Exception as error:
+        raise ImplementationError(f"{name} fails to import: {_where(error)}{type(error).__name__}: {error}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The last line of the traceback that is not the import machinery's: `rope.py, line 3: `."""
+    if isinstance(error, SyntaxError):
+        return ""  # says so itself
+    frames = [frame for frame in inspect.getinnerframes(error.__traceback__) if "importlib" not in frame.filename] if (
+        error.__traceback__
+    ) else []
+    last = frames[-1] if frames else None
+    return f"{Path(last.filename).name}, line {last.lineno}: " if last and last.filename != __file__ else ""
+
+
+def _alias(path: Path) -> str:
+    """A module name of its own for what lies at `path`, so that it cannot hide an installed module."""
+    return f"implementation_{abs(hash(path.resolve())):x}_{path.stem}"
+
+
+def _package(path: Path) -> ModuleType:
+    """The folder as a package, so that its files can import each other (`from .rope import rope`)."""
+    init = path / "__init__.py"
+    if init.exists():
+        return _import(str(path), lambda: _from_file(_alias(path), init, [str(path.resolve())]))
+    package = ModuleType(_alias(path))
+    package.__path__ = [str(path.resolve())]
+    sys.modules[package.__name__] = package
+    return package
+
+
+def _from_file(name: str, path: Path, search: list[str] | None = None) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    assert spec is not None and spec.loader is not None  # a .py file has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _on_tensors(function: Layer) -> Layer:
+    """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside."""
+
+    @functools.wraps(function)
+    def layer(*args: Any, **kwargs: Any) -> Any:
+        given = [t for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        floats = [t.dtype for t in given if t.is_floating_point()]
+        device = given[0].device if given else torch.device("cpu")
+
+        def to_array(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            leaf = leaf.detach().cpu()
+            return (leaf.double() if leaf.is_floating_point() else leaf).numpy()
+
+        def to_tensor(leaf: Any) -> Any:
+            if not isinstance(leaf, np.ndarray):
+                return leaf
+            tensor = torch.from_numpy(leaf)
+            dtype = floats[0] if floats and tensor.is_floating_point() else tensor.dtype
+            return tensor.to(device, dtype)
+
+        args, kwargs = map_leaves(to_array, (args, kwargs))
+        return map_leaves(to_tensor, function(*args, **kwargs))
+
+    return layer
+
+
+def _leaves(tree: Any) -> list[Any]:
+    leaves: list[Any] = []
+    map_leaves(leaves.append, tree)
+    return leaves
+
+
+def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
+    if isinstance(tree, list | tuple):
+        return type(tree)(map_leaves(change, item) for item in tree)
+    if isinstance(tree, dict):
+        return {key: map_leaves(change, item) for key, item in tree.items()}
+    return change(tree)

@@ -1,0 +1,126 @@
+"""Attention: each query takes the mean of the values, weighted by how well their keys match it.
+
+    scores[q, k]  = query_q · key_k / sqrt(head_dim)             for the keys that q may attend to
+    y_q           = sum_k softmax(scores[q])_k · value_k
+
+    q [batch n_heads q_len head_dim], k and v [batch n_kv_heads kv_len head_dim],
+    causal, mask bool broadcastable to [batch n_heads q_len kv_len] or None -> like q
+
+Grouped heads: query head h reads key and value head h // (n_heads / n_kv_heads). When causal, the
+queries are the last q_len of the kv_len positions, and each sees its own position and what came before.
+In `mask`, True means "may attend"; it combines with causal. A query that may attend to nothing gives
+zeros. A hidden key has no influence at all, whatever its score.
+
+Raises ValueError where n_kv_heads does not divide n_heads, where there are more queries than positions
+(when causal), and where the mask does not broadcast.
+Source: Vaswani et al. 2017, "Attention Is All You Need", equation 1; Ainslie et al. 2023, "GQA", section 2.2.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from llama.layers.contract import contract
+
+
+def check(
+    q: Tensor | ndarray,
+    k: Tensor | ndarray,
+    v: Tensor | ndarray,
+    causal: bool = True,
+    mask: Tensor | ndarray | None = None,
+) -> None:
+    (batch, n_heads, q_len, _), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
+    if n_kv_heads == 0 or n_heads % n_kv_heads:
+        raise ValueError(f"attention: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
+    if causal and q_len > kv_len:
+        raise ValueError(f"attention: causal needs q_len <= kv_len, got {q_len} and {kv_len}")
+    if mask is not None:
+        full = (batch, n_heads, q_len, kv_len)
+        axes = zip(reversed(mask.shape), reversed(full), strict=False)
+        if mask.ndim > 4 or any(size not in (1, whole) for size, whole in axes):
+            raise ValueError(f"attention: mask must broadcast to {list(full)}, got {list(mask.shape)}")
+
+
+@contract(check)
+def naive(
+    q: Float[ndarray, "batch n_heads q_len head_dim"],
+    k: Float[ndarray, "batch n_kv_heads kv_len head_dim"],
+    v: Float[ndarray, "batch n_kv_heads kv_len head_dim"],
+    causal: bool = True,
+    mask: Bool[ndarray, "..."] | None = None,
+) -> Float[ndarray, "batch n_heads q_len head_dim"]:
+    (batch, n_heads, q_len, head_dim), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
+    may_attend = np.broadcast_to(True if mask is None else mask, (batch, n_heads, q_len, kv_len))
+    y = np.zeros(q.shape)
+    for b, h, t in np.ndindex(batch, n_heads, q_len):
+        kv = h // (n_heads // n_kv_heads)
+        position = kv_len - q_len + t
+        visible = [s for s in range(kv_len) if may_attend[b, h, t, s] and (s <= position or not causal)]
+        scores = []
+        for s in visible:
+            product = 0.0
+            for i in range(head_dim):
+                product += q[b, h, t, i] * k[b, kv, s, i]
+            scores.append(product / math.sqrt(head_dim))
+        largest = max(scores, default=0.0)
+        powers = [math.exp(score - largest) for score in scores]
+        total = sum(powers)
+        for s, power in zip(visible, powers, strict=True):
+            for i in range(head_dim):
+                y[b, h, t, i] += power / total * v[b, kv, s, i]
+    return y
+
+
+@contract(check)
+def vectorized(
+    q: Float[Tensor, "batch n_heads q_len head_dim"],
+    k: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    v: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    causal: bool = True,
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "batch n_heads q_len head_dim"]:
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = q.to(wide) @ k.to(wide).transpose(-2, -1) / math.sqrt(q.shape[-1])
+    may_attend = _causal(q.shape[2], k.shape[2], q.device) if causal else torch.ones_like(scores, dtype=torch.bool)
+    if mask is not None:
+        may_attend = may_attend & mask
+    scores = scores.masked_fill(~may_attend, -torch.inf)
+    if scores.shape[-1] == 0:
+        return torch.zeros_like(q)
+    # Where nothing is visible the largest score is -inf; any finite number in its place leaves all powers 0.
+    largest = scores.amax(dim=-1, keepdim=True).detach()
+    powers = torch.exp(scores - largest.masked_fill(largest == -torch.inf, 0))
+    # The largest visible score has the power 1, so only a sum of nothing lies below 1.
+    weights = powers / powers.sum(dim=-1, keepdim=True).clamp(min=1)
+    return (weights @ v.to(wide)).to(q.dtype)
+
+
+@contract(check)
+def fused(
+    q: Float[Tensor, "batch n_heads q_len head_dim"],
+    k: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    v: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    causal: bool = True,
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "batch n_heads q_len head_dim"]:
+    q_len, kv_len, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
+    # torch's is_causal aligns the first query with the first key, which is ours only where the lengths
+    # are equal; a single last query sees everything, so decoding needs no mask at all.
+    if causal and mask is None and (q_len == kv_len or q_len == 1):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=q_len > 1, enable_gqa=grouped)
+    if causal:
+        lower = _causal(q_len, kv_len, q.device)
+        mask = lower if mask is None else lower & mask
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+
+
+def _causal(q_len: int, kv_len: int, device: torch.device) -> Bool[Tensor, "q_len kv_len"]:
+    return torch.ones(q_len, kv_len, dtype=torch.bool, device=device).tril(kv_len - q_len)

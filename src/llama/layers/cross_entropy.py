@@ -1,0 +1,59 @@
+"""Cross-entropy: how surprised the model is by what really came next, in nats.
+
+    loss = mean over tokens of  log(sum_j exp(logits_j)) - logits_target
+
+    logits [... vocab], targets [...] int64 -> scalar
+
+Logits come in, not probabilities. The mean is over all tokens, whatever the leading axes are. The
+largest logit is taken out of the sum first, so a gap of any size costs that gap and does not overflow.
+float16 and bfloat16 are summed in float32 and the loss is returned in their own dtype. No target is
+special: -100 is not skipped.
+
+Raises IndexError for a target outside 0..vocab-1 and ValueError where there is no token.
+Source: Shannon 1948, "A Mathematical Theory of Communication", section 6 (natural logarithms).
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from numpy import ndarray
+from torch import Tensor
+
+from llama.layers.contract import contract
+
+
+def check(logits: Tensor | ndarray, targets: Tensor | ndarray) -> None:
+    vocab = logits.shape[-1]
+    if 0 in targets.shape:
+        raise ValueError(f"cross_entropy: there must be at least one token, got targets {list(targets.shape)}")
+    if ((targets < 0) | (targets >= vocab)).any():
+        outside = int(targets.min() if targets.min() < 0 else targets.max())
+        raise IndexError(f"cross_entropy: targets must lie in 0..{vocab - 1}, got {outside}")
+
+
+@contract(check)
+def naive(logits: Float[ndarray, "... vocab"], targets: Int64[ndarray, "..."]) -> Float[ndarray, ""]:
+    total, tokens = 0.0, 0
+    for token in np.ndindex(targets.shape):
+        row = logits[token]
+        largest = max(row)
+        log_sum = largest + math.log(sum(math.exp(logit - largest) for logit in row))
+        total += log_sum - row[targets[token]]
+        tokens += 1
+    return np.array(total / tokens)
+
+
+@contract(check)
+def vectorized(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    gaps = wide - wide.amax(dim=-1, keepdim=True).detach()
+    chosen = gaps.gather(-1, targets[..., None])[..., 0]
+    return (gaps.exp().sum(dim=-1).log() - chosen).mean().to(logits.dtype)
+
+
+@contract(check)
+def fused(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))

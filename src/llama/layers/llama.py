@@ -1,0 +1,85 @@
+"""Llama: from token ids to a score for every token that could come next.
+
+    x = embedding(token_ids)
+    x = decoder_layer(x)             num_hidden_layers times, each with its own weights
+    logits = lm_head · rms_norm(x)
+
+    token_ids [batch seq] int64, weights: a Hugging Face state dict, config: a LlamaConfig
+    -> logits [batch seq vocab]
+
+The logits at a position depend on that position and those before it, and on nothing else. A missing
+`lm_head.weight` means that the head is tied to the embedding. Rotations follow `config.rope_theta` and,
+for Llama 3.1 and later, `config.rope_scaling`.
+
+`compose` is written over the layers that it is given. With a cache (`cache.length` positions held, and a
+cache per layer in `cache.layers`), token_ids are the positions that come next.
+
+Raises ValueError where `weights` lacks a tensor or has one that has no place, IndexError for a token id
+outside the vocabulary.
+Source: Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models", section 2.2.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from llama.layers.contract import contract
+from llama.layers.decoder_layer import NAMES
+
+
+def names(n_layers: int) -> list[str]:
+    """The names of all tensors of a Llama with n_layers layers, `lm_head.weight` last."""
+    within = [f"model.layers.{i}.{name}" for i in range(n_layers) for name in NAMES]
+    return ["model.embed_tokens.weight", *within, "model.norm.weight", "lm_head.weight"]
+
+
+def check(layers: Any, token_ids: Tensor, weights: Mapping[str, Tensor], config: Any, cache: Any = None) -> None:
+    known = set(names(config.num_hidden_layers))
+    if lacks := sorted(known - weights.keys() - {"lm_head.weight"}):
+        raise ValueError(f"llama: weights lacks {', '.join(lacks)}")
+    if extra := sorted(weights.keys() - known):
+        raise ValueError(f"llama: weights has no use for {', '.join(extra)}")
+
+
+@contract(check)
+def compose(
+    layers: Any,
+    token_ids: Int64[Tensor, "batch seq"],
+    weights: Mapping[str, Tensor],
+    config: Any,
+    cache: Any = None,
+) -> Float[Tensor, "batch seq vocab"]:
+    start = 0 if cache is None else cache.length
+    positions = torch.arange(start, start + token_ids.shape[1], device=token_ids.device)
+    frequencies = _frequencies(layers, config, token_ids.device)
+    x = layers.embedding(token_ids, weights["model.embed_tokens.weight"])
+    for i in range(config.num_hidden_layers):
+        x = layers.decoder_layer(
+            x,
+            {name: weights[f"model.layers.{i}.{name}"] for name in NAMES},
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            positions,
+            frequencies,
+            config.rms_norm_eps,
+            **({} if cache is None else {"cache": cache.layers[i]}),
+        )
+    x = layers.rms_norm(x, weights["model.norm.weight"], config.rms_norm_eps)
+    return layers.linear(x, weights.get("lm_head.weight", weights["model.embed_tokens.weight"]))
+
+
+def _frequencies(layers: Any, config: Any, device: torch.device) -> Float[Tensor, "half"]:
+    frequencies = layers.rope_frequencies(config.head_dim, config.rope_theta)
+    if scaling := config.rope_scaling:
+        frequencies = layers.llama3_frequencies(
+            frequencies,
+            scaling["factor"],
+            scaling["low_freq_factor"],
+            scaling["high_freq_factor"],
+            scaling["original_max_position_embeddings"],
+        )
+    # Apple's GPUs have no float64.
+    return frequencies.to(device, torch.float32 if device.type == "mps" else frequencies.dtype)

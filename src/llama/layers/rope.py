@@ -1,0 +1,84 @@
+"""RoPE: turn each pair of features by an angle that grows with the position.
+
+    angle      = position · frequencies[i]
+    y[i]       = x[i] · cos(angle) - x[i + head_dim/2] · sin(angle)
+    y[i+half]  = x[i] · sin(angle) + x[i + head_dim/2] · cos(angle)          i = 0 .. head_dim/2 - 1
+
+    x [batch n_heads seq head_dim], positions [seq] or [batch seq] int64, frequencies [head_dim/2] -> like x
+
+After it, the product of a query and a key depends only on how far apart they are. The pair is
+(i, i + head_dim/2), the layout of Hugging Face checkpoints; the paper and llama2.c pair (2i, 2i + 1).
+The turn is anticlockwise. Every head turns alike. The angle is computed in at least float32 whatever
+the dtype of x, since bfloat16 cannot count past 256; so is the turn, and the result has x's dtype.
+
+Raises ValueError where head_dim is odd.
+Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", equation 34.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy import ndarray
+from torch import Tensor
+
+from llama.layers.contract import contract
+
+
+def check(x: Tensor | ndarray, positions: Tensor | ndarray, frequencies: Tensor | ndarray) -> None:
+    if x.shape[-1] % 2:
+        raise ValueError(f"rope: head_dim must be even, got {x.shape[-1]}")
+
+
+@contract(check)
+def naive(
+    x: Float[ndarray, "batch n_heads seq head_dim"],
+    positions: Int64[ndarray, "seq"] | Int64[ndarray, "batch seq"],
+    frequencies: Float[ndarray, "head_dim//2"],
+) -> Float[ndarray, "batch n_heads seq head_dim"]:
+    y = np.empty(x.shape)
+    half = x.shape[-1] // 2
+    for b, h, t in np.ndindex(x.shape[:-1]):
+        position = positions[t] if positions.ndim == 1 else positions[b, t]
+        for i in range(half):
+            angle = position * frequencies[i]
+            first, second = x[b, h, t, i], x[b, h, t, i + half]
+            y[b, h, t, i] = first * math.cos(angle) - second * math.sin(angle)
+            y[b, h, t, i + half] = first * math.sin(angle) + second * math.cos(angle)
+    return y
+
+
+@contract(check)
+def vectorized(
+    x: Float[Tensor, "batch n_heads seq head_dim"],
+    positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
+    frequencies: Float[Tensor, "head_dim//2"],
+) -> Float[Tensor, "batch n_heads seq head_dim"]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = _cos_sin(positions, frequencies, wide)
+    first, second = x.to(wide).chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
+
+
+@contract(check)
+def fused(
+    x: Float[Tensor, "batch n_heads seq head_dim"],
+    positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
+    frequencies: Float[Tensor, "head_dim//2"],
+) -> Float[Tensor, "batch n_heads seq head_dim"]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = _cos_sin(positions, frequencies, wide)
+    first, second = x.to(wide).chunk(2, dim=-1)
+    # addcmul is a product and a sum in one pass over memory, which is all that this costs.
+    return torch.cat(
+        (torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(first * sin, second, cos)), dim=-1
+    ).to(x.dtype)
+
+
+def _cos_sin(
+    positions: Int64[Tensor, "*batch seq"], frequencies: Float[Tensor, "half"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """cos and sin of every angle, [1 seq half] or [batch 1 seq half]: every head turns alike."""
+    angle = positions[..., None] * frequencies.to(torch.promote_types(frequencies.dtype, torch.float32))
+    return angle.cos().unsqueeze(-3).to(dtype), angle.sin().unsqueeze(-3).to(dtype)

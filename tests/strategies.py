@@ -1,0 +1,319 @@
+"""What the layers are called with: sizes, a dtype and a seed are drawn, tensors are made from the seed.
+
+    @given(case=cases("batch seq d_model"))
+    def test_negating_x_negates_y(rms_norm, case):
+        x, weight = case.normal("batch seq d_model"), case.normal("d_model")
+
+So an example stays one short line, and shrinks. Sizes are often distinct primes: swapped axes then
+cannot fit. `arguments` are typical arguments of every layer, for the tests that hold for all of them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from llama.config import LlamaConfig
+from llama.layers.decoder_layer import NAMES
+from llama.model import shapes
+
+DEVICE = torch.device("cpu")
+EXACT = (torch.float64, torch.float32)
+ALL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def use_device(device: torch.device) -> None:
+    """Make all tensors on `device` from here on. Apple's GPUs have no float64."""
+    global DEVICE, EXACT, ALL
+    DEVICE = device
+    if device.type == "mps":
+        EXACT, ALL = EXACT[1:], ALL[1:]
+
+
+def tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of these values on the device under test; numbers with a point are float32."""
+    return torch.as_tensor(values, dtype=dtype).to(DEVICE)
+
+
+@dataclass
+class Case:
+    """Sizes by name (as attributes), a dtype and a seed, from which tensors are made in turn."""
+
+    sizes: dict[str, int]
+    dtype: torch.dtype
+    seed: int
+    layout: str = "contiguous"
+    last: ClassVar["Case | None"] = None
+    _random: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = np.random.default_rng(self.seed)
+        Case.last = self
+
+    def __getattr__(self, name: str) -> int:
+        try:
+            return self.__dict__["sizes"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __repr__(self) -> str:
+        words = [f"{name}={size}" for name, size in self.sizes.items()]
+        words += [str(self.dtype).removeprefix("torch."), f"seed={self.seed}"]
+        return " ".join(words if self.layout == "contiguous" else [*words, self.layout])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # for Hypothesis, which would print the fields
+
+    def shape(self, axes: str | Sequence[int]) -> list[int]:
+        """`"batch seq 2"` or a sequence of sizes, as numbers."""
+        return [self.sizes.get(a) or int(a) for a in axes.split()] if isinstance(axes, str) else list(axes)
+
+    def normal(self, axes: str | Sequence[int], scale: float = 1.0) -> Tensor:
+        """Normally distributed, on the device, in the case's dtype and layout."""
+        return self._laid_out(tensor(scale * self._random.standard_normal(self.shape(axes)), self.dtype))
+
+    def uniform(self, axes: str | Sequence[int], low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform in [low, high)."""
+        return self._laid_out(tensor(self._random.uniform(low, high, self.shape(axes)), self.dtype))
+
+    def integers(self, axes: str | Sequence[int], high: int) -> Tensor:
+        """Integers in 0..high-1."""
+        return self._laid_out(tensor(self._random.integers(high, size=self.shape(axes))))
+
+    def booleans(self, axes: str | Sequence[int]) -> Tensor:
+        return self._laid_out(tensor(self._random.random(self.shape(axes)) < 0.5))
+
+    def permutation(self, n: int) -> Tensor:
+        return tensor(self._random.permutation(n))
+
+    def _laid_out(self, t: Tensor) -> Tensor:
+        """The same values in another layout of memory."""
+        if self.layout == "transposed" and t.ndim >= 2:
+            return t.transpose(-1, -2).contiguous().transpose(-1, -2)
+        if self.layout == "strided" and t.ndim >= 1:
+            return torch.stack((t, torch.zeros_like(t)), dim=-1)[..., 0]
+        return t
+
+
+# The smallest and the largest size of each name. n_heads is n_kv_heads times groups.
+RANGES = {
+    "batch": (1, 3),
+    "seq": (1, 7),
+    "q_len": (1, 5),
+    "more": (0, 5),  # kv_len - q_len
+    "d_model": (1, 11),
+    "d_in": (1, 11),
+    "d_out": (1, 11),
+    "d_ff": (1, 11),
+    "n_kv_heads": (1, 3),
+    "groups": (1, 3),
+    "half": (1, 5),  # head_dim / 2
+    "vocab": (1, 13),
+    "n": (1, 13),
+    "n_layers": (1, 2),
+    "count": (1, 4),
+}
+PRIMES = (2, 3, 5, 7, 11)
+SEEDS = st.integers(0, 2**16)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn, axes: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False, **ranges: tuple[int, int]
+) -> Case:
+    """Cases with these sizes; `ranges` overrides RANGES. Also gives n_heads, head_dim and kv_len where they follow."""
+    names, ranges = axes.split(), RANGES | ranges
+    sizes = None
+    if draw(st.booleans(), label="distinct"):
+        sizes = _distinct(draw(st.permutations(PRIMES)), [(name, *ranges[name]) for name in names])
+    if sizes is None:
+        sizes = {name: draw(st.integers(*ranges[name])) for name in names}
+    if {"n_kv_heads", "groups"} <= sizes.keys():
+        sizes["n_heads"] = sizes["n_kv_heads"] * sizes["groups"]
+    if "half" in sizes:
+        sizes["head_dim"] = 2 * sizes["half"]
+    if {"q_len", "more"} <= sizes.keys():
+        sizes["kv_len"] = sizes["q_len"] + sizes["more"]
+    dtype = draw(st.sampled_from(EXACT if dtypes is None else dtypes))
+    layout = draw(st.sampled_from(["contiguous", "transposed", "strided"])) if layouts else "contiguous"
+    return Case(sizes, dtype, draw(SEEDS), layout)
+
+
+def _distinct(primes: Sequence[int], names: list[tuple[str, int, int]]) -> dict[str, int] | None:
+    """A prime of its own for each name that has room for one, the tightest range first."""
+    left, sizes = list(primes), {}
+    for name, low, high in sorted(names, key=lambda n: n[2]):
+        fitting = [p for p in left if low <= p <= high]
+        if not fitting:
+            return None
+        sizes[name] = fitting[0]
+        left.remove(fitting[0])
+    return {name: sizes[name] for name, _, _ in names}
+
+
+def positions(case: Case, axes: str, high: int = 50) -> Tensor:
+    """Any positions: unordered, repeated."""
+    return case.integers(axes, high)
+
+
+def frequencies(case: Case) -> Tensor:
+    """Frequencies as RoPE has them, but without using any implementation of them."""
+    exponents = np.arange(case.half) / case.half
+    return tensor(10000.0 ** -exponents, torch.float32 if DEVICE.type == "mps" else torch.float64)
+
+
+def layer_weights(case: Case, scale: float = 0.5) -> dict[str, Tensor]:
+    """The nine tensors of a decoder layer; norm weights are not ones."""
+    q_rows, kv_rows = case.n_heads * case.head_dim, case.n_kv_heads * case.head_dim
+    of = {
+        "self_attn.q_proj.weight": (q_rows, case.d_model),
+        "self_attn.k_proj.weight": (kv_rows, case.d_model),
+        "self_attn.v_proj.weight": (kv_rows, case.d_model),
+        "self_attn.o_proj.weight": (case.d_model, q_rows),
+        "mlp.gate_proj.weight": (case.d_ff, case.d_model),
+        "mlp.up_proj.weight": (case.d_ff, case.d_model),
+        "mlp.down_proj.weight": (case.d_model, case.d_ff),
+    }
+    return {name: _weight(case, of.get(name, (case.d_model,)), scale) for name in NAMES}
+
+
+def _weight(case: Case, shape: Sequence[int], scale: float) -> Tensor:
+    # Divided by the square root of the inputs, so that sums stay near 1 whatever the sizes.
+    return case.normal(shape, 2 * scale / math.sqrt(shape[-1])) if len(shape) > 1 else case.uniform(shape, 0.5, 1.5)
+
+
+def config(case: Case, **more: Any) -> LlamaConfig:
+    """A small model with the sizes of the case."""
+    return LlamaConfig(
+        vocab_size=case.vocab,
+        hidden_size=case.d_model,
+        intermediate_size=case.d_ff,
+        num_hidden_layers=case.n_layers,
+        num_attention_heads=case.n_heads,
+        num_key_value_heads=case.n_kv_heads,
+        head_dim=case.head_dim,
+        **more,
+    )
+
+
+def model_weights(case: Case, of: LlamaConfig) -> dict[str, Tensor]:
+    """A state dict for that config, with weights large enough that every one matters."""
+    return {name: _weight(case, shape, 0.5) for name, shape in shapes(of).items()}
+
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _self_attention(c: Case) -> Arguments:
+    w = layer_weights(c)
+    projections = [w[f"self_attn.{name}_proj.weight"] for name in "qkvo"]
+    x = c.normal("batch seq d_model")
+    return (x, *projections, c.n_heads, c.n_kv_heads, positions(c, "seq"), frequencies(c)), {}
+
+
+def _decoder_layer(c: Case) -> Arguments:
+    x, eps = c.normal("batch seq d_model"), 10.0 ** -(c.seed % 5)
+    return (x, layer_weights(c), c.n_heads, c.n_kv_heads, positions(c, "seq"), frequencies(c)), {"eps": eps}
+
+
+def _llama(c: Case) -> Arguments:
+    of = config(c, tie_word_embeddings=bool(c.seed % 2))
+    return (c.integers("batch seq", c.vocab), model_weights(c, of), of), {}
+
+
+def _attention(c: Case) -> Arguments:
+    q = c.normal("batch n_heads q_len head_dim")
+    k, v = c.normal("batch n_kv_heads kv_len head_dim"), c.normal("batch n_kv_heads kv_len head_dim")
+    mask_axes = [None, "q_len kv_len", "batch 1 q_len kv_len", "batch n_heads q_len kv_len", "batch 1 1 kv_len"][c.seed % 5]
+    return (q, k, v), {"causal": c.seed % 2 == 0, "mask": c.booleans(mask_axes) if mask_axes else None}
+
+
+def _adamw(c: Case) -> Arguments:
+    param, grad, exp_avg = (c.normal("batch n") for _ in range(3))
+    # A second moment is never below the square of the first.
+    state = (param, grad, exp_avg, exp_avg.square() + c.uniform("batch n"), 1 + c.seed % 7, 0.1 / (1 + c.seed % 3))
+    return state, {"betas": (0.8, 0.9), "eps": 10.0 ** -(c.seed % 4), "weight_decay": (c.seed % 3) / 10}
+
+
+def _filter_logits(c: Case) -> Arguments:
+    # Multiples of 1/4, so that a tie is a tie in every dtype and no probability lies near a limit by rounding.
+    logits = c.integers("batch seq n", 17).to(c.dtype) / 4
+    temperature = [1.0, 0.5, 2.0, 0.0][c.seed % 4]
+    top_k = [None, 1, 3, 50][c.seed // 4 % 4]
+    return (logits,), {"temperature": temperature, "top_k": top_k, "top_p": [None, 0.61803][c.seed // 16 % 2], "min_p": [None, 0.1][c.seed // 32 % 2]}
+
+
+def _plain(make: Callable[[Case], tuple[Any, ...]]) -> Callable[[Case], Arguments]:
+    return lambda case: (make(case), {})
+
+
+# For each layer: the sizes to draw, and arguments made from a case.
+ARGUMENTS: dict[str, tuple[str, Callable[[Case], Arguments]]] = {
+    "softmax": ("batch seq n", _plain(lambda c: (c.normal("batch seq n", 3.0),))),
+    "cross_entropy": (
+        "batch seq vocab",
+        _plain(lambda c: (c.normal("batch seq vocab", 3.0), c.integers("batch seq", c.vocab))),
+    ),
+    "embedding": (
+        "batch seq vocab d_model",
+        _plain(lambda c: (c.integers("batch seq", c.vocab), c.normal("vocab d_model"))),
+    ),
+    "linear": ("batch seq d_in d_out", _plain(lambda c: (c.normal("batch seq d_in"), c.normal("d_out d_in")))),
+    "rms_norm": (
+        "batch seq d_model",
+        _plain(lambda c: (c.normal("batch seq d_model"), c.normal("d_model"), 10.0 ** -(c.seed % 6))),
+    ),
+    "silu": ("batch seq n", _plain(lambda c: (c.normal("batch seq n", 3.0),))),
+    "swiglu": (
+        "batch seq d_model d_ff",
+        _plain(
+            lambda c: (
+                c.normal("batch seq d_model"),
+                *(_weight(c, c.shape(axes), 0.5) for axes in ("d_ff d_model", "d_ff d_model", "d_model d_ff")),
+            )
+        ),
+    ),
+    "rope_frequencies": ("half", _plain(lambda c: (c.head_dim, 10.0 ** (1 + c.seed % 6)))),
+    "llama3_frequencies": ("half", _plain(lambda c: (c.uniform("half", 1e-4, 1.0), 4.0, 0.5, 3.0, 2048))),
+    "rope": (
+        "batch n_kv_heads groups seq half",
+        _plain(
+            lambda c: (
+                c.normal("batch n_heads seq head_dim"),
+                positions(c, "batch seq" if c.seed % 2 else "seq"),
+                frequencies(c),
+            )
+        ),
+    ),
+    "attention": ("batch n_kv_heads groups q_len more half", _attention),
+    "self_attention": ("batch seq n_kv_heads groups half d_model d_ff", _self_attention),
+    "decoder_layer": ("batch seq n_kv_heads groups half d_model d_ff", _decoder_layer),
+    "llama": ("batch seq n_kv_heads groups half d_model d_ff vocab n_layers", _llama),
+    "adamw": ("batch n", _adamw),
+    "clip_grad_norm": (
+        "batch seq n count",
+        _plain(lambda c: ([c.normal(axes) for axes in ("batch n", "n", "seq batch", "")[: c.count]], 1.0)),
+    ),
+    "cosine_schedule": ("n seq", _plain(lambda c: (c.seed % 30, 0.5, c.seq, c.seq + c.n, 0.125))),
+    "filter_logits": ("batch seq n", _filter_logits),
+    "sample": (
+        "batch seq n",
+        _plain(lambda c: (c.normal("batch seq n"), c.uniform("batch seq"))),
+    ),
+}
+
+
+@st.composite
+def calls(draw: st.DrawFn, layer: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False) -> Case:
+    """A case with the sizes of that layer; `arguments` makes the arguments."""
+    return draw(cases(ARGUMENTS[layer][0], dtypes, layouts))
+
+
+def arguments(layer: str, case: Case) -> Arguments:
+    """Typical arguments of that layer, made from the case."""
+    return ARGUMENTS[layer][1](case)
