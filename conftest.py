@@ -6,8 +6,8 @@
     HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, thorough)
 
 A test takes a layer by its name: `def test_zero_in_zero_out(rms_norm)` runs once for every
-implementation under test that defines rms_norm. `layer` stands for every layer in turn, and
-`implementation` for a whole set of them.
+implementation under test that defines rms_norm. `layer` stands for every layer in turn (and
+`batched_layer`, `differentiable_layer` for those that are), `implementation` for a whole set of them.
 """
 
 import os
@@ -96,6 +96,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 ABSENT = "not defined"
+GROUPS = {
+    "layer": LAYERS,
+    "batched_layer": tuple(strategies.BATCHED),
+    "differentiable_layer": tuple(strategies.DIFFERENTIABLE),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -105,8 +110,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in metafunc.fixturenames:
         if name == "implementation":
             subjects = {i.name: i.completed() for i in under_test}
-        elif name == "layer":
-            subjects = {f"{n}-{i.name}": Subject(n, i) for n in LAYERS for i in under_test if n in i.layers}
+        elif name in GROUPS:
+            subjects = {f"{n}-{i.name}": Subject(n, i) for n in GROUPS[name] for i in under_test if n in i.layers}
         elif name in LAYERS:
             subjects = {i.name: Subject(name, i) for i in under_test if name in i.layers}
         else:
@@ -126,8 +131,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
     callspec = getattr(item, "callspec", None)
-    subjects = {n: v for n, v in (callspec.params if callspec else {}).items() if n in (*LAYERS, "layer", "implementation")}
+    taken = {*LAYERS, *GROUPS, "implementation"}
+    subjects = {name: value for name, value in (callspec.params if callspec else {}).items() if name in taken}
     if ABSENT in subjects.values():
+        return False
+    if item.get_closest_marker("float64") and torch.float64 not in strategies.ALL:
         return False
     if not config.stash[FOREIGN]:
         return True

@@ -39,6 +39,11 @@ def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> Non
     _compare(actual, expected, None, look_at, "out", 0.0)
 
 
+def assert_finite(actual: Tensor, look_at: str = "") -> None:
+    """No NaN and no infinity."""
+    _compare(actual.isfinite(), torch.ones_like(actual, dtype=torch.bool), None, look_at, "finite")
+
+
 def fail(sentence: str, look_at: str = "") -> None:
     """Fail with the sentence, what was called with what, and where to look."""
     __tracebackhide__ = True
@@ -114,7 +119,7 @@ def _describe(name: str, value: Any) -> str:
     if isinstance(value, Tensor):
         layout = "" if value.is_contiguous() else " not contiguous"
         return f"{name}{list(value.shape)} {_word(value.dtype)}{layout}"
-    if isinstance(value, list | dict) and any(_tensors(value)):
+    if isinstance(value, list | dict) and _tensors(value):
         return f"{name} of {len(value)} tensors"
     return f"{name}={value!r}"
 

@@ -307,11 +307,51 @@ ARGUMENTS: dict[str, tuple[str, Callable[[Case], Arguments]]] = {
     ),
 }
 
+# Layers that have a gradient, and the arguments that it is taken for. The optimizer, its clipping and
+# sampling stand behind the gradients; frequencies are constants.
+DIFFERENTIABLE: dict[str, tuple[int, ...]] = {
+    "softmax": (0,),
+    "cross_entropy": (0,),
+    "embedding": (1,),
+    "linear": (0, 1),
+    "rms_norm": (0, 1),
+    "silu": (0,),
+    "swiglu": (0, 1, 2, 3),
+    "rope": (0,),
+    "attention": (0, 1, 2),
+    "self_attention": (0, 1, 2, 3, 4),
+    "decoder_layer": (0, 1),
+    "llama": (1,),
+}
+
+# Layers over a batch, and the arguments that have its axis.
+BATCHED: dict[str, tuple[int | str, ...]] = {
+    "softmax": (0,),
+    "embedding": (0,),
+    "linear": (0,),
+    "rms_norm": (0,),
+    "silu": (0,),
+    "swiglu": (0,),
+    "rope": (0, 1),
+    "attention": (0, 1, 2, "mask"),
+    "self_attention": (0,),
+    "decoder_layer": (0,),
+    "llama": (0,),
+    "filter_logits": (0,),
+    "sample": (0, 1),
+}
+
 
 @st.composite
-def calls(draw: st.DrawFn, layer: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False) -> Case:
+def calls(
+    draw: st.DrawFn,
+    layer: str,
+    dtypes: Sequence[torch.dtype] | None = None,
+    layouts: bool = False,
+    **ranges: tuple[int, int],
+) -> Case:
     """A case with the sizes of that layer; `arguments` makes the arguments."""
-    return draw(cases(ARGUMENTS[layer][0], dtypes, layouts))
+    return draw(cases(ARGUMENTS[layer][0], dtypes, layouts, **ranges))
 
 
 def arguments(layer: str, case: Case) -> Arguments:

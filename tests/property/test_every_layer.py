@@ -1,7 +1,7 @@
 """What holds for every layer: it equals the naive loops, and it keeps to the general rules.
 
-The arguments of each layer come from `tests/strategies.py`; the other files of this folder hold what
-defines each layer by itself.
+The arguments of each layer come from `ARGUMENTS` in tests/strategies.py; the other files of this folder
+hold what defines each layer by itself.
 """
 
 import pytest
@@ -9,9 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama import implementation
+from llama.implementation import map_leaves
 from tests import strategies
-from tests.assertions import assert_equals_naive, fail
-from tests.strategies import arguments, calls
+from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, fail
+from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, arguments, calls
+from tests.subject import exact
+
+# Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
+# That these are the derivatives of the values is what gradcheck proves.
+FORMULA = implementation.load("vectorized")
 
 
 @pytest.mark.tensors
@@ -20,3 +27,126 @@ def test_equals_the_naive_loops(layer, data):
     case = data.draw(calls(layer.layer, strategies.ALL, layouts=True))
     args, kwargs = arguments(layer.layer, case)
     assert_equals_naive(layer, *args, **kwargs)
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_every_size_may_be_one(layer, data):
+    ones = dict.fromkeys(ARGUMENTS[layer.layer][0].split(), (1, 1)) | {"more": (0, 0)}
+    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.ALL, **ones)))
+    assert_equals_naive(layer, *args, **kwargs)
+
+
+@given(data=st.data())
+def test_no_argument_is_changed(layer, data):
+    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, layouts=True)))
+    before = map_leaves(_copy, (args, kwargs))
+    layer(*args, **kwargs)
+    pairs = zip(_tensors((args, kwargs)), _tensors(before), strict=True)
+    if not all(torch.equal(after, copy) for after, copy in pairs):
+        fail("an argument was changed in place")
+
+
+@given(data=st.data())
+def test_the_same_call_gives_the_same_bits(layer, data):
+    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer)))
+    first, second = (_tensors(layer(*args, **kwargs)) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert_identical(a, b, "memory that is read before it is written, or state kept between calls")
+
+
+@given(data=st.data())
+def test_each_batch_entry_is_computed_as_if_it_were_alone(batched_layer, data):
+    name = batched_layer.layer
+    case = data.draw(calls(name, batch=(2, 3)))
+    args, kwargs = arguments(name, case)
+    together = batched_layer(*args, **kwargs)
+    for b in range(case.batch):
+        args_b, kwargs_b = _entry(name, args, kwargs, slice(b, b + 1))
+        alone = batched_layer(*args_b, **kwargs_b)
+        assert_close(alone, together[b : b + 1], "sums or statistics taken over the batch")
+
+
+@given(data=st.data())
+def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
+    name = batched_layer.layer
+    case = data.draw(calls(name, batch=(2, 3)))
+    args, kwargs = arguments(name, case)
+    expected = batched_layer(*args, **kwargs)[:0]
+    args, kwargs = _entry(name, args, kwargs, slice(0, 0))
+    assert_identical(batched_layer(*args, **kwargs), expected)
+
+
+@pytest.mark.tensors
+@pytest.mark.float64
+@given(data=st.data())
+def test_the_gradient_is_the_derivative(differentiable_layer, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(calls(name, [torch.float64])))
+    leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
+    assert torch.autograd.gradcheck(call, leaves, fast_mode=True)
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_layer, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(calls(name, strategies.ALL, layouts=True)))
+    leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
+    out = call(*leaves)
+    if not out.requires_grad:
+        fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
+    towards = torch.linspace(-1, 1, out.numel(), device=out.device).reshape(out.shape).to(out.dtype)
+    gradients = torch.autograd.grad(out, leaves, towards)
+    exact_leaves, formula = _differentiable(name, getattr(FORMULA, name), exact(args), exact(kwargs))
+    expected = torch.autograd.grad(formula(*exact_leaves), exact_leaves, exact(towards))
+    for i, (actual, right) in enumerate(zip(gradients, expected, strict=True)):
+        assert_close(actual, right, f"the gradient of tensor {i} of {len(leaves)}", dtype=leaves[i].dtype)
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 1e4])
+@given(data=st.data())
+def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer, scale, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(calls(name, [torch.float32])))
+    first = DIFFERENTIABLE[name][0]
+    args = (*args[:first], map_leaves(lambda t: t * scale, args[first]), *args[first + 1 :])
+    leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
+    out = call(*leaves)
+    for result in (out, *torch.autograd.grad(out.sum(), leaves)):
+        assert_finite(result)
+
+
+def _copy(leaf):
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _tensors(tree):
+    found = []
+    map_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None, tree)
+    return found
+
+
+def _entry(layer, args, kwargs, rows):
+    """The arguments for these entries of the batch alone."""
+
+    def cut(key, value):
+        # What all entries share stays: positions [seq], a mask [q_len kv_len].
+        shared = {("rope", 1): 1, ("attention", "mask"): 2}.get((layer, key))
+        return value if key not in BATCHED[layer] or value is None or value.ndim == shared else value[rows]
+
+    return tuple(cut(i, a) for i, a in enumerate(args)), {k: cut(k, v) for k, v in kwargs.items()}
+
+
+def _differentiable(name, function, args, kwargs):
+    """The tensors that the layer's gradient is taken for, and the call as a function of them."""
+    places = DIFFERENTIABLE[name]
+    leaves = [t.detach().clone().requires_grad_() for i in places for t in _tensors(args[i])]
+
+    def call(*values):
+        rest = iter(values)
+        new = [map_leaves(lambda _: next(rest), a) if i in places else a for i, a in enumerate(args)]
+        return function(*new, **kwargs)
+
+    return leaves, call

@@ -62,4 +62,6 @@ def fused(grads: list[Float[Tensor, "..."]], max_norm: float) -> tuple[list[Floa
     norms = [torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, torch.float32)) for grad in grads]
     norm = torch.linalg.vector_norm(torch.stack(norms))
     scale = (max_norm / norm).clamp(max=1)
-    return list(torch._foreach_mul(grads, scale)), norm.to(grads[0].dtype)
+    clipped = torch._foreach_mul(grads, scale)
+    # A scalar gradient would take the dtype of the scale.
+    return [grad.to(given.dtype) for grad, given in zip(clipped, grads, strict=True)], norm.to(grads[0].dtype)

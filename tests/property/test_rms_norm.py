@@ -1,0 +1,73 @@
+"""What defines RMSNorm, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.assertions import assert_close, assert_identical
+from tests.strategies import cases
+
+
+@given(case=cases("batch seq d_model"))
+def test_the_root_mean_square_becomes_one_where_the_weight_is_one(rms_norm, case):
+    x, weight = case.normal("batch seq d_model"), torch.ones_like(case.normal("d_model"))
+    mean_square = rms_norm(x, weight, eps=0.0).square().mean(dim=-1)
+    assert_close(mean_square, torch.ones_like(mean_square))
+
+
+@given(case=cases("batch seq d_model"), factor=st.sampled_from([1e-3, 0.5, 2.0, 1e3]))
+def test_scaling_x_changes_nothing_but_for_eps(rms_norm, case, factor):
+    x, weight = case.normal("batch seq d_model"), case.normal("d_model")
+    assert_close(rms_norm(factor * x, weight, eps=0.0), rms_norm(x, weight, eps=0.0))
+
+
+@given(case=cases("batch seq d_model"))
+def test_negating_x_negates_y(rms_norm, case):
+    x, weight = case.normal("batch seq d_model"), case.normal("d_model")
+    assert_identical(rms_norm(-x, weight), -rms_norm(x, weight))
+
+
+@given(case=cases("batch seq d_model"))
+def test_the_result_is_linear_in_the_weight(rms_norm, case):
+    x, v, w = case.normal("batch seq d_model"), case.normal("d_model"), case.normal("d_model")
+    assert_close(rms_norm(x, v + 2 * w), rms_norm(x, v) + 2 * rms_norm(x, w))
+
+
+@given(case=cases("batch seq d_model", d_model=(2, 9)))
+def test_the_mean_is_not_subtracted(rms_norm, case):
+    # A token whose features are all alike keeps them; LayerNorm would leave nothing.
+    x, weight = case.uniform("batch seq 1", 1, 100).repeat(1, 1, case.d_model), case.normal("d_model")
+    assert_close(rms_norm(x, weight, eps=0.0), weight.expand_as(x))
+
+
+@given(case=cases("batch seq d_model", seq=(2, 7)))
+def test_no_other_token_has_any_influence(rms_norm, case):
+    x, weight = case.normal("batch seq d_model"), case.normal("d_model")
+    changed = x.clone()
+    changed[:, -1] = 100 * case.normal("batch d_model")
+    assert_identical(rms_norm(changed, weight)[:, :-1], rms_norm(x, weight)[:, :-1], "the axis of the mean")
+
+
+@given(case=cases("batch seq d_model", d_model=(2, 9)))
+def test_permuting_the_features_and_the_weight_permutes_the_result(rms_norm, case):
+    x, weight, order = case.normal("batch seq d_model"), case.normal("d_model"), case.permutation(case.d_model)
+    assert_close(rms_norm(x[..., order], weight[order]), rms_norm(x, weight)[..., order])
+
+
+@given(case=cases("batch seq d_model"), eps=st.sampled_from([1e-6, 1e-3, 1.0]))
+def test_eps_is_what_bounds_a_small_x(rms_norm, case, eps):
+    # Far below sqrt(eps) the root is sqrt(eps) itself.
+    x, weight = case.normal("batch seq d_model", 1e-8), case.normal("d_model")
+    assert_close(rms_norm(x, weight, eps) * 1e8, x * weight / eps**0.5 * 1e8)
+
+
+@pytest.mark.tensors
+@given(case=cases("batch seq d_model", d_model=(2, 9)))
+def test_the_gradient_of_x_passes_through_the_statistic(rms_norm, case):
+    # y does not change along x itself (eps aside), so the gradient is orthogonal to x. It would not be if the
+    # root mean square were held constant.
+    x, weight = case.normal("batch seq d_model").requires_grad_(), case.normal("d_model")
+    (rms_norm(x, weight, eps=0.0) * case.normal("batch seq d_model")).sum().backward()
+    along_x = (x.grad * x).sum(dim=-1)
+    assert_close(along_x, torch.zeros_like(along_x))
