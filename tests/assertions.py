@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.strategies import DEVICE, Case
+from tests import strategies
+from tests.strategies import Case
 from tests.subject import Subject
 from tests.tolerances import tolerance
 
@@ -42,6 +43,12 @@ def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> Non
 def assert_finite(actual: Tensor, look_at: str = "") -> None:
     """No NaN and no infinity."""
     _compare(actual.isfinite(), torch.ones_like(actual, dtype=torch.bool), None, look_at, "finite")
+
+
+def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:
+    """The same dtype and device, whatever the values."""
+    if (actual.dtype, actual.device) != (other.dtype, other.device):
+        fail(f"out must be {_word(other.dtype)} on {other.device}, got {_word(actual.dtype)} on {actual.device}", look_at)
 
 
 def fail(sentence: str, look_at: str = "") -> None:
@@ -76,6 +83,9 @@ def _compare(
     should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
     if actual.dtype != should_be:
         fail(f"{name} must be {_word(should_be)}, got {_word(actual.dtype)}", look_at)
+    # The judge computes on the CPU; whatever the layer returns belongs on the device under test.
+    if actual.device.type != strategies.DEVICE.type:
+        fail(f"{name} must be on {strategies.DEVICE}, got {actual.device}", look_at)
     _compare_values(actual, expected, look_at, name, within)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama import implementation
 from llama.implementation import map_leaves
 from tests import strategies
-from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, fail
+from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, assert_like, fail
 from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, arguments, calls
 from tests.subject import exact
 
@@ -24,7 +24,7 @@ FORMULA = implementation.load("vectorized")
 @pytest.mark.tensors
 @given(data=st.data())
 def test_equals_the_naive_loops(layer, data):
-    case = data.draw(calls(layer.layer, strategies.ALL, layouts=True))
+    case = data.draw(calls(layer.layer, strategies.dtypes(layer.layer), layouts=True))
     args, kwargs = arguments(layer.layer, case)
     assert_equals_naive(layer, *args, **kwargs)
 
@@ -33,8 +33,17 @@ def test_equals_the_naive_loops(layer, data):
 @given(data=st.data())
 def test_every_size_may_be_one(layer, data):
     ones = dict.fromkeys(ARGUMENTS[layer.layer][0].split(), (1, 1)) | {"more": (0, 0)}
-    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.ALL, **ones)))
+    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.dtypes(layer.layer), **ones)))
     assert_equals_naive(layer, *args, **kwargs)
+
+
+@given(data=st.data())
+def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
+    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.ALL)))
+    floats = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
+    for out in _tensors(layer(*args, **kwargs)):
+        if floats and out.is_floating_point():
+            assert_like(out, floats[0])
 
 
 @given(data=st.data())
@@ -91,7 +100,7 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
 @given(data=st.data())
 def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_layer, data):
     name = differentiable_layer.layer
-    args, kwargs = arguments(name, data.draw(calls(name, strategies.ALL, layouts=True)))
+    args, kwargs = arguments(name, data.draw(calls(name, strategies.dtypes(name), layouts=True)))
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
     out = call(*leaves)
     if not out.requires_grad:

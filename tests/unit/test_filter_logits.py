@@ -1,0 +1,149 @@
+"""Filter logits: divide by the temperature, then drop all but the likely tokens, in a fixed order."""
+
+import math
+
+import pytest
+import torch
+
+from tests.assertions import assert_close
+from tests.strategies import tensor
+
+
+def logits(*probabilities):
+    """The logits of these probabilities."""
+    return tensor([math.log(p) for p in probabilities])
+
+
+def only(kept, values):
+    """`values` where `kept` has the id, -inf elsewhere."""
+    return torch.stack([value if i in kept else tensor(-math.inf) for i, value in enumerate(values)])
+
+
+def test_by_default_nothing_changes(filter_logits):
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x), x)
+
+
+def test_the_temperature_divides_the_logits(filter_logits):
+    assert_close(filter_logits(tensor([3.0, -1.0]), temperature=2.0), tensor([1.5, -0.5]))
+
+
+def test_temperature_zero_keeps_the_first_of_the_largest_as_it_is(filter_logits):
+    x = tensor([1.0, 3.0, 3.0, 2.0])
+    assert_close(filter_logits(x, temperature=0.0), only([1], x))
+
+
+def test_top_k_keeps_the_k_largest(filter_logits):
+    x = tensor([1.0, 4.0, 2.0, 3.0])
+    assert_close(filter_logits(x, top_k=2), only([1, 3], x))
+
+
+def test_top_k_keeps_ties_with_the_kth(filter_logits):
+    x = tensor([1.0, 3.0, 2.0, 2.0])
+    assert_close(filter_logits(x, top_k=2), only([1, 2, 3], x), "ties: logits >= the k-th largest stay")
+
+
+def test_a_top_k_above_vocab_keeps_everything(filter_logits):
+    x = tensor([1.0, 4.0, 2.0])
+    assert_close(filter_logits(x, top_k=50), x)
+
+
+def test_top_p_keeps_the_token_that_crosses_p(filter_logits):
+    # 0.5 alone does not reach 0.6; 0.5 + 0.3 does.
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, top_p=0.6), only([0, 1], x), "the token that crosses p")
+
+
+def test_top_p_takes_the_most_likely_first_wherever_they_stand(filter_logits):
+    x = logits(0.05, 0.3, 0.15, 0.5)
+    assert_close(filter_logits(x, top_p=0.6), only([1, 3], x), "the order: back from sorted to the ids")
+
+
+def test_top_p_keeps_at_least_one_token(filter_logits):
+    x = logits(0.3, 0.6, 0.1)
+    assert_close(filter_logits(x, top_p=0.01), only([1], x), "the token that crosses p, the first one too")
+
+
+def test_top_p_of_one_keeps_everything(filter_logits):
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, top_p=1.0), x)
+
+
+def test_of_equally_likely_tokens_top_p_keeps_the_lower_ids(filter_logits):
+    # A quarter each: two of them reach 0.4.
+    x = tensor([7.0, 7.0, 7.0, 7.0])
+    assert_close(filter_logits(x, top_p=0.4), only([0, 1], x), "ties: as few as reach p, sorted stably")
+
+
+def test_min_p_is_relative_to_the_largest_probability(filter_logits):
+    # 0.2 of 0.5 is 0.1.
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, min_p=0.2), only([0, 1, 2], x), "min_p times the largest probability")
+
+
+def test_min_p_of_one_keeps_all_of_the_largest(filter_logits):
+    x = tensor([2.0, 1.0, 2.0])
+    assert_close(filter_logits(x, min_p=1.0), only([0, 2], x))
+
+
+def test_min_p_of_zero_keeps_everything(filter_logits):
+    x = tensor([2.0, 1.0, -50.0])
+    assert_close(filter_logits(x, min_p=0.0), x)
+
+
+def test_the_temperature_comes_before_top_p(filter_logits):
+    # Halving it squares the probabilities: 0.25 of 0.365 is 0.68 already, where 0.5 was too little.
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, temperature=0.5, top_p=0.6), only([0], 2 * x), "the order of the filters")
+
+
+def test_the_temperature_comes_before_min_p(filter_logits):
+    # 0.3 / 0.5 is above 0.5, its square is not.
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, temperature=0.5, min_p=0.5), only([0], 2 * x), "the order of the filters")
+
+
+def test_top_p_is_of_what_top_k_has_left(filter_logits):
+    # Of 0.5 + 0.3 the first is 0.625, enough by itself.
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, top_k=2, top_p=0.6), only([0], x), "the order of the filters")
+
+
+def test_top_p_is_of_more_than_min_p_will_leave(filter_logits):
+    # min_p drops what is below 0.25. Were it first, 0.5 of the remaining 0.8 would be enough for top_p.
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, top_p=0.6, min_p=0.5), only([0, 1], x), "the order of the filters")
+
+
+def test_each_row_is_filtered_by_itself(filter_logits):
+    x = tensor([[[1.0, 2.0, 3.0]], [[30.0, 10.0, 20.0]]])
+    expected = torch.stack([only([2], x[0, 0])[None], only([0], x[1, 0])[None]])
+    assert_close(filter_logits(x, top_k=1), expected)
+
+
+def test_what_was_dropped_before_stays_dropped(filter_logits):
+    x = only([1, 2], logits(0.5, 0.3, 0.2))
+    assert_close(filter_logits(x, temperature=2.0, top_k=3, top_p=0.99, min_p=0.01), x / 2)
+
+
+@pytest.mark.refusal
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"temperature": -1.0}, r"temperature must not be negative, got -1\.0"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0\.0"),
+        ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1\.5"),
+        ({"min_p": -0.5}, r"min_p must lie in \[0, 1\], got -0\.5"),
+        ({"min_p": 1.5}, r"min_p must lie in \[0, 1\], got 1\.5"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(filter_logits, bad, sentence):
+    with pytest.raises(ValueError, match=f"filter_logits: {sentence}"):
+        filter_logits(torch.ones(3), **bad)
+
+
+@pytest.mark.refusal
+def test_a_vocabulary_of_nothing_is_refused(filter_logits):
+    with pytest.raises(ValueError, match=r"filter_logits: vocab must be at least 1, got shape \[2, 0\]"):
+        filter_logits(torch.ones(2, 0))
