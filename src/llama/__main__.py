@@ -1,0 +1,34 @@
+"""python -m llama: train a small Llama, or let one write."""
+
+import sys
+
+import tyro
+
+from llama import generate, train
+
+COMMANDS = {"train": train.Train, "generate": generate.Generate}
+RUN = {train.Train: train.run, generate.Generate: generate.run}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; with none, `train`. Wrong input is one sentence on standard error and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        config = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="python -m llama",
+            description="A Llama that really trains. Without a command: train on TinyShakespeare, about two minutes.",
+            args=arguments or ["train"],
+        )
+        RUN[type(config)](config)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"llama: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("llama: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""From a name or a path to batches of windows.
+
+    corpus = load_corpus("tinyshakespeare")               # or "grammar", or the path of a text file
+    ids = CharTokenizer.from_text(corpus.text).encode(corpus.text)
+    train, validation, test = split(ids)                  # 80 / 10 / 10, in order
+    inputs, targets = Windows(train, 64).batch(32, seed=0, step=0)      # both [32 64]
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from llama import grammar
+
+URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+PATIENCE = 10.0
+"""Seconds after which the network is given up."""
+GRAMMAR_CHARACTERS, GRAMMAR_SEED = 1_200_000, 1623  # a little more than TinyShakespeare; the year of the First Folio
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text, with what is known about it."""
+
+    name: str
+    text: str
+    floor: float | None = None
+    """The entropy rate in nats per character, where it is known: no honest loss lies below it in the long run."""
+    notice: str | None = None
+    """What the reader should be told about where the text came from."""
+
+
+def load_corpus(name_or_path: str | Path) -> Corpus:
+    """`tinyshakespeare`, `grammar`, or the path of a UTF-8 text file.
+
+    TinyShakespeare is read from the folder LLAMA_DATA_DIR where it lies there, and otherwise fetched once
+    and cached; its SHA-256 is checked. With neither file nor network the corpus is `grammar`, and `notice`
+    says so.
+
+    Raises ValueError for an unknown name, an empty file, one that is not UTF-8, and a wrong TinyShakespeare.
+    """
+    if str(name_or_path) == "tinyshakespeare":
+        return _tinyshakespeare()
+    if str(name_or_path) == "grammar":
+        return _grammar()
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(f"corpus: {path} is neither tinyshakespeare nor grammar nor a file")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"corpus: {path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+    if not text:
+        raise ValueError(f"corpus: {path} is empty")
+    return Corpus(path.name, text)
+
+
+def _grammar(notice: str | None = None) -> Corpus:
+    text = grammar.sample(grammar.SPEECHES, "<speech>", GRAMMAR_CHARACTERS, GRAMMAR_SEED)
+    return Corpus("grammar", text, grammar.entropy_rate(grammar.SPEECHES, "<speech>"), notice)
+
+
+def _tinyshakespeare() -> Corpus:
+    local = Path(os.environ.get("LLAMA_DATA_DIR", "")) / "tinyshakespeare.txt"
+    if os.environ.get("LLAMA_DATA_DIR") and local.is_file():
+        content = local.read_bytes()
+        if (found := hashlib.sha256(content).hexdigest()) != SHA256:
+            raise ValueError(f"corpus: {local} is not TinyShakespeare: its SHA-256 is {found}, not {SHA256}")
+        return Corpus("tinyshakespeare", content.decode("utf-8"))
+    try:
+        return Corpus("tinyshakespeare", fetch(URL, SHA256).read_bytes().decode("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        return _grammar(
+            f"TinyShakespeare could not be fetched ({reason}), so the text is drawn from the built-in grammar. "
+            "To train on TinyShakespeare, set LLAMA_DATA_DIR to a folder with tinyshakespeare.txt."
+        )
+
+
+def fetch(url: str, sha256: str, cache: str | Path | None = None) -> Path:
+    """The file at `url`, downloaded once into the cache and checked.
+
+    Raises OSError where the network does not answer in time and ValueError where the file is not the one
+    that it should be; in neither case is anything left in the cache.
+    """
+    pooch.get_logger().setLevel("ERROR")
+    outcome: list[Path | Exception] = []
+
+    def retrieve() -> None:
+        try:
+            downloader = pooch.HTTPDownloader(timeout=PATIENCE)
+            folder = cache or pooch.os_cache("llama-kata")
+            outcome.append(Path(pooch.retrieve(url, f"sha256:{sha256}", path=folder, downloader=downloader)))
+        except Exception as error:  # handed to the caller below, whatever it is
+            outcome.append(error)
+
+    # A timeout of a request bounds each read, not the whole: a name server that does not answer, or a
+    # server that sends a byte now and then, would hold up the run. Hence a thread that may be left behind.
+    thread = threading.Thread(target=retrieve, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if not outcome:
+        raise TimeoutError(f"no complete answer within {PATIENCE:.0f} seconds")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def split(
+    ids: Int64[Tensor, "n"], fractions: Sequence[float] = (0.8, 0.1, 0.1)
+) -> tuple[Int64[Tensor, "train"], Int64[Tensor, "validation"], Int64[Tensor, "test"]]:
+    """Train, validation and test: consecutive parts that cover the text.
+
+    Raises ValueError unless the three fractions are not negative and add up to 1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise ValueError(f"split: fractions must be three that add up to 1, got {tuple(fractions)}")
+    first, second = round(len(ids) * fractions[0]), round(len(ids) * (fractions[0] + fractions[1]))
+    return ids[:first], ids[first:second], ids[second:]
+
+
+class Windows:
+    """All windows of a split: the i-th starts at token i, and its targets are its inputs shifted by one.
+
+    Raises ValueError where the split has no room for one window and its last target.
+    """
+
+    def __init__(self, ids: Int64[Tensor, "n"], window: int):
+        if window < 1:
+            raise ValueError(f"windows: window must be at least 1, got {window}")
+        if len(ids) <= window:
+            raise ValueError(f"windows: a window of {window} needs {window + 1} tokens, the split has {len(ids)}")
+        self.ids, self.window = ids, window
+
+    def __len__(self) -> int:
+        return len(self.ids) - self.window
+
+    def at(self, starts: Int64[Tensor, "batch"]) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
+        """Inputs and targets of the windows that start there."""
+        tokens = self.ids[starts[:, None] + torch.arange(self.window + 1)]
+        return tokens[:, :-1], tokens[:, 1:]
+
+    def batch(
+        self, size: int, seed: int, step: int
+    ) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
+        """The batch of that step: drawn from the seed and the step alone, so a resumed run sees the same."""
+        starts = np.random.default_rng((seed, step)).integers(len(self), size=size)
+        return self.at(torch.from_numpy(starts))

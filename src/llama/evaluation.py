@@ -1,0 +1,58 @@
+"""How good a model is: its loss on a whole split, and whether that loss is honest.
+
+    loss(model, validation, window=64)            # every token predicted once, in parallel
+    prefix_loss(model, some_windows)              # every position computed from its own prefix alone
+
+The two agree to rounding for every model that predicts from the past. Where the parallel loss is lower,
+the model reads the future.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+@torch.no_grad()
+def loss(model: nn.Module, ids: Int64[Tensor, "n"], window: int, batch: int = 64) -> float:
+    """Mean cross-entropy in nats per token over the whole split.
+
+    The split is cut into windows that do not overlap (the last may be shorter), so every token but the
+    first is predicted exactly once, from what precedes it in its window.
+
+    Raises ValueError where the split has fewer than two tokens.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"loss: a split must have at least 2 tokens, got {len(ids)}")
+    total = 0.0
+    inputs, targets = ids[:-1], ids[1:]
+    whole = len(inputs) // window * window
+    rows = list(zip(inputs[:whole].view(-1, window).split(batch), targets[:whole].view(-1, window).split(batch), strict=True))
+    if whole < len(inputs):
+        rows.append((inputs[None, whole:], targets[None, whole:]))
+    for x, y in rows:
+        total += token_losses(model(x), y).double().sum().item()
+    return total / len(inputs)
+
+
+@torch.no_grad()
+def prefix_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> float:
+    """Mean cross-entropy where each prediction comes from a pass over its prefix alone.
+
+    Position t of a window is predicted by the last logits of model(window[: t]), so nothing later exists
+    that could be read. It costs a pass per position; the parallel loss over the same windows is
+    `parallel_loss`.
+    """
+    per_position = [
+        token_losses(model(windows[:, :t])[:, -1:], windows[:, t : t + 1]) for t in range(1, windows.shape[1])
+    ]
+    return torch.cat(per_position, dim=1).double().mean().item()
+
+
+@torch.no_grad()
+def parallel_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> float:
+    """Mean cross-entropy of all positions of the windows but the first, from one pass."""
+    return token_losses(model(windows[:, :-1]), windows[:, 1:]).double().mean().item()
+
+
+def token_losses(logits: Float[Tensor, "batch seq vocab"], targets: Int64[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+    """The cross-entropy of each token, in nats."""
+    return nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
