@@ -43,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
+    # (pytest -n) each wait is as long as a time slice.
+    torch.set_num_threads(1)
     strategies.use_device(_device(config.getoption("--device")))
     _choose_profile(config)
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]

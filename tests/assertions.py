@@ -48,7 +48,9 @@ def assert_finite(actual: Tensor, look_at: str = "") -> None:
 def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:
     """The same dtype and device, whatever the values."""
     if (actual.dtype, actual.device) != (other.dtype, other.device):
-        fail(f"out must be {_word(other.dtype)} on {other.device}, got {_word(actual.dtype)} on {actual.device}", look_at)
+        fail(
+            f"out must be {_word(other.dtype)} on {other.device}, got {_word(actual.dtype)} on {actual.device}", look_at
+        )
 
 
 def fail(sentence: str, look_at: str = "") -> None:

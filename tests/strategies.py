@@ -131,7 +131,11 @@ SEEDS = st.integers(0, 2**16)
 
 @st.composite
 def cases(
-    draw: st.DrawFn, axes: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False, **ranges: tuple[int, int]
+    draw: st.DrawFn,
+    axes: str,
+    dtypes: Sequence[torch.dtype] | None = None,
+    layouts: bool = False,
+    **ranges: tuple[int, int],
 ) -> Case:
     """Cases with these sizes; `ranges` overrides RANGES. Also gives n_heads, head_dim and kv_len where they follow."""
     names, ranges = axes.split(), RANGES | ranges
@@ -171,7 +175,7 @@ def positions(case: Case, axes: str, high: int = 50) -> Tensor:
 def frequencies(case: Case) -> Tensor:
     """Frequencies as RoPE has them, but without using any implementation of them."""
     exponents = np.arange(case.half) / case.half
-    return tensor(10000.0 ** -exponents, torch.float32 if DEVICE.type == "mps" else torch.float64)
+    return tensor(10000.0**-exponents, torch.float32 if DEVICE.type == "mps" else torch.float64)
 
 
 def layer_weights(case: Case) -> dict[str, Tensor]:
@@ -237,7 +241,9 @@ def _llama(c: Case) -> Arguments:
 def _attention(c: Case) -> Arguments:
     q = c.normal("batch n_heads q_len head_dim")
     k, v = c.normal("batch n_kv_heads kv_len head_dim"), c.normal("batch n_kv_heads kv_len head_dim")
-    mask_axes = [None, "q_len kv_len", "batch 1 q_len kv_len", "batch n_heads q_len kv_len", "batch 1 1 kv_len"][c.seed % 5]
+    mask_axes = [None, "q_len kv_len", "batch 1 q_len kv_len", "batch n_heads q_len kv_len", "batch 1 1 kv_len"][
+        c.seed % 5
+    ]
     return (q, k, v), {"causal": c.seed % 2 == 0, "mask": c.booleans(mask_axes) if mask_axes else None}
 
 
@@ -253,7 +259,12 @@ def _filter_logits(c: Case) -> Arguments:
     logits = c.integers("batch seq n", 17).to(c.dtype) / 4
     temperature = [1.0, 0.5, 2.0, 0.0][c.seed % 4]
     top_k = [None, 1, 3, 50][c.seed // 4 % 4]
-    return (logits,), {"temperature": temperature, "top_k": top_k, "top_p": [None, 0.61803][c.seed // 16 % 2], "min_p": [None, 0.1][c.seed // 32 % 2]}
+    return (logits,), {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": [None, 0.61803][c.seed // 16 % 2],
+        "min_p": [None, 0.1][c.seed // 32 % 2],
+    }
 
 
 def _plain(make: Callable[[Case], tuple[Any, ...]]) -> Callable[[Case], Arguments]:
@@ -311,7 +322,7 @@ ARGUMENTS: dict[str, tuple[str, Callable[[Case], Arguments]]] = {
     "filter_logits": ("batch seq n", _filter_logits),
     "sample": (
         "batch seq n",
-        _plain(lambda c: (c.normal("batch seq n"), c.uniform("batch seq"))),
+        _plain(lambda c: (c.normal("batch seq n"), c.uniform("batch seq", 0.0, 0.99))),
     ),
 }
 

@@ -1,7 +1,7 @@
 """A model on disk: config.json and model.safetensors as Hugging Face writes them, and the characters.
 
-    save("out/train/checkpoint", model, tokenizer)
-    model, tokenizer = load("out/train/checkpoint")
+save("out/train/checkpoint", model, tokenizer)
+model, tokenizer = load("out/train/checkpoint")
 """
 
 import json

@@ -39,7 +39,13 @@ class LlamaConfig:
     """Standard deviation of the initial weights."""
 
     def __post_init__(self) -> None:
-        for field in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+        for field in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        ):
             _require(getattr(self, field) >= 1, f"{field} must be at least 1, got {getattr(self, field)}")
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)

@@ -1,9 +1,9 @@
 """From a name or a path to batches of windows.
 
-    corpus = load_corpus("tinyshakespeare")               # or "grammar", or the path of a text file
-    ids = CharTokenizer.from_text(corpus.text).encode(corpus.text)
-    train, validation, test = split(ids)                  # 80 / 10 / 10, in order
-    inputs, targets = Windows(train, 64).batch(32, seed=0, step=0)      # both [32 64]
+corpus = load_corpus("tinyshakespeare")               # or "grammar", or the path of a text file
+ids = CharTokenizer.from_text(corpus.text).encode(corpus.text)
+train, validation, test = split(ids)                  # 80 / 10 / 10, in order
+inputs, targets = Windows(train, 64).batch(32, seed=0, step=0)      # both [32 64]
 """
 
 import hashlib
@@ -59,7 +59,9 @@ def load_corpus(name_or_path: str | Path) -> Corpus:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"corpus: {path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+        raise ValueError(
+            f"corpus: {path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        ) from None
     if not text:
         raise ValueError(f"corpus: {path} is empty")
     return Corpus(path.name, text)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+
 @torch.no_grad()
 def loss(model: nn.Module, ids: Int64[Tensor, "n"], window: int, batch: int = 64) -> float:
     """Mean cross-entropy in nats per token over the whole split.
@@ -25,7 +26,9 @@ def loss(model: nn.Module, ids: Int64[Tensor, "n"], window: int, batch: int = 64
     total = 0.0
     inputs, targets = ids[:-1], ids[1:]
     whole = len(inputs) // window * window
-    rows = list(zip(inputs[:whole].view(-1, window).split(batch), targets[:whole].view(-1, window).split(batch), strict=True))
+    rows = list(
+        zip(inputs[:whole].view(-1, window).split(batch), targets[:whole].view(-1, window).split(batch), strict=True)
+    )
     if whole < len(inputs):
         rows.append((inputs[None, whole:], targets[None, whole:]))
     for x, y in rows:
@@ -53,6 +56,8 @@ def parallel_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> floa
     return token_losses(model(windows[:, :-1]), windows[:, 1:]).double().mean().item()
 
 
-def token_losses(logits: Float[Tensor, "batch seq vocab"], targets: Int64[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+def token_losses(
+    logits: Float[Tensor, "batch seq vocab"], targets: Int64[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq"]:
     """The cross-entropy of each token, in nats."""
     return nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")

@@ -52,7 +52,7 @@ SPEECHES: Grammar = {
         "sweet fair noble gentle false cruel bitter proud golden weary silent mortal pale merry ancient"
     ),
     "<verb>": _words(
-        "love bear hold keep fear follow know break lose mourn spurn weigh trust crown wake bury forget" " steal"
+        "love bear hold keep fear follow know break lose mourn spurn weigh trust crown wake bury forget steal"
     ),
 }
 

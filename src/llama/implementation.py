@@ -135,7 +135,10 @@ def _modules(name: str) -> Iterable[ModuleType]:
         package = _import(name, lambda: importlib.import_module(name))
     within = [file for folder in getattr(package, "__path__", ()) for file in sorted(Path(folder).glob("*.py"))]
     stems = [file.stem for file in within if file.stem.isidentifier() and file.stem not in ("__init__", "__main__")]
-    return [package, *(_import(name, lambda s=stem: importlib.import_module(f"{package.__name__}.{s}")) for stem in stems)]
+    return [
+        package,
+        *(_import(name, lambda s=stem: importlib.import_module(f"{package.__name__}.{s}")) for stem in stems),
+    ]
 
 
 def _import(name: str, run: Callable[[], ModuleType]) -> ModuleType:
@@ -149,9 +152,11 @@ def _where(error: BaseException) -> str:
     """The last line of the traceback that is not the import machinery's: `rope.py, line 3: `."""
     if isinstance(error, SyntaxError):
         return ""  # says so itself
-    frames = [frame for frame in inspect.getinnerframes(error.__traceback__) if "importlib" not in frame.filename] if (
-        error.__traceback__
-    ) else []
+    frames = (
+        [frame for frame in inspect.getinnerframes(error.__traceback__) if "importlib" not in frame.filename]
+        if (error.__traceback__)
+        else []
+    )
     last = frames[-1] if frames else None
     return f"{Path(last.filename).name}, line {last.lineno}: " if last and last.filename != __file__ else ""
 

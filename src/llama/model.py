@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-
 from llama.config import LlamaConfig
 from llama.implementation import Implementation, load
 from llama.layers.llama import names
@@ -40,7 +39,9 @@ class Llama(nn.Module):
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
-    def forward(self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None) -> Float[Tensor, "batch seq vocab"]:
+    def forward(
+        self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
+    ) -> Float[Tensor, "batch seq vocab"]:
         """Logits for every position; with a cache, token_ids are the positions after those it holds."""
         weights = dict(self.named_parameters())
         if cache is None:

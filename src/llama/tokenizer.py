@@ -1,7 +1,7 @@
 """Characters as tokens: the smallest tokenizer that trains a Llama.
 
-    tokenizer = CharTokenizer.from_text("to be or not to be")
-    tokenizer.decode(tokenizer.encode("not")) == "not"
+tokenizer = CharTokenizer.from_text("to be or not to be")
+tokenizer.decode(tokenizer.encode("not")) == "not"
 """
 
 import json

@@ -225,14 +225,18 @@ def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementatio
 
 def _report(config: Train, corpus: data.Corpus, tokenizer: CharTokenizer, result: Result) -> None:
     tokens = config.steps * config.batch_size * config.window
-    print(f"\n{config.steps} steps in {result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s")
+    print(
+        f"\n{config.steps} steps in {result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s"
+    )
     print("\nLoss in nats per character (and the number of characters that it is like choosing among)")
     rows = [("train", result.train_loss), ("validation", result.validation_loss), ("test", result.test_loss)]
     for name, value in [*rows, ("entropy of the text", corpus.floor)]:
         if value is not None:
             print(f"  {name:<20} {value:.4f}   ({math.exp(value):.2f})")
     if corpus.floor is not None:
-        print(f"  validation lies {result.validation_loss - corpus.floor:+.4f} above the entropy: nothing honest lies below")
+        print(
+            f"  validation lies {result.validation_loss - corpus.floor:+.4f} above the entropy: nothing honest lies below"
+        )
     prompt = tokenizer.encode(corpus.text[0])[None].to(config.device)
     sample = generate.generate(result.model, prompt, 300, temperature=0.8, seed=config.seed)
     print(f"\nA sample at temperature 0.8:\n\n{tokenizer.decode(sample[0]).strip()}\n")

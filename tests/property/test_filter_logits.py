@@ -6,7 +6,6 @@ the same probabilities, known in advance, and limits can be put half way between
 
 import math
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -58,8 +58,8 @@ def test_permuting_the_features_and_the_weight_permutes_the_result(rms_norm, cas
 @given(case=cases("batch seq d_model"), eps=st.sampled_from([1e-6, 1e-3, 1.0]))
 def test_eps_is_what_bounds_a_small_x(rms_norm, case, eps):
     # Far below sqrt(eps) the root is sqrt(eps) itself.
-    x, weight = case.normal("batch seq d_model", 1e-8), case.normal("d_model")
-    assert_close(rms_norm(x, weight, eps) * 1e8, x * weight / eps**0.5 * 1e8)
+    x, weight = case.normal("batch seq d_model", 1e-10), case.normal("d_model")
+    assert_close(rms_norm(x, weight, eps) * 1e10, x * weight / eps**0.5 * 1e10)
 
 
 @pytest.mark.tensors

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.assertions import assert_close, assert_identical, fail
+from tests.assertions import assert_identical, fail
 from tests.strategies import cases, tensor
 
 
@@ -45,7 +45,7 @@ def test_over_an_even_grid_of_u_each_token_comes_as_often_as_it_is_probable(samp
     assert_identical(torch.bincount(ids, minlength=case.n), counts, "softmax, cumulative sum, the first that exceeds u")
 
 
-@given(case=cases("n"), shift=st.sampled_from([-50.0, 50.0]))
+@given(case=cases("n"), shift=st.sampled_from([-100.0, 100.0]))
 def test_adding_a_constant_to_the_logits_changes_no_draw(sample, case, shift):
     counts, grid = counts_and_grid(case)
     logits = repeated(counts.to(case.dtype).log(), grid)
@@ -63,31 +63,25 @@ def test_a_larger_u_never_draws_a_lower_id(sample, case):
 def test_rows_are_drawn_from_each_by_itself(sample, case):
     # In each row but one token is possible, whatever u.
     ids = case.integers("batch seq", case.n)
-    logits = case.normal("batch seq n", 100.0).masked_fill(ids[..., None] != torch.arange(case.n, device=ids.device), -math.inf)
+    logits = torch.full_like(case.normal("batch seq n"), -math.inf).scatter(-1, ids[..., None], 7.0)
     assert_identical(sample(logits, case.uniform("batch seq", 0, 0.99)), ids)
 
 
-@pytest.mark.parametrize("end", ["zero", "just below one", "anywhere"])
+@pytest.mark.parametrize("end", ["u=0", "u just below 1"])
 @given(case=cases("batch seq n"))
 def test_a_token_of_probability_zero_is_never_drawn(sample, end, case):
     logits = case.normal("batch seq n", 3.0).masked_fill(case.booleans("batch seq n"), -math.inf)
     logits[..., case.seed % case.n] = 0.0
-    u = case.uniform("batch seq", 0, 0.99)
-    u = {"zero": torch.zeros_like(u), "just below one": torch.full_like(u, just_below_one(case.dtype)), "anywhere": u}[end]
+    u = torch.full_like(logits[..., 0], 0.0 if end == "u=0" else just_below_one(case.dtype))
     assert_possible(sample(logits, u), logits)
 
 
-@given(case=cases("batch", [torch.float32]), scale=st.sampled_from([0.0, 1.0, 5.0]), impossible=st.sampled_from([0, 1000]))
+FLOAT32 = cases("batch", [torch.float32])
+
+
+@given(case=FLOAT32, scale=st.sampled_from([0.0, 1.0, 5.0]), impossible=st.sampled_from([0, 1000]))
 def test_of_32_000_tokens_in_float32_none_is_drawn_off_the_end(sample, case, scale, impossible):
     # A float32 sum of 32,000 probabilities may end below a u just below one.
     logits = case.normal("batch 32000", scale)
     logits[:, 32000 - impossible :] = -math.inf
     assert_possible(sample(logits, tensor([just_below_one(torch.float32)] * case.batch)), logits)
-
-
-@given(case=cases("batch", [torch.float32]))
-def test_of_32_000_tokens_in_float32_the_draw_is_where_the_exact_sum_is(sample, case):
-    # Equal logits, and u in the middle of a token: rounding in the sum must not carry it far.
-    token = case.integers("batch", 32000)
-    u = (token + 0.5) / 32000
-    assert_close(sample(torch.zeros(1, device=u.device).expand(case.batch, 32000), u) / 32000, u)

@@ -8,14 +8,14 @@ from tests.strategies import tensor
 
 
 def step_two(adamw, **more):
-    """A second step, from param=10, grad=2, exp_avg=1, exp_avg_sq=8."""
+    """A second step, from param=10, grad=2, exp_avg=-5, exp_avg_sq=8."""
     given = {"lr": 0.5, "betas": (0.5, 0.75), "eps": 1e-12, "weight_decay": 0.0} | more
-    return adamw(tensor([10.0]), tensor([2.0]), tensor([1.0]), tensor([8.0]), 2, **given)
+    return adamw(tensor([10.0]), tensor([2.0]), tensor([-5.0]), tensor([8.0]), 2, **given)
 
 
 def test_exp_avg_is_a_running_average_of_the_gradient(adamw):
-    # 0.5 · 1 + 0.5 · 2
-    assert_close(step_two(adamw)[1], tensor([1.5]))
+    # 0.5 · -5 + 0.5 · 2
+    assert_close(step_two(adamw)[1], tensor([-1.5]))
 
 
 def test_exp_avg_sq_is_a_running_average_of_its_square(adamw):
@@ -24,23 +24,23 @@ def test_exp_avg_sq_is_a_running_average_of_its_square(adamw):
 
 
 def test_the_step_is_lr_times_one_corrected_average_over_the_root_of_the_other(adamw):
-    # m = 1.5 / (1 - 0.5²) = 2 and v = 7 / (1 - 0.75²) = 16: the step is 0.5 · 2 / sqrt(16) = 0.25.
-    assert_close(step_two(adamw)[0], tensor([9.75]), "bias correction, with step counted from 1")
+    # m = -1.5 / (1 - 0.5²) = -2 and v = 7 / (1 - 0.75²) = 16: the step is 0.5 · -2 / sqrt(16) = -0.25.
+    assert_close(step_two(adamw)[0], tensor([10.25]), "bias correction, with step counted from 1")
 
 
 def test_eps_is_added_outside_the_root_after_the_correction(adamw):
-    # 0.5 · 2 / (sqrt(16) + 4) = 0.125. Inside the root it would be 0.5 · 2 / sqrt(20), before the correction
-    # 0.5 · 2 · sqrt(1 - 0.75²) / (sqrt(7) + 4).
-    assert_close(step_two(adamw, eps=4.0)[0], tensor([9.875]), "the place of eps")
+    # 0.5 · -2 / (sqrt(16) + 4) = -0.125. Inside the root it would be 0.5 · -2 / sqrt(20), before the correction
+    # 0.5 · -2 · sqrt(1 - 0.75²) / (sqrt(7) + 4).
+    assert_close(step_two(adamw, eps=4.0)[0], tensor([10.125]), "the place of eps")
 
 
 def test_decay_takes_lr_times_weight_decay_off_the_weight_it_found(adamw):
-    # 10 - 0.5 · 0.1 · 10 - 0.25. Decaying after the step would give 9.2625, without lr 8.75.
-    assert_close(step_two(adamw, weight_decay=0.1)[0], tensor([9.25]), "the decay: times lr, of the weight before")
+    # 10 - 0.5 · 0.1 · 10 + 0.25. Decaying after the step would give 9.7375, without lr 9.25.
+    assert_close(step_two(adamw, weight_decay=0.1)[0], tensor([9.75]), "the decay: times lr, of the weight before")
 
 
 def test_decay_does_not_enter_the_averages(adamw):
-    assert_close(step_two(adamw, weight_decay=0.1)[1:], (tensor([1.5]), tensor([7.0])), "decoupled decay, not L2")
+    assert_close(step_two(adamw, weight_decay=0.1)[1:], (tensor([-1.5]), tensor([7.0])), "decoupled decay, not L2")
 
 
 def test_the_first_step_corrects_averages_that_started_at_zero(adamw):
@@ -88,9 +88,9 @@ def test_betas_outside_zero_to_one_are_refused(adamw, betas):
 
 
 @pytest.mark.refusal
-@pytest.mark.parametrize(("rates", "got"), [((-0.1, 1e-8, 0.1), "-0.1, 1e-08 and 0.1"), ((0.1, 0.5, -1.0), "0.1, 0.5 and -1.0")])
-def test_negative_rates_are_refused(adamw, rates, got):
-    x, (lr, eps, weight_decay) = torch.ones(3), rates
+@pytest.mark.parametrize(("lr", "eps", "weight_decay"), [(-0.1, 0.5, 0.1), (0.1, -0.5, 0.1), (0.1, 0.5, -1.0)])
+def test_negative_rates_are_refused(adamw, lr, eps, weight_decay):
+    x, got = torch.ones(3), f"{lr}, {eps} and {weight_decay}"
     with pytest.raises(ValueError, match=f"adamw: lr, eps and weight_decay must not be negative, got {got}"):
         adamw(x, x, x, x, 1, lr, eps=eps, weight_decay=weight_decay)
 

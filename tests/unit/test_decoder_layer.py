@@ -9,7 +9,7 @@ from tests.strategies import tensor
 ZERO, ONE = [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
 
 
-def layer(norm=(1.0, 1.0), w_q=ZERO, w_k=ZERO, w_v=ZERO, w_o=ZERO, ffn_norm=(1.0, 1.0), w_gate=None, w_up=None, w_down=None):
+def layer(norm=(1.0, 1.0), w_q=ZERO, w_k=ZERO, w_v=ZERO, w_o=ZERO, ffn_norm=(1.0, 1.0), w_gate=0, w_up=0, w_down=0):
     """The weights of a layer with d_model=2, one head of 2 features and d_ff=1, under Hugging Face's names."""
     weights = {
         "input_layernorm.weight": norm,
@@ -66,7 +66,8 @@ def test_attention_has_the_norm_weight_of_the_input(decoder_layer):
 def test_the_feed_forward_block_has_the_norm_weight_of_its_own(decoder_layer):
     # The norm is 3, 5: the gate is silu(5 · 3 + 5) = 20, up is 3, so 60 and 120 are added.
     x, heads = one_head([1.0, 1.0])
-    weights = layer(norm=(7.0, 11.0), ffn_norm=(3.0, 5.0), w_gate=[[5.0, 1.0]], w_up=[[1.0, 0.0]], w_down=[[1.0], [2.0]])
+    block = {"w_gate": [[5.0, 1.0]], "w_up": [[1.0, 0.0]], "w_down": [[1.0], [2.0]]}
+    weights = layer(norm=(7.0, 11.0), ffn_norm=(3.0, 5.0), **block)
     assert_close(decoder_layer(x, weights, *heads, eps=0.0), tensor([[[61.0, 121.0]]]), "which norm weight is used")
 
 
@@ -108,7 +109,8 @@ def test_a_missing_weight_is_named(decoder_layer):
     x, heads = one_head([1.0, 1.0])
     weights = layer()
     del weights["mlp.up_proj.weight"], weights["input_layernorm.weight"]
-    with pytest.raises(ValueError, match=r"decoder_layer: weights lacks input_layernorm\.weight, mlp\.up_proj\.weight$"):
+    sentence = r"decoder_layer: weights lacks input_layernorm\.weight, mlp\.up_proj\.weight$"
+    with pytest.raises(ValueError, match=sentence):
         decoder_layer(x, weights, *heads)
 
 

@@ -43,11 +43,6 @@ def test_top_k_keeps_ties_with_the_kth(filter_logits):
     assert_close(filter_logits(x, top_k=2), only([1, 2, 3], x), "ties: logits >= the k-th largest stay")
 
 
-def test_a_top_k_above_vocab_keeps_everything(filter_logits):
-    x = tensor([1.0, 4.0, 2.0])
-    assert_close(filter_logits(x, top_k=50), x)
-
-
 def test_top_p_keeps_the_token_that_crosses_p(filter_logits):
     # 0.5 alone does not reach 0.6; 0.5 + 0.3 does.
     x = logits(0.5, 0.3, 0.15, 0.05)
@@ -55,7 +50,7 @@ def test_top_p_keeps_the_token_that_crosses_p(filter_logits):
 
 
 def test_top_p_takes_the_most_likely_first_wherever_they_stand(filter_logits):
-    x = logits(0.05, 0.3, 0.15, 0.5)
+    x = logits(0.15, 0.5, 0.05, 0.3)
     assert_close(filter_logits(x, top_p=0.6), only([1, 3], x), "the order: back from sorted to the ids")
 
 
@@ -64,15 +59,10 @@ def test_top_p_keeps_at_least_one_token(filter_logits):
     assert_close(filter_logits(x, top_p=0.01), only([1], x), "the token that crosses p, the first one too")
 
 
-def test_top_p_of_one_keeps_everything(filter_logits):
-    x = logits(0.5, 0.3, 0.15, 0.05)
-    assert_close(filter_logits(x, top_p=1.0), x)
-
-
 def test_of_equally_likely_tokens_top_p_keeps_the_lower_ids(filter_logits):
-    # A quarter each: two of them reach 0.4.
+    # A quarter each: two of them reach a half.
     x = tensor([7.0, 7.0, 7.0, 7.0])
-    assert_close(filter_logits(x, top_p=0.4), only([0, 1], x), "ties: as few as reach p, sorted stably")
+    assert_close(filter_logits(x, top_p=0.5), only([0, 1], x), "ties: as few as reach p, sorted stably")
 
 
 def test_min_p_is_relative_to_the_largest_probability(filter_logits):
@@ -86,9 +76,10 @@ def test_min_p_of_one_keeps_all_of_the_largest(filter_logits):
     assert_close(filter_logits(x, min_p=1.0), only([0, 2], x))
 
 
-def test_min_p_of_zero_keeps_everything(filter_logits):
-    x = tensor([2.0, 1.0, -50.0])
-    assert_close(filter_logits(x, min_p=0.0), x)
+@pytest.mark.parametrize("widest", [{"top_k": 4}, {"top_k": 50}, {"top_p": 1.0}, {"min_p": 0.0}], ids=str)
+def test_the_widest_limits_keep_everything(filter_logits, widest):
+    x = logits(0.5, 0.3, 0.15, 0.05)
+    assert_close(filter_logits(x, **widest), x)
 
 
 def test_the_temperature_comes_before_top_p(filter_logits):
@@ -116,9 +107,10 @@ def test_top_p_is_of_more_than_min_p_will_leave(filter_logits):
 
 
 def test_each_row_is_filtered_by_itself(filter_logits):
-    x = tensor([[[1.0, 2.0, 3.0]], [[30.0, 10.0, 20.0]]])
-    expected = torch.stack([only([2], x[0, 0])[None], only([0], x[1, 0])[None]])
-    assert_close(filter_logits(x, top_k=1), expected)
+    # Of each row two are left by top_k; half of 0.5 keeps the 0.3 beside it, half of 0.9 drops the 0.06.
+    low, high = logits(0.5, 0.3, 0.2), 30 + logits(0.06, 0.9, 0.04)
+    out = filter_logits(torch.stack([low, high])[:, None], top_k=2, min_p=0.5)
+    assert_close(out, torch.stack([only([0, 1], low), only([1], high)])[:, None], "k and maximum of each row")
 
 
 def test_what_was_dropped_before_stays_dropped(filter_logits):

@@ -38,7 +38,7 @@ def test_the_logits_need_not_be_normalised(sample):
 
 
 def test_large_logits_do_not_overflow(sample):
-    assert_close(sample(tensor([1e4, 1e4, -1e4]), tensor([0.75])[0]), tensor(1))
+    assert_close(sample(tensor([1e4, 1e4, -1e4]), tensor(0.75)), tensor(1))
 
 
 def test_a_u_of_zero_does_not_draw_a_first_token_that_is_impossible(sample):
@@ -46,7 +46,7 @@ def test_a_u_of_zero_does_not_draw_a_first_token_that_is_impossible(sample):
 
 
 def test_an_impossible_token_in_between_is_passed_over(sample):
-    assert_close(sample(logits(0.5, 0, 0.5), tensor([0.6])[0]), tensor(2))
+    assert_close(sample(logits(0.5, 0, 0.5), tensor(0.6)), tensor(2))
 
 
 def test_a_u_just_below_one_does_not_draw_a_last_token_that_is_impossible(sample):
@@ -59,16 +59,17 @@ def test_each_row_has_its_own_u(sample):
 
 
 @pytest.mark.refusal
-@pytest.mark.parametrize("u", [1.0, -0.5])
-def test_a_u_outside_zero_to_one_is_refused(sample, u):
-    with pytest.raises(ValueError, match=rf"sample: u must lie in \[0, 1\), got {u} to 0\.5" if u < 0 else "got 0.5 to 1.0"):
-        sample(torch.zeros(2, 3), torch.tensor([u, 0.5]))
+@pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (-0.5, 0.5)])
+def test_a_u_outside_zero_to_one_is_refused(sample, low, high):
+    with pytest.raises(ValueError, match=rf"sample: u must lie in \[0, 1\), got {low} to {high}"):
+        sample(torch.zeros(2, 3), torch.tensor([low, high]))
 
 
 @pytest.mark.refusal
 def test_a_row_without_a_possible_token_is_refused(sample):
     rows = torch.tensor([[0.0, 0.0, 0.0], [NEVER, NEVER, NEVER]])
-    with pytest.raises(ValueError, match=r"sample: every row needs a token that is not -inf, got logits \[2, 3\] without"):
+    sentence = r"sample: every row needs a token that is not -inf, got logits \[2, 3\] without"
+    with pytest.raises(ValueError, match=sentence):
         sample(rows, torch.zeros(2))
 
 

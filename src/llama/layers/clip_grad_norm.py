@@ -29,7 +29,9 @@ def check(grads: list[Tensor] | list[ndarray], max_norm: float) -> None:
 
 
 @contract(check)
-def naive(grads: list[Float[ndarray, "..."]], max_norm: float) -> tuple[list[Float[ndarray, "..."]], Float[ndarray, ""]]:
+def naive(
+    grads: list[Float[ndarray, "..."]], max_norm: float
+) -> tuple[list[Float[ndarray, "..."]], Float[ndarray, ""]]:
     total = 0.0
     for grad in grads:
         for i in np.ndindex(grad.shape):
@@ -44,7 +46,9 @@ def naive(grads: list[Float[ndarray, "..."]], max_norm: float) -> tuple[list[Flo
 
 
 @contract(check)
-def vectorized(grads: list[Float[Tensor, "..."]], max_norm: float) -> tuple[list[Float[Tensor, "..."]], Float[Tensor, ""]]:
+def vectorized(
+    grads: list[Float[Tensor, "..."]], max_norm: float
+) -> tuple[list[Float[Tensor, "..."]], Float[Tensor, ""]]:
     if not grads:
         return [], torch.zeros(())
     wide = [grad.to(torch.promote_types(grad.dtype, torch.float32)) for grad in grads]

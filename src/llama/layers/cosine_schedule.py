@@ -23,9 +23,7 @@ def check(step: int, peak_lr: float, warmup_steps: int, total_steps: int, min_lr
     if step < 0:
         raise ValueError(f"cosine_schedule: step counts from 0, got {step}")
     if not 0 <= warmup_steps <= total_steps:
-        raise ValueError(
-            f"cosine_schedule: warmup_steps must lie in 0..total_steps={total_steps}, got {warmup_steps}"
-        )
+        raise ValueError(f"cosine_schedule: warmup_steps must lie in 0..total_steps={total_steps}, got {warmup_steps}")
     if not 0 <= min_lr <= peak_lr:
         raise ValueError(f"cosine_schedule: min_lr must lie in 0..peak_lr={peak_lr}, got {min_lr}")
 

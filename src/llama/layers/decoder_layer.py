@@ -59,7 +59,5 @@ def compose(
     w_norm, w_q, w_k, w_v, w_o, w_ffn_norm, w_gate, w_up, w_down = (weights[name] for name in NAMES)
     normed = layers.rms_norm(x, w_norm, eps)
     cached = {} if cache is None else {"cache": cache}
-    x = x + layers.self_attention(
-        normed, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies, **cached
-    )
+    x = x + layers.self_attention(normed, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies, **cached)
     return x + layers.swiglu(layers.rms_norm(x, w_ffn_norm, eps), w_gate, w_up, w_down)

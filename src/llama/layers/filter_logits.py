@@ -105,7 +105,9 @@ def vectorized(
         descending, order = wide.sort(dim=-1, descending=True, stable=True)
         probabilities = descending.softmax(dim=-1)
         reached = probabilities.cumsum(dim=-1) - probabilities
-        wide = wide.masked_fill(torch.empty_like(order, dtype=torch.bool).scatter(-1, order, reached >= top_p), -torch.inf)
+        wide = wide.masked_fill(
+            torch.empty_like(order, dtype=torch.bool).scatter(-1, order, reached >= top_p), -torch.inf
+        )
     if min_p is not None:
         wide = wide.masked_fill((wide - wide.amax(dim=-1, keepdim=True)).exp() < min_p, -torch.inf)
     return wide.to(logits.dtype)

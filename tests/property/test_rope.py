@@ -1,0 +1,98 @@
+"""What defines RoPE, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.assertions import assert_close, assert_identical
+from tests.strategies import ALL, EXACT, cases, frequencies, positions, tensor
+from tests.tolerances import angle_tolerance, tolerance
+
+SIZES = "batch n_kv_heads groups seq half"
+
+
+def _x(case):
+    return case.normal("batch n_heads seq head_dim")
+
+
+@given(case=cases(SIZES, ALL))
+def test_position_zero_is_the_identity(rope, case):
+    x = _x(case)
+    assert_identical(rope(x, tensor([0] * case.seq), frequencies(case)), x)
+
+
+@given(case=cases(SIZES))
+def test_every_pair_keeps_its_norm(rope, case):
+    x = _x(case)
+    y = rope(x, positions(case, "seq"), frequencies(case))
+    pairs = [torch.stack(t.chunk(2, dim=-1)).norm(dim=0) for t in (y, x)]
+    assert_close(*pairs, "the pairs (i, i + head_dim/2)")
+
+
+@given(case=cases(SIZES), shift=st.integers(0, 1000))
+def test_the_product_of_query_and_key_depends_only_on_their_distance(rope, case, shift):
+    q, k, at, f = _x(case), _x(case), positions(case, "seq"), frequencies(case)
+    near = rope(q, at, f) @ rope(k, at.flip(0), f).transpose(-2, -1)
+    far = rope(q, at + shift, f) @ rope(k, at.flip(0) + shift, f).transpose(-2, -1)
+    within = angle_tolerance(at + shift) * case.head_dim if case.dtype != torch.float64 else None
+    assert_close(far, near, "absolute position leaks into the angle", within=within)
+
+
+@given(case=cases(SIZES))
+def test_turning_by_a_and_then_by_b_is_turning_by_a_plus_b(rope, case):
+    x, a, b, f = _x(case), positions(case, "seq"), positions(case, "seq"), frequencies(case)
+    within = angle_tolerance(a + b) if case.dtype != torch.float64 else None
+    assert_close(rope(rope(x, a, f), b, f), rope(x, a + b, f), within=within)
+
+
+@given(case=cases(SIZES), position=st.integers(0, 20))
+def test_the_first_feature_is_turned_towards_the_one_half_a_head_further(rope, case, position):
+    f = frequencies(case)
+    east = torch.zeros_like(_x(case))
+    east[..., 0] = 1
+    y = rope(east, tensor([position] * case.seq), f)
+    angle = position * f[0]
+    assert_close(y[..., 0], torch.full_like(y[..., 0], angle.cos().item()))
+    assert_close(y[..., case.half], torch.full_like(y[..., 0], angle.sin().item()), "pairs, or the direction of turn")
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", ALL, ids=str)
+@given(data=st.data())
+def test_positions_as_far_as_131072_are_right(rope, data, dtype):
+    case = data.draw(cases(SIZES, [dtype]))
+    x, at, f = _x(case), case.integers("batch seq", 131_073), frequencies(case)
+    # float64 x may still be turned by float32 angles: at least float32 is what the contract asks for.
+    within = angle_tolerance(at) + tolerance(dtype)
+    assert_close(rope(x, at, f), rope.expected(x, at, f), "the dtype of the angle", within=within, dtype=dtype)
+
+
+@given(case=cases(SIZES))
+def test_positions_for_each_sequence_are_those_of_each_sequence_alone(rope, case):
+    x, at, f = _x(case), positions(case, "batch seq"), frequencies(case)
+    alone = [rope(x[b : b + 1], at[b], f) for b in range(case.batch)]
+    assert_close(rope(x, at, f), torch.cat(alone))
+
+
+@given(case=cases(SIZES))
+def test_nothing_is_remembered_from_a_call_with_other_positions_or_frequencies(rope, case):
+    x, at, f = _x(case), positions(case, "seq"), frequencies(case)
+    first = rope(x, at, f)
+    rope(x, at + 1, f)
+    rope(x, at, 0.5 * f)
+    assert_identical(rope(x, at, f), first, "a table that is kept between calls")
+    assert_close(rope(x, 2 * at, 0.5 * f), first, "a table that is kept between calls")
+
+
+@given(case=cases(SIZES))
+def test_all_heads_are_turned_alike(rope, case):
+    x = _x(case)[:, :1].repeat(1, case.n_heads, 1, 1)
+    y = rope(x, positions(case, "seq"), frequencies(case))
+    assert_close(y, y[:, :1].expand_as(y))
+
+
+@given(case=cases(SIZES, EXACT))
+def test_it_is_linear_in_x(rope, case):
+    x, other, at, f = _x(case), _x(case), positions(case, "seq"), frequencies(case)
+    assert_close(rope(2 * x - other, at, f), 2 * rope(x, at, f) - rope(other, at, f))

@@ -1,0 +1,100 @@
+"""Attention: each query takes the mean of the values, weighted by how well their keys match it."""
+
+import math
+
+import pytest
+import torch
+
+from tests.assertions import assert_close, assert_identical
+from tests.strategies import tensor
+
+LOG3 = math.log(3)
+
+
+def _heads(*heads):
+    """One batch entry; each head a list of positions, each position a list of features."""
+    return tensor([list(heads)])
+
+
+def test_values_are_weighted_by_the_softmax_of_the_scores(attention):
+    # One feature, so the scale is 1. Scores 0 and ln 3, weights 1/4 and 3/4: 1/4 · 8 + 3/4 · 16 = 14.
+    y = attention(_heads([[1.0]]), _heads([[0.0], [LOG3]]), _heads([[8.0], [16.0]]))
+    assert_close(y, _heads([[14.0]]))
+
+
+def test_scores_are_divided_by_the_square_root_of_head_dim(attention):
+    # Four features: products 0 and 2 · ln 3, over sqrt(4) = 0 and ln 3.
+    k = _heads([[0.0] * 4, [2 * LOG3, 0.0, 0.0, 0.0]])
+    v = _heads([[8.0] * 4, [16.0] * 4])
+    y = attention(_heads([[1.0, 0.0, 0.0, 0.0]]), k, v)
+    assert_close(y, _heads([[14.0] * 4]), "the scale is head_dim to the power -1/2")
+
+
+def test_a_query_sees_itself_and_what_came_before_and_nothing_after(attention):
+    same = _heads([[0.0], [0.0], [0.0]])
+    y = attention(same, same, _heads([[6.0], [12.0], [30.0]]))
+    assert_close(y, _heads([[6.0], [9.0], [16.0]]), "the causal mask: the diagonal is visible, above it is not")
+
+
+def test_without_causal_every_query_sees_everything(attention):
+    same = _heads([[0.0], [0.0]])
+    assert_close(attention(same, same, _heads([[6.0], [12.0]]), causal=False), _heads([[9.0], [9.0]]))
+
+
+def test_fewer_queries_than_keys_are_the_last_ones(attention):
+    q, k = _heads([[0.0], [0.0]]), _heads([[0.0], [0.0], [0.0]])
+    y = attention(q, k, _heads([[6.0], [12.0], [30.0]]))
+    assert_close(y, _heads([[9.0], [16.0]]), "the mask is aligned at the last key, not at the first")
+
+
+def test_query_heads_share_key_heads_in_order(attention):
+    # Four query heads, two key heads: heads 0 and 1 read the first, 2 and 3 the second.
+    q = _heads(*[[[0.0]]] * 4)
+    y = attention(q, _heads([[0.0]], [[0.0]]), _heads([[5.0]], [[7.0]]))
+    assert_close(y, _heads([[5.0]], [[5.0]], [[7.0]], [[7.0]]), "head h reads h // groups, not h % n_kv_heads")
+
+
+def test_true_in_the_mask_means_may_attend(attention):
+    q, k, v = _heads([[0.0]]), _heads([[0.0], [0.0]]), _heads([[6.0], [12.0]])
+    assert_close(attention(q, k, v, mask=tensor([[True, False]])), _heads([[6.0]]))
+
+
+def test_the_mask_and_causal_both_have_to_allow(attention):
+    same, v = _heads([[0.0], [0.0]]), _heads([[6.0], [12.0]])
+    y = attention(same, same, v, causal=True, mask=tensor([[True, True], [False, True]]))
+    assert_close(y, _heads([[6.0], [12.0]]))
+
+
+def test_a_query_that_may_attend_to_nothing_gives_zeros(attention):
+    same, v = _heads([[1.0], [1.0]]), _heads([[6.0], [12.0]])
+    y = attention(same, same, v, mask=tensor([[False, False], [True, True]]))
+    assert_identical(y[..., :1, :], _heads([[0.0]]), "0/0: a row of -inf has no softmax")
+
+
+@pytest.mark.refusal
+def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
+    q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)
+    with pytest.raises(ValueError, match="attention: n_kv_heads must divide n_heads, got 3 and 4"):
+        attention(q, k, k)
+
+
+@pytest.mark.refusal
+def test_more_queries_than_positions_are_refused_where_causal(attention):
+    q, k = torch.ones(1, 1, 5, 8), torch.ones(1, 1, 3, 8)
+    with pytest.raises(ValueError, match="attention: causal needs q_len <= kv_len, got 5 and 3"):
+        attention(q, k, k)
+
+
+@pytest.mark.refusal
+def test_a_mask_that_does_not_broadcast_is_refused(attention):
+    x = torch.ones(1, 1, 2, 8)
+    sentence = r"attention: mask must broadcast to \[1, 1, 2, 2\], got \[3, 2\]"
+    with pytest.raises(ValueError, match=sentence):
+        attention(x, x, x, mask=torch.ones(3, 2, dtype=torch.bool))
+
+
+@pytest.mark.refusal
+def test_a_mask_of_numbers_is_refused(attention):
+    x = torch.ones(1, 1, 2, 8)
+    with pytest.raises(ValueError, match="attention: mask must be bool, got float"):
+        attention(x, x, x, mask=torch.zeros(2, 2))
