@@ -27,7 +27,7 @@ from llama.layers import LAYERS  # noqa: E402
 from tests import strategies  # noqa: E402
 from tests.subject import Subject  # noqa: E402
 
-PROFILES = {"quick": 8, "default": 25, "ci": 60, "thorough": 500}
+PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

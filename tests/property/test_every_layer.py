@@ -93,7 +93,7 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
     name = differentiable_layer.layer
     args, kwargs = arguments(name, data.draw(calls(name, [torch.float64])))
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
-    assert torch.autograd.gradcheck(call, leaves, fast_mode=True)
+    assert torch.autograd.gradcheck(call, leaves, fast_mode=True, check_undefined_grad=False)
 
 
 @pytest.mark.tensors

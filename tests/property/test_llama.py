@@ -111,7 +111,9 @@ def test_every_weight_matters(llama, case):
             fail(f"{name} has no influence")
 
 
-@pytest.mark.parametrize("change", [{"rms_norm_eps": 0.1}, {"rope_theta": 10.0}, {"rope_scaling": LLAMA3}], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize(
+    "change", [{"rms_norm_eps": 0.1}, {"rope_theta": 10.0}, {"rope_scaling": LLAMA3}], ids=lambda c: next(iter(c))
+)
 @given(case=cases(SIZES, seq=(2, 5), vocab=(5, 13), half=(2, 5), **WIDE))
 def test_every_constant_of_the_config_matters(llama, change, case):
     # The first frequency is 1 whatever theta is, so two are needed.

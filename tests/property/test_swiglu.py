@@ -1,64 +1,69 @@
 """What defines SwiGLU, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
 
-import pytest
 import torch
 from hypothesis import given
 
-from tests.assertions import assert_close, assert_finite, assert_identical
-from tests.strategies import arguments, calls, cases
+from tests.assertions import assert_close, assert_identical
+from tests.strategies import cases, weight
 
 
-@given(case=calls("swiglu"))
-def test_a_gate_of_zero_lets_nothing_through(swiglu, case):
-    (x, w_gate, w_up, w_down), _ = arguments("swiglu", case)
+def arguments(case):
+    """x, w_gate, w_up and w_down."""
+    x = case.normal("batch seq d_model")
+    return x, *(weight(case, case.shape(axes)) for axes in ("d_ff d_model", "d_ff d_model", "d_model d_ff"))
+
+
+@given(case=cases("batch seq d_model d_ff"))
+def test_the_result_is_linear_in_w_up(swiglu, case):
+    x, w_gate, w_up, w_down = arguments(case)
+    more = weight(case, w_up.shape)
+    expected = swiglu(x, w_gate, w_up, w_down) - 2 * swiglu(x, w_gate, more, w_down)
+    assert_close(swiglu(x, w_gate, w_up - 2 * more, w_down), expected, "the up-projection: it is not activated")
+
+
+@given(case=cases("batch seq d_model d_ff"))
+def test_the_result_is_linear_in_w_down(swiglu, case):
+    x, w_gate, w_up, w_down = arguments(case)
+    more = weight(case, w_down.shape)
+    expected = swiglu(x, w_gate, w_up, w_down) - 2 * swiglu(x, w_gate, w_up, more)
+    assert_close(swiglu(x, w_gate, w_up, w_down - 2 * more), expected, "an activation after the product")
+
+
+@given(case=cases("batch seq d_model d_ff"))
+def test_a_gate_and_its_negation_differ_by_the_plain_product(swiglu, case):
+    # silu(g) - silu(-g) = g.
+    x, w_gate, w_up, w_down = arguments(case)
+    difference = swiglu(x, w_gate, w_up, w_down) - swiglu(x, -w_gate, w_up, w_down)
+    assert_close(difference, ((x @ w_gate.T) * (x @ w_up.T)) @ w_down.T, "the activation of the gate")
+
+
+@given(case=cases("batch seq d_model d_ff"))
+def test_a_shut_gate_lets_nothing_through(swiglu, case):
+    # All of x and of -w_gate is positive, so every gate lies below -50.
+    _, w_gate, w_up, w_down = arguments(case)
+    x, w_gate = case.uniform("batch seq d_model", 1, 2), case.uniform("d_ff d_model", -1e3, -50)
+    assert_close(swiglu(x, w_gate, w_up, w_down), torch.zeros_like(x), "which of gate and up is activated")
+
+
+@given(case=cases("batch seq d_model d_ff"))
+def test_zero_gate_zero_out(swiglu, case):
+    x, w_gate, w_up, w_down = arguments(case)
     assert_close(swiglu(x, torch.zeros_like(w_gate), w_up, w_down), torch.zeros_like(x))
 
 
-@given(case=calls("swiglu"))
-def test_it_is_linear_in_w_up(swiglu, case):
-    (x, w_gate, w_up, w_down), _ = arguments("swiglu", case)
-    other = case.normal(w_up.shape)
-    both = swiglu(x, w_gate, w_up - 2 * other, w_down)
-    assert_close(both, swiglu(x, w_gate, w_up, w_down) - 2 * swiglu(x, w_gate, other, w_down))
-
-
-@given(case=calls("swiglu"))
-def test_it_is_linear_in_w_down(swiglu, case):
-    (x, w_gate, w_up, w_down), _ = arguments("swiglu", case)
-    other = case.normal(w_down.shape)
-    both = swiglu(x, w_gate, w_up, w_down - 2 * other)
-    assert_close(both, swiglu(x, w_gate, w_up, w_down) - 2 * swiglu(x, w_gate, w_up, other))
-
-
-@given(case=calls("swiglu"))
-def test_a_gate_wide_open_is_a_plain_product(swiglu, case):
-    # Far above zero silu(z) is z, so y = w_down · ((w_gate · x) * (w_up · x)).
-    (x, w_gate, w_up, w_down), _ = arguments("swiglu", case)
-    x = x.abs() + 1
-    w_gate = w_gate.abs() + 100
-    assert_close(swiglu(x, w_gate, w_up, w_down), ((x @ w_gate.T) * (x @ w_up.T)) @ w_down.T)
-
-
-@given(case=calls("swiglu", seq=(2, 7)))
-def test_no_other_token_has_any_influence(swiglu, case):
-    (x, *weights), _ = arguments("swiglu", case)
-    changed = x.clone()
-    changed[:, -1] += 100
-    assert_identical(swiglu(changed, *weights)[:, :-1], swiglu(x, *weights)[:, :-1])
-
-
-@given(case=calls("swiglu"))
+@given(case=cases("batch seq d_model d_ff", d_ff=(2, 11)))
 def test_the_order_of_the_hidden_features_does_not_matter(swiglu, case):
-    (x, w_gate, w_up, w_down), _ = arguments("swiglu", case)
+    x, w_gate, w_up, w_down = arguments(case)
     order = case.permutation(case.d_ff)
-    assert_close(swiglu(x, w_gate[order], w_up[order], w_down[:, order]), swiglu(x, w_gate, w_up, w_down))
+    out = swiglu(x, w_gate[order], w_up[order], w_down[:, order])
+    assert_close(out, swiglu(x, w_gate, w_up, w_down), "a sum over the hidden features, and nothing between them")
 
 
-@pytest.mark.tensors
-@given(case=cases("batch d_model d_ff"))
-def test_neither_value_nor_gradient_is_nan_at_ten_thousand(swiglu, case):
-    x = (1e4 * torch.sign(case.normal("batch d_model"))).requires_grad_()
-    y = swiglu(x, *(case.normal(axes) for axes in ("d_ff d_model", "d_ff d_model", "d_model d_ff")))
-    y.sum().backward()
-    assert_finite(y)
-    assert_finite(x.grad)
+@given(case=cases("batch seq d_model d_ff", seq=(2, 7)))
+def test_no_other_token_has_any_influence(swiglu, case):
+    x, *weights = arguments(case)
+    token = case.seed % case.seq
+    changed = x.clone()
+    changed[:, token] = 100 * case.normal("batch d_model")
+    others = [i for i in range(case.seq) if i != token]
+    assert_identical(swiglu(changed, *weights)[:, others], swiglu(x, *weights)[:, others])

@@ -1,4 +1,4 @@
-"""Cross-entropy: how surprised the model is by what really came next, in nats."""
+"""Cross-entropy: the mean, over all tokens, of -ln of the probability that the logits gave the right one."""
 
 import math
 
@@ -9,53 +9,90 @@ from tests.assertions import assert_close
 from tests.strategies import tensor
 
 
-def test_the_loss_is_minus_the_logarithm_of_the_targets_probability(cross_entropy):
-    # Logits ln 1, ln 2, ln 5 mean probabilities 1/8, 2/8, 5/8.
-    logits = tensor([[0.0, math.log(2), math.log(5)]])
-    assert_close(cross_entropy(logits, tensor([1])), tensor(math.log(4)))
+def test_a_token_costs_minus_the_logarithm_of_its_probability(cross_entropy):
+    # The powers are 1 and 3: token 1 has probability 3/4, and -ln(3/4) = 0.287682.
+    assert_close(cross_entropy(tensor([[0.0, math.log(3)]]), tensor([1])), tensor(0.287682))
 
 
-def test_logits_come_in_and_not_probabilities(cross_entropy):
-    # As probabilities 1 and 0 the right answer would cost nothing; as logits it costs ln(1 + 1/e).
-    assert_close(cross_entropy(tensor([[1.0, 0.0]]), tensor([0])), tensor(math.log(1 + math.exp(-1))))
+def test_the_target_chooses_which_token_it_is(cross_entropy):
+    # Probability 1/4: -ln(1/4) = 1.386294.
+    assert_close(cross_entropy(tensor([[0.0, math.log(3)]]), tensor([0])), tensor(1.386294))
 
 
-def test_uniform_logits_cost_the_logarithm_of_the_vocabulary(cross_entropy):
-    assert_close(cross_entropy(tensor([[3.0] * 5]), tensor([4])), tensor(math.log(5)))
+def test_not_knowing_among_eight_costs_ln_8_nats(cross_entropy):
+    # 2.079442 nats; in bits it would be 3.
+    assert_close(cross_entropy(tensor([[5.0] * 8]), tensor([6])), tensor(2.079442), "the logarithm is natural")
 
 
-def test_the_loss_is_the_mean_over_all_tokens(cross_entropy):
-    # ln 4 and ln(4/3), whichever axes they stand in.
-    logits = tensor([[[0.0, math.log(3)]], [[0.0, math.log(3)]]])
-    assert_close(cross_entropy(logits, tensor([[0], [1]])), tensor((math.log(4) + math.log(4 / 3)) / 2))
+def test_the_loss_is_the_mean_over_the_tokens(cross_entropy):
+    # (1.386294 + 0.287682 + 0.287682) / 3; the sum would be 1.961659.
+    logits = tensor([[0.0, math.log(3)]] * 3)
+    assert_close(cross_entropy(logits, tensor([0, 1, 1])), tensor(0.653886), "the mean over tokens, with all of them")
+
+
+def test_the_mean_is_over_the_batch_too(cross_entropy):
+    # (1.386294 + 3 · 0.287682) / 4, where the mean over one axis alone leaves a factor of 2.
+    logits = tensor([[[0.0, math.log(3)], [math.log(3), 0.0]]] * 2)
+    assert_close(cross_entropy(logits, tensor([[0, 0], [1, 0]])), tensor(0.562335), "one mean over all leading axes")
+
+
+def test_each_position_is_judged_by_the_target_at_the_same_place(cross_entropy):
+    # Nothing is shifted in here: the targets are the next tokens already.
+    logits = tensor([[[20.0, 0.0, 0.0], [0.0, 20.0, 0.0], [0.0, 0.0, 20.0]]])
+    assert_close(cross_entropy(logits, tensor([[0, 1, 2]])), tensor(0.0), "a shift: it belongs to the data")
+
+
+def test_a_single_token_needs_no_leading_axis(cross_entropy):
+    assert_close(cross_entropy(tensor([0.0, math.log(3)]), tensor(1)), tensor(0.287682))
+
+
+def test_probabilities_are_not_taken_for_what_they_are(cross_entropy):
+    # Logits 3/4 and 1/4 are half apart: ln(1 + e^-0.5) = 0.474077. As probabilities they would cost -ln(3/4).
+    assert_close(cross_entropy(tensor([[0.75, 0.25]]), tensor([0])), tensor(0.474077), "logits come in")
 
 
 def test_a_sure_right_answer_costs_nothing(cross_entropy):
-    assert_close(cross_entropy(tensor([[1e4, 0.0]]), tensor([0])), tensor(0.0))
+    assert_close(cross_entropy(tensor([[0.0, 10000.0, 0.0]]), tensor([1])), tensor(0.0))
 
 
-def test_a_sure_wrong_answer_costs_the_gap_however_large(cross_entropy):
-    assert_close(cross_entropy(tensor([[1e4, 0.0]]), tensor([1])), tensor(1e4), "log(softmax(x)) is log(0) here")
+def test_a_sure_wrong_answer_costs_the_gap(cross_entropy):
+    # Its probability e^-10000 is 0 in any float, and ln(0) is no loss.
+    look_at = "the logarithm of a softmax: take the largest logit out of the sum and keep the rest as logits"
+    assert_close(cross_entropy(tensor([[0.0, 10000.0, 0.0]]), tensor([2])), tensor(10000.0), look_at)
 
 
-def test_one_token_without_leading_axes_will_do(cross_entropy):
-    assert_close(cross_entropy(tensor([0.0, 0.0]), tensor(1)), tensor(math.log(2)))
+def test_an_impossible_token_costs_nothing_where_it_is_wrong(cross_entropy):
+    assert_close(cross_entropy(tensor([[0.0, -math.inf, 0.0]]), tensor([0])), tensor(0.693147))
+
+
+@pytest.mark.tensors
+def test_the_gradient_is_the_probability_less_one_for_the_target(cross_entropy):
+    # Two tokens, so half of (1/4, 3/4 - 1) and of (3/4 - 1, 1/4).
+    logits = tensor([[0.0, math.log(3)], [math.log(3), 0.0]]).requires_grad_()
+    cross_entropy(logits, tensor([1, 0])).backward()
+    assert_close(logits.grad, tensor([[0.125, -0.125], [-0.125, 0.125]]))
 
 
 @pytest.mark.refusal
-@pytest.mark.parametrize("target", [-1, 3, -100])
-def test_a_target_outside_the_vocabulary_is_an_index_error(cross_entropy, target):
-    with pytest.raises(IndexError, match=rf"cross_entropy: targets must lie in 0..2, got {target}"):
-        cross_entropy(torch.zeros(2, 3), torch.tensor([0, target]))
+@pytest.mark.parametrize("outside", [3, -1, -100])
+def test_a_target_outside_the_vocabulary_is_refused(cross_entropy, outside):
+    with pytest.raises(IndexError, match=f"cross_entropy: targets must lie in 0..2, got {outside}"):
+        cross_entropy(torch.ones(2, 3), torch.tensor([2, outside]))
 
 
 @pytest.mark.refusal
-def test_no_tokens_have_no_mean(cross_entropy):
-    with pytest.raises(ValueError, match=r"cross_entropy: there must be at least one token, got targets \[0\]"):
-        cross_entropy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+def test_no_token_at_all_is_refused(cross_entropy):
+    with pytest.raises(ValueError, match=r"cross_entropy: there must be at least one token, got targets \[2, 0\]"):
+        cross_entropy(torch.ones(2, 0, 3), torch.ones(2, 0, dtype=torch.int64))
 
 
 @pytest.mark.refusal
 def test_targets_of_another_shape_are_refused(cross_entropy):
-    with pytest.raises(ValueError, match=r"cross_entropy: targets must be \[...\] with ...=\(2, 4\), got \[2, 5\]"):
-        cross_entropy(torch.zeros(2, 4, 3), torch.zeros(2, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"cross_entropy: targets must be \[\.\.\.\] with \.\.\.=\(2, 3\), got \[3, 2\]"):
+        cross_entropy(torch.ones(2, 3, 5), torch.zeros(3, 2, dtype=torch.int64))
+
+
+@pytest.mark.refusal
+def test_probabilities_as_targets_are_refused(cross_entropy):
+    with pytest.raises(ValueError, match="cross_entropy: targets must be int64, got float32"):
+        cross_entropy(torch.ones(2, 3), torch.ones(2))

@@ -1,4 +1,4 @@
-"""SiLU: a smooth ReLU."""
+"""SiLU: each number times its sigmoid; a ReLU with a smooth bend."""
 
 import math
 
@@ -9,26 +9,62 @@ from tests.assertions import assert_close
 from tests.strategies import tensor
 
 
-def test_it_is_x_times_its_sigmoid(silu):
-    # sigmoid(ln 3) = 3/4 and sigmoid(-ln 3) = 1/4.
-    log3 = math.log(3)
-    assert_close(silu(tensor([log3, -log3])), tensor([0.75 * log3, -0.25 * log3]))
+def test_a_number_is_multiplied_by_its_sigmoid(silu):
+    # sigmoid(ln 3) = 3 / (3 + 1), and 1.098612 · 3/4 = 0.823959.
+    assert_close(silu(tensor([math.log(3)])), tensor([0.823959]))
+
+
+def test_a_negative_number_is_damped_but_keeps_its_sign(silu):
+    # sigmoid(-ln 3) = 1/4, and -1.098612 / 4 = -0.274653.
+    assert_close(silu(tensor([-math.log(3)])), tensor([-0.274653]))
 
 
 def test_zero_stays_zero(silu):
     assert_close(silu(tensor([0.0])), tensor([0.0]))
 
 
-def test_its_minimum_is_minus_0_2785_near_minus_1_2785(silu):
-    # At the minimum 1 + x · (1 - sigmoid(x)) = 0, where x = -1.278465 and silu(x) = x + 1.
-    assert_close(silu(tensor([-1.278464543])), tensor([-0.278464543]))
+def test_the_minimum_is_minus_0_278465_at_minus_1_278465(silu):
+    # There 1 + x · sigmoid(-x) = 0, which makes the value 1 + x.
+    assert_close(silu(tensor([-1.278465])), tensor([-0.278465]))
 
 
-def test_large_x_comes_through_and_very_negative_x_vanishes(silu):
-    assert_close(silu(tensor([1e4, -1e4])), tensor([1e4, 0.0]), "exp(-x) overflows where x is very negative")
+def test_each_number_is_activated_by_itself(silu):
+    x = tensor([[[0.0, math.log(3)], [-math.log(3), 100.0]]])
+    assert_close(silu(x), tensor([[[0.0, 0.823959], [-0.274653, 100.0]]]))
+
+
+def test_a_number_alone_needs_no_axis(silu):
+    assert_close(silu(tensor(math.log(3))), tensor(0.823959))
+
+
+def test_ten_thousand_passes_as_it_is_and_minus_ten_thousand_is_shut_off(silu):
+    # Written as x · e^x / (1 + e^x), the first would be inf / inf.
+    assert_close(silu(tensor([1e4, -1e4])), tensor([1e4, 0.0]), "exp of a large number")
+
+
+@pytest.mark.tensors
+def test_the_slope_at_zero_is_a_half(silu):
+    x = tensor([0.0]).requires_grad_()
+    silu(x).sum().backward()
+    assert_close(x.grad, tensor([0.5]))
+
+
+@pytest.mark.tensors
+def test_the_slope_at_the_minimum_is_zero(silu):
+    x = tensor([-1.278465]).requires_grad_()
+    silu(x).sum().backward()
+    assert_close(x.grad, tensor([0.0]))
+
+
+@pytest.mark.tensors
+def test_the_slope_is_one_at_ten_thousand_and_zero_at_minus_ten_thousand(silu):
+    # Written as x / (1 + e^-x), the value at -10000 is right and the slope is 0 · inf.
+    x = tensor([1e4, -1e4]).requires_grad_()
+    silu(x).sum().backward()
+    assert_close(x.grad, tensor([1.0, 0.0]), "exp of a large number, in the backward pass")
 
 
 @pytest.mark.refusal
 def test_integers_are_refused(silu):
     with pytest.raises(ValueError, match="silu: x must be float, got int64"):
-        silu(torch.tensor([1]))
+        silu(torch.ones(2, 6, dtype=torch.int64))

@@ -1,4 +1,7 @@
-"""SwiGLU: the feed-forward block of Llama, in which one projection opens and shuts another."""
+"""SwiGLU: one projection, activated, opens and shuts another; a third leads back.
+
+A gate of 20 is open: silu(20) = 20 to eight digits. A gate of -20 is shut: silu(-20) = -0.00000004.
+"""
 
 import math
 
@@ -8,32 +11,70 @@ import torch
 from tests.assertions import assert_close
 from tests.strategies import tensor
 
-LOG3 = math.log(3)  # silu(ln 3) = 3/4 · ln 3
+
+def test_the_gate_times_the_up_projection_goes_down(swiglu):
+    # 2 · (20 · 3)
+    assert_close(swiglu(tensor([1.0]), tensor([[20.0]]), tensor([[3.0]]), tensor([[2.0]])), tensor([120.0]))
 
 
-def test_the_activated_gate_multiplies_the_up_projection(swiglu):
-    # d_model 1, d_ff 1: gate = ln 3, up = 2 · ln 3, down = 10: 10 · (3/4 · ln 3) · (2 · ln 3) = 15 · (ln 3)².
-    one = swiglu(tensor([[LOG3]]), tensor([[1.0]]), tensor([[2.0]]), tensor([[10.0]]))
-    assert_close(one, tensor([[15 * LOG3**2]]))
+def test_the_up_projection_is_not_activated(swiglu):
+    # 2 · (20 · -3). Activated, -3 would become -0.14, and the product -60 would become 0.
+    out = swiglu(tensor([1.0]), tensor([[20.0]]), tensor([[-3.0]]), tensor([[2.0]]))
+    assert_close(out, tensor([-120.0]), "which of gate and up is activated, and that the product is not")
 
 
-def test_the_gate_is_activated_and_the_up_projection_is_not(swiglu):
-    # gate = -ln 3 (silu -1/4 · ln 3), up = ln 3. Activating up instead would give -3/4 · (ln 3)².
-    y = swiglu(tensor([[LOG3]]), tensor([[-1.0]]), tensor([[1.0]]), tensor([[1.0]]))
-    assert_close(y, tensor([[-0.25 * LOG3**2]]), "which of the two projections goes through silu")
+def test_a_gate_far_below_zero_is_shut(swiglu):
+    out = swiglu(tensor([1.0]), tensor([[-20.0]]), tensor([[3.0]]), tensor([[2.0]]))
+    assert_close(out, tensor([0.0]), "which of gate and up is activated")
 
 
-def test_each_hidden_feature_has_its_own_gate(swiglu):
-    # x = (ln 3, 1). Hidden 0: gate ln 3, up 1. Hidden 1: gate 0, shut. Down sends hidden 0 to the second output.
-    x = tensor([[LOG3, 1.0]])
-    w_gate, w_up = tensor([[1.0, 0.0], [0.0, 0.0]]), tensor([[0.0, 1.0], [5.0, 5.0]])
-    w_down = tensor([[0.0, 7.0], [4.0, 7.0]])
-    assert_close(swiglu(x, w_gate, w_up, w_down), tensor([[0.0, 3 * LOG3]]))
+def test_the_activation_of_the_gate_is_silu(swiglu):
+    # silu(ln 3) = 1.098612 · 3/4 = 0.823959, times 2. GELU gives 1.898, ReLU 2.197, the sigmoid alone 1.5.
+    out = swiglu(tensor([1.0]), tensor([[math.log(3)]]), tensor([[2.0]]), tensor([[1.0]]))
+    assert_close(out, tensor([1.647918]))
+
+
+def test_each_hidden_feature_has_a_gate_of_its_own(swiglu):
+    # Gates 20, -20 and 40; up 3, 4 and 5: 60 and 0 and 200 go down to 60 + 200 and 60 · 2 - 200.
+    w_gate = tensor([[20.0, 0.0], [0.0, -20.0], [20.0, 20.0]])
+    w_up = tensor([[3.0, 0.0], [0.0, 4.0], [5.0, 0.0]])
+    w_down = tensor([[1.0, 1.0, 1.0], [2.0, 2.0, -1.0]])
+    assert_close(swiglu(tensor([1.0, 1.0]), w_gate, w_up, w_down), tensor([260.0, -80.0]))
+
+
+def test_square_weights_are_out_by_in_too(swiglu):
+    # Gates 20 and 30, up 10 and 20, so 200 and 600 go down to 200 + 600 and 600.
+    w_gate, w_up, w_down = tensor([[20.0, 0.0], [30.0, 0.0]]), tensor([[0.0, 1.0], [0.0, 2.0]]), [[1.0, 1.0], [0.0, 1.0]]
+    assert_close(swiglu(tensor([1.0, 10.0]), w_gate, w_up, tensor(w_down)), tensor([800.0, 600.0]), "a transposed weight")
+
+
+def test_each_token_is_computed_by_itself(swiglu):
+    # Opened by 1 and by 2, shut by -1: 20 · 3, 40 · 6, 0; and 60 · 9.
+    x, expected = tensor([[[1.0], [2.0]], [[-1.0], [3.0]]]), tensor([[[60.0], [240.0]], [[0.0], [540.0]]])
+    assert_close(swiglu(x, tensor([[20.0]]), tensor([[3.0]]), tensor([[1.0]])), expected)
+
+
+@pytest.mark.tensors
+def test_the_gradient_reaches_x_through_gate_and_up(swiglu):
+    # With the gate open, y = 20x · 3x, and its slope at 1 is 2 · 60.
+    x = tensor([1.0]).requires_grad_()
+    swiglu(x, tensor([[20.0]]), tensor([[3.0]]), tensor([[1.0]])).sum().backward()
+    assert_close(x.grad, tensor([120.0]))
+
+
+@pytest.mark.refusal
+def test_a_gate_for_another_d_model_is_refused(swiglu):
+    with pytest.raises(ValueError, match=r"swiglu: w_gate must be \[d_ff d_model\] with d_model=3, got \[3, 5\]"):
+        swiglu(torch.ones(2, 3), torch.ones(3, 5), torch.ones(5, 3), torch.ones(3, 5))
+
+
+@pytest.mark.refusal
+def test_an_up_projection_of_another_shape_than_the_gate_is_refused(swiglu):
+    with pytest.raises(ValueError, match=r"swiglu: w_up must be \[d_ff d_model\] with d_ff=5 d_model=3, got \[3, 5\]"):
+        swiglu(torch.ones(2, 3), torch.ones(5, 3), torch.ones(3, 5), torch.ones(3, 5))
 
 
 @pytest.mark.refusal
 def test_a_down_projection_the_wrong_way_round_is_refused(swiglu):
-    with pytest.raises(
-        ValueError, match=r"swiglu: w_down must be \[d_model d_ff\] with d_model=2 d_ff=3, got \[3, 2\]"
-    ):
-        swiglu(torch.ones(1, 2), torch.ones(3, 2), torch.ones(3, 2), torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"swiglu: w_down must be \[d_model d_ff\] with d_model=3 d_ff=5, got \[5, 3\]"):
+        swiglu(torch.ones(2, 3), torch.ones(5, 3), torch.ones(5, 3), torch.ones(5, 3))

@@ -1,0 +1,146 @@
+"""The whole model: what holds end to end, whosever layers compute it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama.config import LlamaConfig
+from llama.generate import generate
+from llama.model import KVCache, Llama
+from tests import strategies
+from tests.assertions import assert_close, assert_equals_naive, assert_identical
+from tests.strategies import Case, cases, config, model_weights
+from tests.subject import Subject
+
+SIZES = "batch seq n_kv_heads groups half d_model d_ff vocab n_layers"
+
+
+def _model(implementation, case, **more):
+    """A model with weights large enough that every one matters, in the case's dtype on the device."""
+    of = config(case, **more)
+    model = Llama(of, implementation).to(strategies.DEVICE, case.dtype)
+    model.load_state_dict(model_weights(case, of))
+    return model.eval()
+
+
+@given(case=cases(SIZES))
+def test_the_logits_are_those_of_the_naive_loops(implementation, case):
+    model = _model(implementation, case)
+    subject = Subject("llama", implementation)
+    assert_equals_naive(subject, case.integers("batch seq", case.vocab), model.state_dict(), model.config)
+
+
+@torch.no_grad()
+@given(case=cases(SIZES, seq=(2, 7), vocab=(2, 13)), data=st.data())
+def test_a_later_token_changes_no_logit_before_it_to_the_last_bit(implementation, case, data):
+    model, ids = _model(implementation, case), case.integers("batch seq", case.vocab)
+    kept = data.draw(st.integers(1, case.seq - 1), label="tokens kept")
+    changed = ids.clone()
+    changed[:, kept:] = (changed[:, kept:] + 1) % case.vocab
+    assert_identical(model(changed)[:, :kept], model(ids)[:, :kept], "a mean or a softmax over the sequence")
+
+
+@torch.no_grad()
+@given(case=cases(SIZES), data=st.data())
+def test_chunks_of_any_sizes_with_the_cache_equal_one_pass(implementation, case, data):
+    model, ids = _model(implementation, case), case.integers("batch seq", case.vocab)
+    cache, chunks = KVCache(model.config, case.batch, case.dtype, strategies.DEVICE), []
+    while cache.length < case.seq:
+        size = data.draw(st.integers(1, case.seq - cache.length), label="chunk")
+        chunks.append(model(ids[:, cache.length : cache.length + size], cache))
+    assert_close(torch.cat(chunks, dim=1), model(ids), "positions, or the mask, of queries behind a cache")
+
+
+@torch.no_grad()
+def test_the_loss_at_initialisation_is_that_of_a_uniform_guess(implementation):
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(vocab_size=65, hidden_size=32, num_hidden_layers=2), implementation).to(strategies.DEVICE)
+    ids = Case({"batch": 8, "seq": 32}, torch.float32, seed=0).integers("batch seq", 65)
+    loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
+    # The initial logits have a variance of about initializer_range² · d_model, which costs half of it.
+    assert math.log(65) * 0.95 < loss < math.log(65) * 1.05
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@given(case=cases("n_kv_heads groups half d_model d_ff vocab n_layers"))
+def test_the_number_of_parameters_follows_the_formula(tied, case):
+    q, kv = case.n_heads * case.head_dim, case.n_kv_heads * case.head_dim
+    layer = 2 * case.d_model * (q + kv) + 3 * case.d_model * case.d_ff + 2 * case.d_model
+    expected = (1 if tied else 2) * case.vocab * case.d_model + case.n_layers * layer + case.d_model
+    assert sum(p.numel() for p in Llama(config(case, tie_word_embeddings=tied)).parameters()) == expected
+
+
+def test_a_cache_refuses_more_positions_than_the_context():
+    shape = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2, max_position_embeddings=4)
+    cache = KVCache(shape, batch=1)
+    with pytest.raises(ValueError, match="cache: 5 positions do not fit into a context of 4"):
+        Llama(shape)(torch.zeros(1, 5, dtype=torch.int64), cache)
+
+
+SMALL = LlamaConfig(
+    vocab_size=11,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=12,
+)
+
+
+def _small():
+    torch.manual_seed(1)
+    return Llama(SMALL)
+
+
+PROMPT = torch.tensor([[1, 2, 3], [4, 5, 6]])
+
+
+def test_greedy_generation_takes_the_likeliest_token_of_the_full_pass_each_time():
+    model, ids = _small(), PROMPT
+    for _ in range(6):
+        ids = torch.cat((ids, model(ids)[:, -1:].argmax(dim=-1)), dim=1)
+    assert torch.equal(generate(model, PROMPT, 6, temperature=0.0), ids)
+
+
+def test_the_same_seed_generates_the_same_tokens_and_another_seed_others():
+    model = _small()
+    first, again, other = (generate(model, PROMPT, 9, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_generation_goes_on_beyond_the_context():
+    text = generate(_small(), PROMPT, 40, seed=0)
+    assert text.shape == (2, 43)
+    assert torch.equal(text[:, :3], PROMPT)
+
+
+def test_top_k_of_one_is_greedy_whatever_the_temperature():
+    model = _small()
+    assert torch.equal(
+        generate(model, PROMPT, 6, temperature=5.0, top_k=1), generate(model, PROMPT, 6, temperature=0.0)
+    )
+
+
+def test_an_empty_prompt_and_one_longer_than_the_context_are_refused():
+    for length in (0, 13):
+        with pytest.raises(ValueError, match=f"the prompt must have 1 to 12 tokens, got {length}"):
+            generate(_small(), torch.zeros(1, length, dtype=torch.int64), 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads must divide hidden_size, got 4 and 10"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "must divide num_attention_heads, got 3 and 4"),
+        ({"head_dim": 7}, "head_dim must be even, got 7"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be at least 1, got 0"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "only rope_type llama3 is supported, got yarn"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        LlamaConfig(vocab_size=5, **wrong)

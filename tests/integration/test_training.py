@@ -1,0 +1,161 @@
+"""Training: does a model learn what can be learned, and nothing that cannot?
+
+The entropy test: text drawn from a known Markov chain has a known entropy rate. No honest model scores
+below it, and a working Llama gets close. One that goes below reads the future.
+
+The prefix test: the loss of one parallel pass must equal the loss where each position is computed from its
+own prefix alone. Where it is lower, the model reads the future.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from llama import evaluation
+from llama.config import LlamaConfig
+from llama.data import Windows
+from llama.implementation import Implementation
+from llama.model import Llama
+from llama.train import AdamW, next_token_loss
+from tests import strategies
+from tests.tolerances import LOSS
+
+STATES, ORDER = 6, 2
+
+
+def _chain(seed=0):
+    """Transition probabilities [6 6 6]: the next state given the two before it, far from uniform."""
+    weights = np.random.default_rng(seed).exponential(size=(STATES,) * (ORDER + 1)) ** 2
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _draw(chain, n, seed):
+    u = np.random.default_rng(seed).random(n)
+    cumulative, text = chain.cumsum(axis=-1), [0, 0]
+    for number in u:
+        row = cumulative[text[-2], text[-1]]
+        text.append(int(min(np.searchsorted(row, number, side="right"), STATES - 1)))
+    return torch.tensor(text[2:])
+
+
+def _entropy_rate(chain):
+    """The mean entropy of a row, each pair of states weighted by how often it occurs."""
+    pairs = np.full((STATES, STATES), 1 / STATES**2)
+    for _ in range(500):
+        pairs = np.einsum("ab,abc->bc", pairs, chain)
+    return float(-(pairs[..., None] * chain * np.log(chain)).sum())
+
+
+def _fit(model, windows, steps, batch=32, lr=1e-2):
+    optimizer = AdamW(model, weight_decay=0.0)
+    for step in range(steps):
+        loss = next_token_loss(model, *windows(batch, step))
+        loss.backward()
+        # A straight decay to zero settles the last steps.
+        optimizer.step(lr * (1 - step / steps))
+    return loss.item()
+
+
+def _model(implementation, vocab, layers=2):
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+    )
+    return Llama(shape, implementation).to(strategies.DEVICE)
+
+
+def _trained_on_the_chain(implementation, chain):
+    windows = Windows(_draw(chain, 40_000, seed=1).to(strategies.DEVICE), 16)
+    model = _model(implementation, STATES)
+    _fit(model, lambda batch, step: windows.batch(batch, 0, step), steps=200)
+    return model
+
+
+def _surplus(model, chain):
+    """By how much the model's loss on new text exceeds that of the chain itself, and its standard error."""
+    text = _draw(chain, 20_000, seed=2)
+    rows = text[: len(text) // 17 * 17].view(-1, 17)
+    with torch.no_grad():
+        losses = evaluation.token_losses(model(rows[:, :-1].to(strategies.DEVICE)), rows[:, 1:].to(strategies.DEVICE))
+    # From the third position on, where both states that decide are in sight.
+    before, last, following = rows[:, 1:-2], rows[:, 2:-1], rows[:, 3:]
+    best = -torch.from_numpy(np.log(chain))[before, last, following]
+    surplus = losses.cpu().double()[:, 2:] - best
+    return surplus.mean().item(), (surplus.std() / math.sqrt(surplus.numel())).item()
+
+
+@pytest.mark.tensors
+def test_the_loss_comes_within_three_percent_of_the_entropy_and_not_below_it(implementation):
+    chain = _chain()
+    surplus, error = _surplus(_trained_on_the_chain(implementation, chain), chain)
+    assert -4 * error <= surplus <= 0.03 * _entropy_rate(chain)
+
+
+def _looking_ahead(implementation):
+    """The same layers, but attention sees every position."""
+
+    def attention(q, k, v, causal=True, mask=None):
+        return implementation.attention(q, k, v, causal=False, mask=mask)
+
+    primitive = implementation.for_caching()
+    given = {
+        name: layer
+        for name, layer in primitive.layers.items()
+        if name not in ("self_attention", "decoder_layer", "llama")
+    }
+    return Implementation("looking ahead", given | {"attention": attention}, compose=True)
+
+
+@pytest.mark.tensors
+def test_a_model_that_reads_the_future_falls_below_the_entropy(implementation):
+    chain = _chain()
+    surplus, error = _surplus(_trained_on_the_chain(_looking_ahead(implementation), chain), chain)
+    assert surplus < -4 * error
+
+
+@pytest.mark.tensors
+def test_the_parallel_loss_equals_the_loss_from_prefixes_alone(implementation):
+    model = _model(implementation, STATES)
+    windows = _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(strategies.DEVICE)
+    assert abs(evaluation.parallel_loss(model, windows) - evaluation.prefix_loss(model, windows)) <= LOSS
+
+
+@pytest.mark.tensors
+def test_the_prefix_test_shows_a_model_that_reads_the_future(implementation):
+    model = _model(_looking_ahead(implementation), STATES)
+    windows = _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(strategies.DEVICE)
+    assert abs(evaluation.parallel_loss(model, windows) - evaluation.prefix_loss(model, windows)) > LOSS
+
+
+@pytest.mark.tensors
+def test_a_single_batch_is_learned_by_heart(implementation):
+    model = _model(implementation, 16)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(16, size=(4, 13))).to(strategies.DEVICE)
+    ids[:, 0] = torch.arange(4)  # the first tokens tell the rows apart
+    assert _fit(model, lambda batch, step: (ids[:, :-1], ids[:, 1:]), steps=150) < 0.01
+
+
+def test_the_loss_of_a_split_counts_every_token_but_the_first_once():
+    # The last window is shorter; a model that is always uniform costs ln(vocab) for each token.
+    class Uniform(torch.nn.Module):
+        def forward(self, ids):
+            self.seen = getattr(self, "seen", 0) + ids.numel()
+            return torch.zeros(*ids.shape, 7)
+
+    model = Uniform()
+    assert evaluation.loss(model, torch.arange(24) % 7, window=5, batch=2) == pytest.approx(math.log(7))
+    assert model.seen == 23
+
+
+def test_parallel_and_split_loss_agree():
+    model, ids = _model("fused", STATES), _draw(_chain(), 33, seed=4)
+    rows = ids.unfold(0, 17, 16)
+    assert abs(evaluation.loss(model, ids, window=16) - evaluation.parallel_loss(model, rows)) <= LOSS

@@ -1,0 +1,65 @@
+"""The same weights give the same logits as in Hugging Face's Llama, an independent implementation."""
+
+import pytest
+import torch
+import transformers
+
+from llama.config import LlamaConfig
+from llama.model import KVCache, Llama
+from tests import strategies
+from tests.assertions import assert_close
+
+BASE = {"vocab_size": 23, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+CONFIGS = {
+    "as many key heads as query heads": {},
+    "grouped heads": {"num_key_value_heads": 2},
+    "one key head": {"num_key_value_heads": 1},
+    "tied head": {"tie_word_embeddings": True},
+    "head_dim that is not d_model over n_heads": {"head_dim": 6, "num_key_value_heads": 2},
+    "another theta and eps": {"rope_theta": 500.0, "rms_norm_eps": 0.1},
+    "llama3 frequencies": {"rope_scaling": LLAMA3, "num_key_value_heads": 2},
+}
+
+
+def _pair(implementation, more):
+    """Our model and theirs, with the same weights: large, so that every difference shows."""
+    ours = Llama(LlamaConfig(**BASE, **more), implementation)
+    theirs_config = dict(BASE, attention_bias=False, mlp_bias=False, **more)
+    # transformers 5 keeps theta and scaling in one place.
+    rope = theirs_config.pop("rope_scaling", {"rope_type": "default"})
+    theirs_config["rope_parameters"] = rope | {"rope_theta": theirs_config.pop("rope_theta", 10000.0)}
+    theirs_config.setdefault("rms_norm_eps", 1e-5)
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**theirs_config))
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.3)
+    missing = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert set(missing.missing_keys) <= {"lm_head.weight"}
+    assert not missing.unexpected_keys
+    theirs.tie_weights()
+    return ours.to(strategies.DEVICE).eval(), theirs.eval()
+
+
+@pytest.mark.parametrize("more", CONFIGS.values(), ids=CONFIGS)
+@torch.no_grad()
+def test_the_logits_are_those_of_transformers(implementation, more):
+    ours, theirs = _pair(implementation, more)
+    ids = torch.randint(23, (2, 40), generator=torch.Generator().manual_seed(0))
+    assert_close(ours(ids.to(strategies.DEVICE)), theirs(ids).logits)
+
+
+@torch.no_grad()
+def test_decoding_with_our_cache_gives_the_logits_of_their_full_pass(implementation):
+    ours, theirs = _pair(implementation, CONFIGS["grouped heads"])
+    ids = torch.randint(23, (1, 20), generator=torch.Generator().manual_seed(0))
+    cache = KVCache(ours.config, 1, device=strategies.DEVICE)
+    parts = [ours(part.to(strategies.DEVICE), cache) for part in (ids[:, :11], *ids[:, 11:].split(1, dim=1))]
+    assert_close(torch.cat(parts, dim=1), theirs(ids).logits)
