@@ -23,6 +23,7 @@ import tests.typecheck  # noqa: F401
 install_import_hook("llama", "tests.typecheck.enforce")
 
 from llama import implementation  # noqa: E402
+from llama.device import usable  # noqa: E402
 from llama.layers import LAYERS  # noqa: E402
 from tests import strategies  # noqa: E402
 from tests.subject import Subject  # noqa: E402
@@ -46,7 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
     # (pytest -n) each wait is as long as a time slice.
     torch.set_num_threads(1)
-    strategies.use_device(_device(config.getoption("--device")))
+    try:
+        strategies.use_device(usable(config.getoption("--device")))
+    except ValueError as error:
+        raise pytest.UsageError(f"--{error}") from error
     _choose_profile(config)
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     config.stash[FOREIGN] = bool(names)
@@ -58,15 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 FOREIGN = pytest.StashKey[bool]()
 IMPLEMENTATIONS = pytest.StashKey[list[implementation.Implementation]]()
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
-        raise pytest.UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _choose_profile(config: pytest.Config) -> None:

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
             args=arguments or ["train"],
         )
         RUN[type(config)](config)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, IndexError, OSError) as error:
         print(f"llama: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -15,15 +15,15 @@ class LlamaConfig:
     """Number of tokens (vocab)."""
     hidden_size: int = 128
     """Width of the residual stream (d_model)."""
-    intermediate_size: int | None = None
+    intermediate_size: int = None  # type: ignore[assignment]  # filled in below
     """Width of the feed-forward block (d_ff); by default 8/3 of hidden_size, rounded up to a multiple of 32."""
     num_hidden_layers: int = 4
     """Number of decoder layers (n_layers)."""
     num_attention_heads: int = 4
     """Number of query heads (n_heads)."""
-    num_key_value_heads: int | None = None
+    num_key_value_heads: int = None  # type: ignore[assignment]  # filled in below
     """Number of key and value heads (n_kv_heads); by default as many as query heads."""
-    head_dim: int | None = None
+    head_dim: int = None  # type: ignore[assignment]  # filled in below
     """Features per head; by default hidden_size / num_attention_heads."""
     max_position_embeddings: int = 64
     """Longest context, in tokens."""
@@ -57,7 +57,6 @@ class LlamaConfig:
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.intermediate_size is None:
             object.__setattr__(self, "intermediate_size", -(-8 * self.hidden_size // (3 * 32)) * 32)
-        assert self.num_key_value_heads is not None and self.head_dim is not None and self.intermediate_size is not None
         _require(self.intermediate_size >= 1, f"intermediate_size must be at least 1, got {self.intermediate_size}")
         _require(
             self.num_key_value_heads >= 1 and self.num_attention_heads % self.num_key_value_heads == 0,

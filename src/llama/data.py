@@ -6,6 +6,7 @@ train, validation, test = split(ids)                  # 80 / 10 / 10, in order
 inputs, targets = Windows(train, 64).batch(32, seed=0, step=0)      # both [32 64]
 """
 
+import functools
 import hashlib
 import os
 import threading
@@ -68,8 +69,12 @@ def load_corpus(name_or_path: str | Path) -> Corpus:
 
 
 def _grammar(notice: str | None = None) -> Corpus:
-    text = grammar.sample(grammar.SPEECHES, "<speech>", GRAMMAR_CHARACTERS, GRAMMAR_SEED)
-    return Corpus("grammar", text, grammar.entropy_rate(grammar.SPEECHES, "<speech>"), notice)
+    return Corpus("grammar", _grammar_text(), grammar.entropy_rate(grammar.SPEECHES, "<speech>"), notice)
+
+
+@functools.cache
+def _grammar_text() -> str:
+    return grammar.sample(grammar.SPEECHES, "<speech>", GRAMMAR_CHARACTERS, GRAMMAR_SEED)
 
 
 def _tinyshakespeare() -> Corpus:
@@ -149,7 +154,7 @@ class Windows:
 
     def at(self, starts: Int64[Tensor, "batch"]) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
         """Inputs and targets of the windows that start there."""
-        tokens = self.ids[starts[:, None] + torch.arange(self.window + 1)]
+        tokens = self.ids[starts[:, None] + torch.arange(self.window + 1, device=self.ids.device)]
         return tokens[:, :-1], tokens[:, 1:]
 
     def batch(
@@ -157,4 +162,4 @@ class Windows:
     ) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
         """The batch of that step: drawn from the seed and the step alone, so a resumed run sees the same."""
         starts = np.random.default_rng((seed, step)).integers(len(self), size=size)
-        return self.at(torch.from_numpy(starts))
+        return self.at(torch.from_numpy(starts).to(self.ids.device))

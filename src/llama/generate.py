@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from llama import checkpoint
+from llama.device import usable
 from llama.model import KVCache, Llama
 
 
@@ -99,9 +100,10 @@ def generate(
 
 def run(config: Generate) -> None:
     """Print the prompt and what the model makes of it, character by character."""
+    device = usable(config.device)
     model, tokenizer = checkpoint.load(config.checkpoint, config.impl)
-    model.to(config.device)
-    ids = tokenizer.encode(config.prompt)[None].to(config.device)
+    model.to(device)
+    ids = tokenizer.encode(config.prompt)[None].to(device)
     c = config
     tokens = stream(model, ids, c.max_new_tokens, c.temperature, c.top_k, c.top_p, c.min_p, c.seed)
     sys.stdout.write(config.prompt)

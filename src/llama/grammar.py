@@ -14,6 +14,7 @@ No model can predict this text with a lower loss in the long run, and a good one
 Source: Shannon 1948, section 7 (entropy of a source); Grenander 1967 (entropy of a stochastic grammar).
 """
 
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ SPEECHES: Grammar = {
         "sweet fair noble gentle false cruel bitter proud golden weary silent mortal pale merry ancient"
     ),
     "<verb>": _words(
-        "love bear hold keep fear follow know break lose mourn spurn weigh trust crown wake bury forget steal"
+        "love bear hold keep fear follow know break lose mourn spurn weigh trust crown wake shun forget steal"
     ),
 }
 
@@ -60,22 +61,21 @@ SPEECHES: Grammar = {
 def sample(grammar: Grammar, start: str, characters: int, seed: int) -> str:
     """Independent draws of `start`, one after the other, until there are at least so many characters."""
     choices = random.Random(seed)
-    weights = {symbol: [weight for weight, _ in grammar[symbol]] for symbol in grammar}
-    pieces: list[str] = []
-
-    def expand(symbol: str) -> None:
-        if symbol not in grammar:
-            pieces.append(symbol)
-            return
-        for part in choices.choices(grammar[symbol], weights[symbol])[0][1]:
-            expand(part)
-
+    alternatives = {symbol: [parts for _, parts in grammar[symbol]] for symbol in grammar}
+    cumulative = {symbol: list(itertools.accumulate(weight for weight, _ in grammar[symbol])) for symbol in grammar}
+    text: list[str] = []
     length = 0
     while length < characters:
-        made = len(pieces)
-        expand(start)
-        length += sum(len(piece) for piece in pieces[made:])
-    return "".join(pieces)
+        waiting = [start]
+        while waiting:
+            symbol = waiting.pop()
+            if symbol in grammar:
+                parts = choices.choices(alternatives[symbol], cum_weights=cumulative[symbol])[0]
+                waiting.extend(reversed(parts))
+            else:
+                text.append(symbol)
+                length += len(symbol)
+    return "".join(text)
 
 
 def entropy_rate(grammar: Grammar, start: str) -> float:

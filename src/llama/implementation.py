@@ -179,7 +179,8 @@ def _package(path: Path) -> ModuleType:
 
 def _from_file(name: str, path: Path, search: list[str] | None = None) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
-    assert spec is not None and spec.loader is not None  # a .py file has a loader
+    assert spec is not None  # a .py file has a loader
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from llama import checkpoint, data, evaluation, generate, implementation, plots
 from llama.config import LlamaConfig
+from llama.device import usable
 from llama.implementation import Implementation
 from llama.model import Llama
 from llama.tokenizer import CharTokenizer
@@ -43,7 +44,7 @@ class Train:
     """Characters that the model sees at once."""
     batch_size: int = 16
     """Windows per step."""
-    steps: int = 2500
+    steps: int = 1600
     """Optimizer steps."""
     peak_lr: float = 3e-3
     """Learning rate at the end of the warm-up."""
@@ -59,7 +60,7 @@ class Train:
     """AdamW's memory of its square."""
     max_norm: float = 1.0
     """Length that the gradient is clipped to."""
-    evaluate_every: int = 500
+    evaluate_every: int = 400
     """Steps between two passes over the whole validation split."""
     seed: int = 0
     """Seed of the weights, the batches and the sample."""
@@ -135,16 +136,17 @@ def run(config: Train) -> Result:
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
     written.
     """
+    device = usable(config.device)
     corpus = data.load_corpus(config.corpus)
     if corpus.notice:
         print(corpus.notice, file=sys.stderr)
     tokenizer = CharTokenizer.from_text(corpus.text)
-    splits = [part.to(config.device) for part in data.split(tokenizer.encode(corpus.text), config.fractions)]
+    splits = [part.to(device) for part in data.split(tokenizer.encode(corpus.text), config.fractions)]
     windows = data.Windows(splits[0], config.window)
     if len(splits[1]) < 2:
         raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
     layers = implementation.load(config.impl)
-    model = _model(config, tokenizer.vocab, layers).to(config.device)
+    model = _model(config, tokenizer.vocab, layers).to(device)
     _say(config, corpus, model, layers)
 
     started = time.perf_counter()
@@ -230,13 +232,12 @@ def _report(config: Train, corpus: data.Corpus, tokenizer: CharTokenizer, result
     )
     print("\nLoss in nats per character (and the number of characters that it is like choosing among)")
     rows = [("train", result.train_loss), ("validation", result.validation_loss), ("test", result.test_loss)]
-    for name, value in [*rows, ("entropy of the text", corpus.floor)]:
+    for name, value in [*rows, ("entropy", corpus.floor)]:
         if value is not None:
             print(f"  {name:<20} {value:.4f}   ({math.exp(value):.2f})")
     if corpus.floor is not None:
-        print(
-            f"  validation lies {result.validation_loss - corpus.floor:+.4f} above the entropy: nothing honest lies below"
-        )
+        gap = result.validation_loss - corpus.floor
+        print(f"  validation lies {gap:.4f} above the entropy of the text; nothing honest lies below it")
     prompt = tokenizer.encode(corpus.text[0])[None].to(config.device)
     sample = generate.generate(result.model, prompt, 300, temperature=0.8, seed=config.seed)
     print(f"\nA sample at temperature 0.8:\n\n{tokenizer.decode(sample[0]).strip()}\n")

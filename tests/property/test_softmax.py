@@ -59,7 +59,7 @@ def test_a_larger_score_has_a_larger_probability(softmax, case):
 
 @given(case=cases("batch seq n", strategies.ALL))
 def test_rows_at_ten_thousand_and_at_minus_ten_thousand_stand_side_by_side(softmax, case):
-    # The largest is 200 above the next, which makes it certain.
+    # The largest is so far above the next that it is certain.
     x = ladders(case, 200) + 1e4 * case.normal("batch seq 1").sign()
     certain = x == x.amax(dim=-1, keepdim=True)
     assert_close(softmax(x), certain.to(case.dtype), "the maximum that is subtracted: it is the row's own")

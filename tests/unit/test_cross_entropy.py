@@ -46,7 +46,7 @@ def test_a_single_token_needs_no_leading_axis(cross_entropy):
     assert_close(cross_entropy(tensor([0.0, math.log(3)]), tensor(1)), tensor(0.287682))
 
 
-def test_probabilities_are_not_taken_for_what_they_are(cross_entropy):
+def test_numbers_that_look_like_probabilities_are_logits_too(cross_entropy):
     # Logits 3/4 and 1/4 are half apart: ln(1 + e^-0.5) = 0.474077. As probabilities they would cost -ln(3/4).
     assert_close(cross_entropy(tensor([[0.75, 0.25]]), tensor([0])), tensor(0.474077), "logits come in")
 
@@ -88,11 +88,12 @@ def test_no_token_at_all_is_refused(cross_entropy):
 
 @pytest.mark.refusal
 def test_targets_of_another_shape_are_refused(cross_entropy):
-    with pytest.raises(ValueError, match=r"cross_entropy: targets must be \[\.\.\.\] with \.\.\.=\(2, 3\), got \[3, 2\]"):
+    sentence = r"cross_entropy: targets must be \[\.\.\.\] with \.\.\.=\(2, 3\), got \[3, 2\]"
+    with pytest.raises(ValueError, match=sentence):
         cross_entropy(torch.ones(2, 3, 5), torch.zeros(3, 2, dtype=torch.int64))
 
 
 @pytest.mark.refusal
 def test_probabilities_as_targets_are_refused(cross_entropy):
-    with pytest.raises(ValueError, match="cross_entropy: targets must be int64, got float32"):
-        cross_entropy(torch.ones(2, 3), torch.ones(2))
+    with pytest.raises(ValueError, match="cross_entropy: targets must be int64, got float64"):
+        cross_entropy(torch.ones(2, 3), torch.ones(2, dtype=torch.float64))

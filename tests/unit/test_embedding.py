@@ -54,9 +54,9 @@ def test_an_id_outside_is_named_with_the_range(embedding, outside):
 
 
 @pytest.mark.refusal
-def test_ids_with_a_point_are_refused(embedding):
-    with pytest.raises(ValueError, match="embedding: token_ids must be int64, got float32"):
-        embedding(torch.ones(2), torch.ones(3, 5))
+def test_ids_that_are_not_integers_are_refused(embedding):
+    with pytest.raises(ValueError, match="embedding: token_ids must be int64, got float64"):
+        embedding(torch.ones(2, dtype=torch.float64), torch.ones(3, 5))
 
 
 @pytest.mark.refusal

@@ -44,8 +44,9 @@ def test_each_hidden_feature_has_a_gate_of_its_own(swiglu):
 
 def test_square_weights_are_out_by_in_too(swiglu):
     # Gates 20 and 30, up 10 and 20, so 200 and 600 go down to 200 + 600 and 600.
-    w_gate, w_up, w_down = tensor([[20.0, 0.0], [30.0, 0.0]]), tensor([[0.0, 1.0], [0.0, 2.0]]), [[1.0, 1.0], [0.0, 1.0]]
-    assert_close(swiglu(tensor([1.0, 10.0]), w_gate, w_up, tensor(w_down)), tensor([800.0, 600.0]), "a transposed weight")
+    w_gate, w_up = tensor([[20.0, 0.0], [30.0, 0.0]]), tensor([[0.0, 1.0], [0.0, 2.0]])
+    out = swiglu(tensor([1.0, 10.0]), w_gate, w_up, tensor([[1.0, 1.0], [0.0, 1.0]]))
+    assert_close(out, tensor([800.0, 600.0]), "a transposed weight")
 
 
 def test_each_token_is_computed_by_itself(swiglu):
@@ -76,5 +77,6 @@ def test_an_up_projection_of_another_shape_than_the_gate_is_refused(swiglu):
 
 @pytest.mark.refusal
 def test_a_down_projection_the_wrong_way_round_is_refused(swiglu):
-    with pytest.raises(ValueError, match=r"swiglu: w_down must be \[d_model d_ff\] with d_model=3 d_ff=5, got \[5, 3\]"):
+    sentence = r"swiglu: w_down must be \[d_model d_ff\] with d_model=3 d_ff=5, got \[5, 3\]"
+    with pytest.raises(ValueError, match=sentence):
         swiglu(torch.ones(2, 3), torch.ones(5, 3), torch.ones(5, 3), torch.ones(5, 3))

@@ -1,0 +1,132 @@
+"""`python -m llama`: train, generate, and wrong input in one sentence."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from llama import checkpoint
+from llama.__main__ import main
+
+TINY = ["--hidden-size", "16", "--num-hidden-layers", "1", "--window", "8", "--steps", "12", "--evaluate-every", "5"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be, that is the question\n" * 40)
+    return path
+
+
+@pytest.fixture
+def trained(tmp_path, text):
+    assert main(["train", "--corpus", str(text), "--out", str(tmp_path / "out"), *TINY]) == 0
+    return tmp_path / "out"
+
+
+def test_training_reports_the_three_losses_and_a_sample_and_writes_what_it_says(trained, capsys):
+    report = capsys.readouterr().out
+    for word in ("train", "validation", "test", "A sample", "parameters"):
+        assert word in report
+    assert (trained / "losses.png").read_bytes().startswith(b"\x89PNG")
+    with (trained / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(13))
+    assert [int(row["step"]) for row in rows if row["validation_loss"]] == [0, 5, 10, 12]
+    assert float(rows[-1]["validation_loss"]) < float(rows[0]["validation_loss"])
+
+
+def test_the_same_seed_trains_the_same_model(tmp_path, text):
+    for name in ("a", "b"):
+        main(["train", "--corpus", str(text), "--out", str(tmp_path / name), *TINY])
+    a, b = (checkpoint.load(tmp_path / name / "checkpoint")[0].state_dict() for name in ("a", "b"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_generating_continues_the_prompt_and_the_same_seed_gives_the_same_text(trained, capsys):
+    texts = []
+    for _ in range(2):
+        capsys.readouterr()
+        arguments = ["--prompt", "to be", "--max-new-tokens", "20", "--seed", "3"]
+        assert main(["generate", "--checkpoint", str(trained / "checkpoint"), *arguments]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("to be")
+    assert len(texts[0]) == len("to be") + 20 + 1
+
+
+def test_a_learners_layers_can_train(tmp_path, text, capsys):
+    (tmp_path / "mine.py").write_text("def silu(x):\n    return x * x.sigmoid()\n")
+    arguments = ["--impl", str(tmp_path / "mine.py"), "--corpus", str(text), "--out", str(tmp_path / "out")]
+    assert main(["train", *arguments, *TINY]) == 0
+    assert "layers of mine (from vectorized: softmax" in capsys.readouterr().out
+
+
+def test_a_text_with_known_entropy_is_reported_with_its_floor(tmp_path, capsys):
+    small = ["--fractions", "0.998", "0.001", "0.001"]
+    assert main(["train", "--corpus", "grammar", "--out", str(tmp_path), *small, *TINY]) == 0
+    assert "above the entropy of the text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--corpus", "no_such_file.txt"],
+            "corpus: no_such_file.txt is neither tinyshakespeare nor grammar nor a file",
+        ),
+        (["--window", "5000"], "windows: a window of 5000 needs 5001 tokens, the split has 1312"),
+        (["--hidden-size", "30"], "num_attention_heads must divide hidden_size, got 4 and 30"),
+        (["--num-key-value-heads", "3"], "num_key_value_heads must divide num_attention_heads, got 3 and 4"),
+        (["--steps", "0"], "train: steps must be at least 1, got 0"),
+        (["--peak-lr", "-1"], "min_lr must lie in 0..peak_lr=-1.0"),
+        (["--fractions", "0.5", "0.5", "0.5"], "fractions must be three that add up to 1"),
+        (["--fractions", "1", "0", "0"], "the validation split has 0 characters"),
+        (["--device", "nowhere"], "device: nowhere cannot be used here"),
+        (["--impl", "no_such_module"], "an implementation is naive, vectorized, fused"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_writes_nothing(tmp_path, text, capsys, arguments, sentence):
+    given = ["--corpus", str(text), "--out", str(tmp_path / "out")]
+    assert main(["train", *given, *arguments]) == 2
+    message = capsys.readouterr().err.strip()
+    assert sentence in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path, capsys):
+    assert main(["generate", "--checkpoint", str(tmp_path)]) == 2
+    assert f"checkpoint: {tmp_path} has no config.json" in capsys.readouterr().err
+
+
+def test_a_character_that_the_model_does_not_know_is_refused(trained, capsys):
+    assert main(["generate", "--checkpoint", str(trained / "checkpoint"), "--prompt", "€"]) == 2
+    assert "the vocabulary lacks '€'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_fit_its_config_is_refused(trained):
+    path = trained / "checkpoint" / "config.json"
+    path.write_text(path.read_text().replace('"hidden_size": 16', '"hidden_size": 32'))
+    with pytest.raises(ValueError, match=r"does not fit its config.json: .* should be \[.*\] and is \[.*\]"):
+        checkpoint.load(trained / "checkpoint")
+
+
+def test_a_truncated_checkpoint_is_refused(trained):
+    path = trained / "checkpoint" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="model.safetensors cannot be read"):
+        checkpoint.load(trained / "checkpoint")
+
+
+@pytest.mark.parametrize("arguments", [["train", "--stepz", "3"], ["train", "--steps", "three"], ["trian"]])
+def test_a_wrong_flag_a_wrong_value_and_a_wrong_command_are_named_without_a_traceback(arguments):
+    run = subprocess.run(
+        [sys.executable, "-m", "llama", *arguments], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert run.returncode == 2
+    assert arguments[-1] in run.stderr or arguments[-2] in run.stderr
+    assert "Traceback" not in run.stderr

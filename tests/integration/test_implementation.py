@@ -1,0 +1,137 @@
+"""Whose layers are tested: what `--impl NAME` finds, and what it says where there is nothing to find."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llama import implementation
+from llama.implementation import ImplementationError, load
+from llama.layers import LAYERS
+
+ROOT = Path(__file__).parents[2]
+
+RIGHT = """
+def rms_norm(x, weight, eps=1e-5):
+    wide = x.double()
+    return (wide / (wide.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight.double()).to(x.dtype)
+"""
+# eps outside the square root.
+WRONG = """
+def rms_norm(x, weight, eps=1e-5):
+    return x / (x.pow(2).mean(-1, keepdim=True).sqrt() + eps) * weight
+"""
+
+
+def test_ours_define_every_layer():
+    for name in implementation.OURS:
+        assert tuple(load(name).layers) == LAYERS
+
+
+def test_a_file_defines_the_layers_that_it_names_and_no_others(tmp_path):
+    (tmp_path / "mine.py").write_text(RIGHT)
+    mine = load(tmp_path / "mine.py")
+    assert list(mine.layers) == ["rms_norm"]
+    assert mine.name == "mine"
+    assert mine.files == {"rms_norm": str(tmp_path / "mine.py")}
+    assert not hasattr(mine, "rope")
+
+
+def test_a_folder_defines_the_layers_of_all_its_files_which_may_import_each_other(tmp_path):
+    (tmp_path / "silu.py").write_text("def silu(x):\n    return x * x.sigmoid()\n")
+    (tmp_path / "ffn.py").write_text(
+        "from .silu import silu\ndef swiglu(x, w_gate, w_up, w_down):\n"
+        "    return (silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T\n"
+    )
+    assert list(load(tmp_path).layers) == ["silu", "swiglu"]
+
+
+def test_a_dotted_module_is_imported():
+    found = load("torch.nn.functional")
+    assert {"softmax", "cross_entropy", "linear", "rms_norm", "silu"} <= set(found.layers)
+    assert found.linear is torch.nn.functional.linear
+
+
+def test_what_an_implementation_lacks_can_be_taken_from_ours(tmp_path):
+    (tmp_path / "mine.py").write_text(RIGHT)
+    mine = load(tmp_path / "mine.py")
+    whole = mine.completed()
+    assert tuple(whole.layers) == LAYERS
+    assert whole.rms_norm is mine.rms_norm
+    assert whole.rope is load("vectorized").rope
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no.such.module", "no_such_folder/x.py", "not a name"])
+def test_an_unknown_name_is_refused_with_what_would_be_valid(name):
+    with pytest.raises(ImplementationError, match="naive, vectorized, fused, a dotted module, a .py file or a folder"):
+        load(name)
+
+
+def test_a_file_without_layers_is_refused_with_the_names_that_there_are(tmp_path):
+    (tmp_path / "mine.py").write_text("def rmsnorm(x): return x")
+    with pytest.raises(
+        ImplementationError, match="defines no layer; it must define at least one of softmax, cross_entr"
+    ):
+        load(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("import no_such_module", "mine.py, line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def rms_norm(x:\n", "SyntaxError"),
+        ("x = 1\nraise RuntimeError('no GPU')", "mine.py, line 2: RuntimeError: no GPU"),
+    ],
+)
+def test_a_file_that_fails_to_import_is_refused_with_the_reason(tmp_path, text, sentence):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ImplementationError, match=sentence):
+        load(tmp_path / "mine.py")
+
+
+def test_a_layer_that_two_files_define_differently_is_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text("def silu(x): return x")
+    with pytest.raises(ImplementationError, match="defines silu in a and in b"):
+        load(tmp_path)
+
+
+def _pytest(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"HYPOTHESIS_PROFILE": "quick"} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(tmp_path):
+    (tmp_path / "mine.py").write_text(RIGHT)
+    run = _pytest("-v", "--impl", tmp_path / "mine.py", "tests/unit", "tests/property")
+    assert run.returncode == 0, run.stdout
+    assert "under test: mine from " in run.stdout
+    assert "deselected" in run.stdout
+    assert "test_no_argument_is_changed[rms_norm-mine]" in run.stdout
+    assert "rope" not in run.stdout.replace("property", "")
+
+
+def test_the_suite_is_red_on_a_wrong_layer_named_by_the_environment(tmp_path):
+    (tmp_path / "mine.py").write_text(WRONG)
+    run = _pytest("tests/unit/test_rms_norm.py", LLAMA_IMPL=str(tmp_path / "mine.py"))
+    assert run.returncode == 1, run.stdout
+    assert "rms_norm (mine): out[0, 0] is 0.25 but should be 0.5" in run.stdout
+
+
+def test_an_unknown_name_is_a_usage_error_and_not_a_green_run():
+    run = _pytest("--impl", "no_such_module", "tests/unit")
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "an implementation is naive, vectorized, fused" in run.stderr
+
+
+def test_a_run_in_which_nothing_was_tested_is_not_green(tmp_path):
+    (tmp_path / "mine.py").write_text(RIGHT)
+    assert _pytest("--impl", tmp_path / "mine.py", "tests/unit/test_rope.py").returncode != 0
