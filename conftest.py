@@ -18,13 +18,16 @@ import torch
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401
+from llama.layers import LAYERS
 
-# Before the first import of the package: its annotations are enforced here, and only here.
-install_import_hook("llama", "tests.typecheck.enforce")
+# Before their first import: the annotations of the modules that have shapes are enforced here, and only here.
+SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
+    f"llama.{module}" for module in ("model", "tokenizer", "data", "evaluation", "train", "generate")
+]
+install_import_hook(SHAPED, "tests.typecheck.enforce")
 
 from llama import implementation  # noqa: E402
 from llama.device import usable  # noqa: E402
-from llama.layers import LAYERS  # noqa: E402
 from tests import strategies  # noqa: E402
 from tests.subject import Subject  # noqa: E402
 

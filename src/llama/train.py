@@ -71,13 +71,6 @@ class Train:
     out: Path = Path("out/train")
     """Folder for the checkpoint, the CSV and the plot."""
 
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train: {name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"train: seed must not be negative, got {self.seed}")
-
 
 @dataclass(frozen=True)
 class Result:
@@ -136,6 +129,11 @@ def run(config: Train) -> Result:
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
     written.
     """
+    for name in ("batch_size", "steps", "evaluate_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
+    if config.seed < 0:
+        raise ValueError(f"train: seed must not be negative, got {config.seed}")
     device = usable(config.device)
     corpus = data.load_corpus(config.corpus)
     if corpus.notice:

@@ -27,7 +27,9 @@ def trained(tmp_path, text):
     return tmp_path / "out"
 
 
-def test_training_reports_the_three_losses_and_a_sample_and_writes_what_it_says(trained, capsys):
+def test_training_reports_the_three_losses_and_a_sample_and_writes_what_it_says(tmp_path, text, capsys):
+    trained = tmp_path / "out"
+    assert main(["train", "--corpus", str(text), "--out", str(trained), *TINY]) == 0
     report = capsys.readouterr().out
     for word in ("train", "validation", "test", "A sample", "parameters"):
         assert word in report

@@ -72,9 +72,9 @@ def test_the_feed_forward_block_has_the_norm_weight_of_its_own(decoder_layer):
 
 
 def test_a_token_attends_to_itself_and_those_before_it(decoder_layer):
-    # Queries of zero take the mean of what they see: 1, 1 alone, then the mean of 1, 1 and 1, -1.
-    x, heads = one_head([1.0, 1.0], [1.0, -1.0])
-    assert_close(decoder_layer(x, layer(w_v=ONE, w_o=ONE), *heads, eps=0.0), tensor([[[2.0, 2.0], [2.0, -1.0]]]))
+    # Queries of zero take the mean of the norms they see: 1, 1 alone, then the mean of 1, 1 and 1, -1.
+    x, heads = one_head([1.0, 1.0], [5.0, -5.0])
+    assert_close(decoder_layer(x, layer(w_v=ONE, w_o=ONE), *heads, eps=0.0), tensor([[[2.0, 2.0], [6.0, -5.0]]]))
 
 
 def test_positions_times_frequencies_turn_queries_and_keys(decoder_layer):
