@@ -11,6 +11,7 @@ implementation under test that defines rms_norm. `layer` stands for every layer 
 """
 
 import os
+from typing import Any
 
 import hypothesis
 import pytest
@@ -109,6 +110,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("tensors"):
         under_test = [i for i in under_test if i.name != "naive"]
     for name in metafunc.fixturenames:
+        subjects: dict[str, Any]
         if name == "implementation":
             subjects = {i.name: i.completed() for i in under_test}
         elif name in GROUPS:
@@ -122,7 +124,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    selected, others = [], []
+    selected: list[pytest.Item] = []
+    others: list[pytest.Item] = []
     for item in items:
         (selected if _is_selected(item, config) else others).append(item)
     if others:

@@ -23,8 +23,8 @@ from llama.layers.decoder_layer import NAMES
 from llama.model import shapes
 
 DEVICE = torch.device("cpu")
-EXACT = (torch.float64, torch.float32)
-ALL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+EXACT: tuple[torch.dtype, ...] = (torch.float64, torch.float32)
+ALL: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def use_device(device: torch.device) -> None:

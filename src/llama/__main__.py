@@ -1,13 +1,14 @@
 """python -m llama: train a small Llama, or let one write."""
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
 from llama import generate, train
 
-COMMANDS = {"train": train.Train, "generate": generate.Generate}
-RUN = {train.Train: train.run, generate.Generate: generate.run}
+COMMANDS: dict[str, Callable[..., Any]] = {"train": train.Train, "generate": generate.Generate}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
             description="A Llama that really trains. Without a command: train on TinyShakespeare, about two minutes.",
             args=arguments or ["train"],
         )
-        RUN[type(config)](config)
+        train.run(config) if isinstance(config, train.Train) else generate.run(config)
     except (ValueError, IndexError, OSError) as error:
         print(f"llama: {error}", file=sys.stderr)
         return 2

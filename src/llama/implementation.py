@@ -135,10 +135,8 @@ def _modules(name: str) -> Iterable[ModuleType]:
         package = _import(name, lambda: importlib.import_module(name))
     within = [file for folder in getattr(package, "__path__", ()) for file in sorted(Path(folder).glob("*.py"))]
     stems = [file.stem for file in within if file.stem.isidentifier() and file.stem not in ("__init__", "__main__")]
-    return [
-        package,
-        *(_import(name, lambda s=stem: importlib.import_module(f"{package.__name__}.{s}")) for stem in stems),
-    ]
+    submodules = [f"{package.__name__}.{stem}" for stem in stems]
+    return [package, *(_import(name, functools.partial(importlib.import_module, module)) for module in submodules)]
 
 
 def _import(name: str, run: Callable[[], ModuleType]) -> ModuleType:
