@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from llama.layers import LAYERS
 
@@ -105,7 +107,14 @@ def _file(layer: Layer) -> str:
 
 
 def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:
-    found = {m.__name__.rpartition(".")[2]: f for m in modules if callable(f := getattr(m, layer, None))}
+    found: dict[str, Layer] = {}
+    for module in modules:
+        stem = Path(getattr(module, "__file__", None) or module.__name__).stem
+        function = getattr(module, layer, None)
+        # `from torch import softmax` in attention.py is a tool of attention, not a softmax of one's own.
+        is_tool = stem in LAYERS and any(function is getattr(place, layer, None) for place in (torch, F))
+        if callable(function) and (stem == layer or not is_tool):
+            found[stem] = function
     if layer in found:
         return found[layer]
     # A layer that is imported into another file is one and the same object in both.
@@ -147,16 +156,11 @@ def _import(name: str, run: Callable[[], ModuleType]) -> ModuleType:
 
 
 def _where(error: BaseException) -> str:
-    """The last line of the traceback that is not the import machinery's: `rope.py, line 3: `."""
-    if isinstance(error, SyntaxError):
-        return ""  # says so itself
-    frames = (
-        [frame for frame in inspect.getinnerframes(error.__traceback__) if "importlib" not in frame.filename]
-        if (error.__traceback__)
-        else []
-    )
-    last = frames[-1] if frames else None
-    return f"{Path(last.filename).name}, line {last.lineno}: " if last and last.filename != __file__ else ""
+    """The place in the file that was imported: `rope.py, line 3: `."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    if isinstance(error, SyntaxError) or frames[-1].filename == __file__:
+        return ""  # the error says so itself
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: "
 
 
 def _alias(path: Path) -> str:

@@ -49,6 +49,13 @@ def test_a_folder_defines_the_layers_of_all_its_files_which_may_import_each_othe
     assert list(load(tmp_path).layers) == ["silu", "swiglu"]
 
 
+def test_what_a_layers_file_imports_from_torch_is_a_tool_and_no_layer(tmp_path):
+    (tmp_path / "attention.py").write_text("from torch import softmax\ndef attention(q, k, v): return v\n")
+    (tmp_path / "silu.py").write_text("from torch.nn.functional import silu\n")
+    assert list(load(tmp_path).layers) == ["silu", "attention"]
+    assert list(load(tmp_path / "attention.py").layers) == ["attention"]
+
+
 def test_a_dotted_module_is_imported():
     found = load("torch.nn.functional")
     assert {"softmax", "cross_entropy", "linear", "rms_norm", "silu"} <= set(found.layers)
