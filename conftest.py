@@ -32,22 +32,17 @@ from llama.device import usable  # noqa: E402
 from tests import strategies  # noqa: E402
 from tests.subject import Subject  # noqa: E402
 
+MARKERS = (
+    "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
+    "float64: works in float64 alone, so it is left out on a device without it",
+    "refusal: says how wrong input is refused; with --impl it runs only with --strict",
+)
 PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("llama")
-    group.addoption(
-        "--impl",
-        action="append",
-        metavar="NAME",
-        help="test the layers of NAME instead of our own: a dotted module, a .py file or a folder of them "
-        "(repeatable; also in LLAMA_IMPL, separated by commas). --strict adds the tests of refused input.",
-    )
-    group.addoption("--device", default="cpu", help="the device that the tests run on: cpu (the default), cuda or mps")
-
-
 def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
     # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
     # (pytest -n) each wait is as long as a time slice.
     torch.set_num_threads(1)

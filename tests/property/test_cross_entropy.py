@@ -15,6 +15,14 @@ def one_hot(case, ids):
     return (ids[..., None] == tensor(range(case.vocab))).to(case.dtype)
 
 
+LARGEST = "what is taken out of the sum first: it is the largest logit of the token itself"
+
+
+def far(case):
+    """10000 or -10000 for each token, which changes nothing."""
+    return 1e4 * case.normal("batch seq 1").sign()
+
+
 @given(case=cases("batch seq vocab"))
 def test_uniform_logits_cost_ln_vocab(cross_entropy, case):
     logits = case.uniform("batch seq 1", -20, 20).repeat(1, 1, case.vocab)
@@ -40,14 +48,15 @@ def test_the_loss_is_never_negative(cross_entropy, case, scale):
 @given(case=cases("batch seq vocab"), gap=st.sampled_from([100.0, 1e4, 1e30]))
 def test_sure_right_answers_cost_nothing(cross_entropy, case, gap):
     targets = case.integers("batch seq", case.vocab)
-    assert_close(cross_entropy(gap * one_hot(case, targets), targets), tensor(0.0, case.dtype))
+    logits = gap * one_hot(case, targets) + far(case)
+    assert_close(cross_entropy(logits, targets), tensor(0.0, case.dtype), LARGEST)
 
 
 @given(case=cases("batch seq vocab", vocab=(2, 13)), gap=st.sampled_from([100.0, 1e4, 1e30]))
 def test_sure_wrong_answers_cost_the_gap(cross_entropy, case, gap):
     targets = case.integers("batch seq", case.vocab)
-    wrong = (targets + 1) % case.vocab
-    assert_close(cross_entropy(gap * one_hot(case, wrong), targets), tensor(gap, case.dtype))
+    logits = gap * one_hot(case, (targets + 1) % case.vocab) + far(case)
+    assert_close(cross_entropy(logits, targets), tensor(gap, case.dtype), LARGEST)
 
 
 @given(case=cases("batch seq vocab"))
@@ -71,6 +80,13 @@ def test_no_token_of_the_vocabulary_is_special(cross_entropy, case):
     logits, targets = case.normal("batch seq vocab", 3.0), case.integers("batch seq", case.vocab)
     order = case.permutation(case.vocab)
     assert_close(cross_entropy(logits[..., order], order.argsort()[targets]), cross_entropy(logits, targets))
+
+
+@given(case=cases("batch seq vocab"))
+def test_an_impossible_token_changes_nothing_where_it_is_wrong(cross_entropy, case):
+    logits, targets = case.normal("batch seq vocab", 3.0), case.integers("batch seq", case.vocab)
+    one_more = torch.cat((logits, torch.full_like(logits[..., :1], -math.inf)), dim=-1)
+    assert_close(cross_entropy(one_more, targets), cross_entropy(logits, targets), "0 · inf")
 
 
 @pytest.mark.tensors

@@ -37,6 +37,24 @@ def test_a_gate_and_its_negation_differ_by_the_plain_product(swiglu, case):
     assert_close(difference, ((x @ w_gate.T) * (x @ w_up.T)) @ w_down.T, "the activation of the gate")
 
 
+@given(case=cases("batch seq d_model d_ff", d_ff=(1, 1)))
+def test_a_gate_and_its_negation_stand_in_the_ratio_of_e_to_the_gate(swiglu, case):
+    # silu(g) = -silu(-g) · e^g. It is what tells SwiGLU from GEGLU, ReGLU and a gate with another slope.
+    _, w_gate, w_up, w_down = arguments(case)
+    x = case.uniform("batch seq d_model", -1, 1)
+    expected = -swiglu(x, -w_gate, w_up, w_down) * (x @ w_gate.T).exp()
+    assert_close(swiglu(x, w_gate, w_up, w_down), expected, "the activation of the gate")
+
+
+@given(case=cases("batch seq d_model d_ff"))
+def test_an_open_gate_is_passed_as_it_is(swiglu, case):
+    # All of x and of w_gate is positive, so every gate lies above 50.
+    x, w_gate = case.uniform("batch seq d_model", 1, 2), case.uniform("d_ff d_model", 50, 1e3)
+    w_up, w_down = case.uniform("d_ff d_model", 0.5, 1.5), case.uniform("d_model d_ff", 0.5, 1.5)
+    expected = ((x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+    assert_close(swiglu(x, w_gate, w_up, w_down), expected, "exp of a large number")
+
+
 @given(case=cases("batch seq d_model d_ff"))
 def test_a_shut_gate_lets_nothing_through(swiglu, case):
     # All of x and of -w_gate is positive, so every gate lies below -50.

@@ -61,6 +61,11 @@ def test_a_sure_wrong_answer_costs_the_gap(cross_entropy):
     assert_close(cross_entropy(tensor([[0.0, 10000.0, 0.0]]), tensor([2])), tensor(10000.0), look_at)
 
 
+def test_each_token_has_a_largest_logit_of_its_own(cross_entropy):
+    logits = tensor([[1000.0, 0.0], [-2000.0, -1000.0]])
+    assert_close(cross_entropy(logits, tensor([0, 1])), tensor(0.0), "the largest logit: it is the token's own")
+
+
 def test_an_impossible_token_costs_nothing_where_it_is_wrong(cross_entropy):
     assert_close(cross_entropy(tensor([[0.0, -math.inf, 0.0]]), tensor([0])), tensor(0.693147))
 

@@ -55,6 +55,20 @@ def test_each_token_is_computed_by_itself(swiglu):
     assert_close(swiglu(x, tensor([[20.0]]), tensor([[3.0]]), tensor([[1.0]])), expected)
 
 
+def test_gates_of_ten_thousand_and_of_minus_ten_thousand_are_open_and_shut(swiglu):
+    # 10000 · 2 and 0 · 3. Written as g · e^g / (1 + e^g), the first would be inf / inf.
+    out = swiglu(tensor([1.0]), tensor([[1e4], [-1e4]]), tensor([[2.0], [3.0]]), tensor([[1.0, 1.0]]))
+    assert_close(out, tensor([20000.0]), "exp of a large number")
+
+
+@pytest.mark.tensors
+def test_their_slopes_are_one_and_zero(swiglu):
+    # y = 2 · gate, and 3 · 0. Written as g / (1 + e^-g), the slope of the second would be 0 · inf.
+    w_gate = tensor([[1e4], [-1e4]]).requires_grad_()
+    swiglu(tensor([1.0]), w_gate, tensor([[2.0], [3.0]]), tensor([[1.0, 1.0]])).sum().backward()
+    assert_close(w_gate.grad, tensor([[2.0], [0.0]]), "exp of a large number, in the backward pass")
+
+
 @pytest.mark.tensors
 def test_the_gradient_reaches_x_through_gate_and_up(swiglu):
     # With the gate open, y = 20x · 3x, and its slope at 1 is 2 · 60.
