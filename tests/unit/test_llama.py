@@ -65,6 +65,13 @@ def test_eps_is_that_of_the_config(llama):
     assert_close(logits, tensor([[[3.5, 1.0, 0.0]]]), "rms_norm_eps")
 
 
+def test_eps_is_that_of_the_config_within_the_layers_too(llama):
+    # Attention adds 0.5 to 1, and 1.5 / sqrt(2.25 + 3) = 0.654654.
+    weights = model({"v": ONE, "o": ONE}, head=[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    logits = llama(tensor([[1]]), weights, config(rms_norm_eps=3.0))
+    assert_close(logits, tensor([[[0.654654, 0.654654, 0.0]]]), "rms_norm_eps")
+
+
 def test_the_layers_follow_one_another_in_the_order_of_their_numbers(llama):
     # Layer 0 turns 1, 1 into 1, -1 and layer 1 that into 3, -1, whose root mean square is sqrt(5). The other way
     # round layer 1 would add 1 - 1 = 0.
