@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests import strategies
 from tests.assertions import assert_close, assert_identical
-from tests.strategies import cases
+from tests.strategies import cases, tensor
 from tests.subject import exact
 
 SIZES = "batch seq n count"
@@ -36,7 +36,7 @@ def test_above_the_limit_the_joint_norm_becomes_the_limit(clip_grad_norm, case, 
     grads = gradients(case, scale)
     max_norm = part * joint_norm(grads)
     clipped, _ = clip_grad_norm(grads, max_norm.item())
-    assert_close(joint_norm(clipped).to(case.dtype), max_norm, "one norm over the whole list", dtype=case.dtype)
+    assert_close(tensor(joint_norm(clipped), case.dtype), max_norm, "one norm over the whole list", dtype=case.dtype)
 
 
 @given(case=cases(SIZES), scale=SCALES, part=st.sampled_from([1e-3, 0.3, 0.9]))
@@ -45,8 +45,8 @@ def test_above_the_limit_the_direction_is_kept(clip_grad_norm, case, scale, part
     norm = joint_norm(grads)
     clipped, _ = clip_grad_norm(grads, part * norm.item())
     # Unit vectors in all the dimensions together.
-    after = [grad / (part * norm) for grad in exact(list(clipped))]
-    assert_close([grad.to(case.dtype) for grad in after], [grad / norm for grad in exact(grads)], dtype=case.dtype)
+    after = [tensor(grad / (part * norm), case.dtype) for grad in exact(list(clipped))]
+    assert_close(after, [grad / norm for grad in exact(grads)], dtype=case.dtype)
 
 
 @given(case=cases(SIZES), scale=SCALES, part=st.sampled_from([1e-3, 0.9, 1.1, 1e3]))
@@ -54,7 +54,7 @@ def test_the_norm_is_the_one_before_clipping(clip_grad_norm, case, scale, part):
     grads = gradients(case, scale)
     norm = joint_norm(grads)
     _, actual = clip_grad_norm(grads, part * norm.item())
-    assert_close(actual.cpu(), norm, dtype=case.dtype)
+    assert_close(actual, norm, dtype=case.dtype)
 
 
 @given(case=cases(SIZES), max_norm=st.sampled_from([1e-6, 1.0]))
