@@ -87,7 +87,7 @@ def _tinyshakespeare() -> Corpus:
     try:
         return Corpus("tinyshakespeare", fetch(URL, SHA256).read_bytes().decode("utf-8"))
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = "what came is not the file" if isinstance(error, ValueError) else type(error).__name__
         return _grammar(
             f"TinyShakespeare could not be fetched ({reason}), so the text is drawn from the built-in grammar. "
             "To train on TinyShakespeare, set LLAMA_DATA_DIR to a folder with tinyshakespeare.txt."
