@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests import strategies
-from tests.strategies import Case
+from tests.strategies import Case, tensor
 from tests.subject import Subject
 from tests.tolerances import tolerance
 
@@ -77,7 +77,8 @@ def _compare(
             _compare(a, e, dtype, look_at, f"{name}[{i}]", within)
         return
     if not isinstance(expected, Tensor):
-        expected, actual = torch.tensor(expected), torch.tensor(actual) if isinstance(actual, int | float) else actual
+        expected = tensor(expected)
+        actual = tensor(actual) if isinstance(actual, int | float) else actual
     if not isinstance(actual, Tensor):
         fail(f"{name} must be a tensor, got {type(actual).__name__}", look_at)
     if actual.shape != expected.shape:
