@@ -78,6 +78,12 @@ def test_the_gradient_is_the_probability_less_one_for_the_target(cross_entropy):
     assert_close(logits.grad, tensor([[0.125, -0.125], [-0.125, 0.125]]))
 
 
+def test_losses_that_float16_can_hold_are_not_added_up_in_it(cross_entropy):
+    # Each gap is 60,000 and so is their mean, but their sum is beyond float16's largest, 65,504.
+    logits = tensor([[3e4, -3e4]] * 3, torch.float16)
+    assert_close(cross_entropy(logits, tensor([1, 1, 1])), tensor(6e4, torch.float16), "sum in float32")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("outside", [3, -1, -100])
 def test_a_target_outside_the_vocabulary_is_refused(cross_entropy, outside):

@@ -56,4 +56,6 @@ def vectorized(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]
 
 @contract(check)
 def fused(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    # torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(wide.reshape(-1, wide.shape[-1]), targets.reshape(-1)).to(logits.dtype)
