@@ -86,8 +86,10 @@ def _compare(
     should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
     if actual.dtype != should_be:
         fail(f"{name} must be {_word(should_be)}, got {_word(actual.dtype)}", look_at)
-    # The judge computes on the CPU; whatever the layer returns belongs on the device under test.
-    if actual.device.type != strategies.DEVICE.type:
+    # The judge computes on the CPU; what a layer makes of tensors belongs on theirs, the device under test. A call
+    # without tensors (rope_frequencies) names no device.
+    placed = Subject.last is None or _tensors((Subject.last.args, Subject.last.kwargs))
+    if placed and actual.device.type != strategies.DEVICE.type:
         fail(f"{name} must be on {strategies.DEVICE}, got {actual.device}", look_at)
     _compare_values(actual, expected, look_at, name, within)
 

@@ -87,11 +87,13 @@ def test_without_causal_the_order_of_keys_with_their_values_does_not_matter(atte
     assert_close(attention(q, k[:, :, order], v[:, :, order], causal=False), attention(q, k, v, causal=False))
 
 
-@given(case=cases(SQUARE))
-def test_a_mask_of_the_lower_triangle_is_what_causal_means(attention, case):
-    q, k, v = _square(case)
-    lower = torch.ones(case.seq, case.seq, dtype=torch.bool, device=q.device).tril()
-    assert_close(attention(q, k, v, causal=False, mask=lower), attention(q, k, v))
+@given(case=cases(SIZES), masked=st.booleans())
+def test_causal_is_a_mask_of_the_lower_triangle_at_the_last_key_beside_any_other(attention, case, masked):
+    q, k, v = _qkv(case)
+    mask = case.booleans("batch n_heads q_len kv_len") if masked else None
+    lower = torch.ones(case.q_len, case.kv_len, dtype=torch.bool, device=q.device).tril(case.more)
+    both = lower & mask if masked else lower
+    assert_close(attention(q, k, v, mask=mask), attention(q, k, v, causal=False, mask=both), "mask and causal together")
 
 
 @given(case=cases(SIZES), causal=st.booleans(), per_head=st.booleans())

@@ -8,12 +8,19 @@ from hypothesis import strategies as st
 from tests.assertions import assert_close, assert_identical
 from tests.strategies import arguments, calls
 from tests.subject import REFERENCE, exact
+from tests.tolerances import angle_tolerance
+
+
+def _arguments(case):
+    """Typical arguments, apart from positions and frequencies. Angles stay small: float32 is exact enough for them."""
+    (*rest, positions, frequencies), _ = arguments("self_attention", case)
+    return rest, positions % 8, frequencies
 
 
 @given(case=calls("self_attention"))
 def test_it_is_projections_heads_rope_attention_and_merge_written_out(self_attention, case):
-    args, _ = arguments("self_attention", case)
-    x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies = exact(args)
+    rest, *turns = _arguments(case)
+    x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies = exact((*rest, *turns))
     d = case.head_dim
     merged = np.zeros((case.batch, case.seq, n_heads * d))
     for h in range(n_heads):
@@ -24,7 +31,8 @@ def test_it_is_projections_heads_rope_attention_and_merge_written_out(self_atten
         v = (x @ w_v[kv * d : (kv + 1) * d].T)[:, None]
         q, k = REFERENCE.rope(q, positions, frequencies), REFERENCE.rope(k, positions, frequencies)
         merged[:, :, h * d : (h + 1) * d] = REFERENCE.attention(q, k, v)[:, 0].numpy()
-    assert_close(self_attention(*args), torch.from_numpy(merged) @ w_o.T, dtype=case.dtype)
+    expected = torch.from_numpy(merged) @ w_o.T
+    assert_close(self_attention(*rest, *turns), expected, within=angle_tolerance(positions), dtype=case.dtype)
 
 
 @given(case=calls("self_attention", seq=(2, 7)), data=st.data())
@@ -36,23 +44,24 @@ def test_a_later_token_has_no_influence_to_the_last_bit(self_attention, case, da
     assert_identical(self_attention(changed, *rest)[:, :kept], self_attention(x, *rest)[:, :kept], "the causal mask")
 
 
-@given(case=calls("self_attention"), shift=st.integers(1, 40))
+@given(case=calls("self_attention"), shift=st.integers(1, 8))
 def test_shifting_all_positions_changes_nothing(self_attention, case, shift):
-    (*rest, positions, frequencies), _ = arguments("self_attention", case)
-    shifted = self_attention(*rest, positions + shift, frequencies)
-    assert_close(shifted, self_attention(*rest, positions, frequencies), "rope on both q and k")
+    rest, positions, frequencies = _arguments(case)
+    shifted, within = self_attention(*rest, positions + shift, frequencies), angle_tolerance(positions + shift)
+    assert_close(shifted, self_attention(*rest, positions, frequencies), "rope on both q and k", within=within)
 
 
 @given(case=calls("self_attention", seq=(2, 7)))
 def test_positions_matter(self_attention, case):
-    (*rest, positions, frequencies), _ = arguments("self_attention", case)
+    rest, positions, frequencies = _arguments(case)
     in_order = torch.arange(case.seq, device=positions.device)
     near, far = (self_attention(*rest, in_order * apart, frequencies) for apart in (1, 3))
     assert not torch.equal(near, far)
 
 
 @given(case=calls("self_attention"))
-def test_positions_for_each_sequence_may_be_given(self_attention, case):
-    (*rest, positions, frequencies), _ = arguments("self_attention", case)
-    each = positions.expand(case.batch, -1)
-    assert_close(self_attention(*rest, each, frequencies), self_attention(*rest, positions, frequencies))
+def test_positions_for_each_sequence_are_those_of_each_sequence_alone(self_attention, case):
+    (x, *rest), _, frequencies = _arguments(case)
+    at = case.integers("batch seq", 8)
+    alone = [self_attention(x[b : b + 1], *rest, at[b], frequencies) for b in range(case.batch)]
+    assert_close(self_attention(x, *rest, at, frequencies), torch.cat(alone))

@@ -71,6 +71,30 @@ def test_a_query_that_may_attend_to_nothing_gives_zeros(attention):
     assert_identical(y[..., :1, :], _heads([[0.0]]), "0/0: a row of -inf has no softmax")
 
 
+def test_a_query_that_the_mask_and_causal_leave_nothing_together_gives_zeros(attention):
+    # The mask leaves query 0 the key 1, which causal hides.
+    same, v = _heads([[1.0], [1.0]]), _heads([[6.0], [12.0]])
+    y = attention(same, same, v, mask=tensor([[False, True], [True, True]]))
+    assert_close(y, _heads([[0.0], [9.0]]), "whether a row is empty: by mask and causal together")
+
+
+def test_a_hidden_key_stays_hidden_however_low_the_visible_scores_are(attention):
+    # Scores 0 (hidden) and -1e5: a hidden score of -1e4 would win.
+    y = attention(_heads([[1.0]]), _heads([[0.0], [-1e5]]), _heads([[6.0], [12.0]]), mask=tensor([[False, True]]))
+    assert_close(y, _heads([[12.0]]), "what hidden scores become: -inf, no finite number")
+
+
+def test_a_later_key_stays_hidden_however_low_the_visible_scores_are(attention):
+    y = attention(_heads([[1.0], [1.0]]), _heads([[-1e5], [0.0]]), _heads([[6.0], [12.0]]))
+    assert_close(y, _heads([[6.0], [12.0]]), "what hidden scores become: -inf, no finite number")
+
+
+def test_scores_of_a_thousand_do_not_overflow(attention):
+    # The second score, 1000 below the first, has no weight that a float could show.
+    y = attention(_heads([[1.0]]), _heads([[1000.0], [0.0]]), _heads([[6.0], [12.0]]))
+    assert_close(y, _heads([[6.0]]), "exp(1000): subtract the largest score first")
+
+
 @pytest.mark.refusal
 def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
     q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.assertions import assert_close, assert_identical
+from tests.assertions import assert_close
 from tests.strategies import tensor
 
 QUARTER = math.pi / 2
@@ -34,7 +34,7 @@ def test_the_angle_is_position_times_frequency(rope):
 
 
 def test_position_zero_is_left_as_it_is(rope):
-    assert_identical(rope(_x(1.0, 2.0, 3.0, 4.0), tensor([0]), tensor([1.0, 0.1])), _x(1.0, 2.0, 3.0, 4.0))
+    assert_close(rope(_x(1.0, 2.0, 3.0, 4.0), tensor([0]), tensor([1.0, 0.1])), _x(1.0, 2.0, 3.0, 4.0))
 
 
 def test_each_position_of_the_sequence_has_its_own_angle(rope):
@@ -53,6 +53,14 @@ def test_position_1001_in_bfloat16_is_not_rounded_to_1000(rope):
     # bfloat16 counts in steps of 4 there; a quarter turn per position makes 1001 the same as 1.
     y = rope(tensor([[[[1.0, 0.0]]]], torch.bfloat16), tensor([1001]), tensor([QUARTER], torch.float32))
     assert_close(y, tensor([[[[0.0, 1.0]]]], torch.bfloat16), "the angle: at least float32, whatever x is")
+
+
+def test_positions_that_have_moved_on_in_place_are_the_new_ones(rope):
+    # As a decoding loop does with `positions += 1`.
+    x, positions, frequencies = _x(1.0, 0.0), tensor([0]), tensor([QUARTER])
+    rope(x, positions, frequencies)
+    positions += 1
+    assert_close(rope(x, positions, frequencies), _x(0.0, 1.0), "a table kept by the identity of its tensors")
 
 
 @pytest.mark.refusal
