@@ -92,6 +92,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [*lines, f"device: {strategies.DEVICE}, profile: {os.environ.get('HYPOTHESIS_PROFILE', 'default')}"]
 
 
+def pytest_runtest_setup() -> None:
+    # A failure speaks of its own test's call and sizes, not of those before it.
+    Subject.last = strategies.Case.last = None
+
+
 ABSENT = "not defined"
 GROUPS = {
     "layer": LAYERS,

@@ -71,7 +71,11 @@ class Case:
 
     def shape(self, axes: str | Sequence[int]) -> list[int]:
         """`"batch seq 2"` or a sequence of sizes, as numbers."""
-        return [self.sizes.get(a) or int(a) for a in axes.split()] if isinstance(axes, str) else list(axes)
+        return (
+            [self.sizes[a] if a in self.sizes else int(a) for a in axes.split()]
+            if isinstance(axes, str)
+            else list(axes)
+        )
 
     def normal(self, axes: str | Sequence[int], scale: float = 1.0) -> Tensor:
         """Normally distributed, on the device, in the case's dtype and layout."""
@@ -139,11 +143,9 @@ def cases(
 ) -> Case:
     """Cases with these sizes; `ranges` overrides RANGES. Also gives n_heads, head_dim and kv_len where they follow."""
     names, ranges = axes.split(), RANGES | ranges
-    sizes = None
+    sizes = {name: draw(st.integers(*ranges[name])) for name in names}
     if draw(st.booleans(), label="distinct"):
-        sizes = _distinct(draw(st.permutations(PRIMES)), [(name, *ranges[name]) for name in names])
-    if sizes is None:
-        sizes = {name: draw(st.integers(*ranges[name])) for name in names}
+        sizes |= _distinct(draw(st.permutations(PRIMES)), [(name, *ranges[name]) for name in names])
     if {"n_kv_heads", "groups"} <= sizes.keys():
         sizes["n_heads"] = sizes["n_kv_heads"] * sizes["groups"]
     if "half" in sizes:
@@ -155,16 +157,14 @@ def cases(
     return Case(sizes, dtype, draw(SEEDS), layout)
 
 
-def _distinct(primes: Sequence[int], names: list[tuple[str, int, int]]) -> dict[str, int] | None:
-    """A prime of its own for each name that has room for one, the tightest range first."""
+def _distinct(primes: Sequence[int], names: list[tuple[str, int, int]]) -> dict[str, int]:
+    """A prime of its own for each name that one is left for, the tightest range first."""
     left, sizes = list(primes), {}
     for name, low, high in sorted(names, key=lambda n: n[2]):
-        fitting = [p for p in left if low <= p <= high]
-        if not fitting:
-            return None
-        sizes[name] = fitting[0]
-        left.remove(fitting[0])
-    return {name: sizes[name] for name, _, _ in names}
+        if fitting := [p for p in left if low <= p <= high]:
+            sizes[name] = fitting[0]
+            left.remove(fitting[0])
+    return sizes
 
 
 def positions(case: Case, axes: str, high: int = 50) -> Tensor:

@@ -1,15 +1,16 @@
 """`python -m llama`: train, generate, and wrong input in one sentence."""
 
 import csv
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
+import tyro
 
-from llama import checkpoint
+from llama import checkpoint, evaluation, train
 from llama.__main__ import main
+from llama.tokenizer import CharTokenizer
 
 TINY = ["--hidden-size", "16", "--num-hidden-layers", "1", "--window", "8", "--steps", "12", "--evaluate-every", "5"]
 
@@ -124,11 +125,40 @@ def test_a_truncated_checkpoint_is_refused(trained):
         checkpoint.load(trained / "checkpoint")
 
 
-@pytest.mark.parametrize("arguments", [["train", "--stepz", "3"], ["train", "--steps", "three"], ["trian"]])
-def test_a_wrong_flag_a_wrong_value_and_a_wrong_command_are_named_without_a_traceback(arguments):
-    run = subprocess.run(
-        [sys.executable, "-m", "llama", *arguments], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
-    )
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["train", "--stepz", "3"], "--stepz"), (["train", "--steps", "three"], "'three'"), (["trian"], "trian")],
+)
+def test_a_wrong_flag_a_wrong_value_and_a_wrong_command_are_named(arguments, named, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(arguments)
+    assert refused.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_python_m_llama_is_that_command_line():
+    run = subprocess.run([sys.executable, "-m", "llama", "generate", "--top-q", "1"], capture_output=True, text=True)
     assert run.returncode == 2
-    assert arguments[-1] in run.stderr or arguments[-2] in run.stderr
+    assert "--top-q" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_the_schedule_is_the_one_that_was_asked_for(trained):
+    with (trained / "losses.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file) if row["learning_rate"]]
+    # Twelve steps are fewer than the warm-up of a hundred, so the whole run rises in a straight line.
+    assert rates == pytest.approx([3e-3 * (step + 1) / 12 for step in range(12)])
+
+
+def test_each_loss_is_that_of_its_own_split(tmp_path):
+    # Training text alternates, validation repeats one letter, test the other: three very different losses.
+    path = tmp_path / "text.txt"
+    path.write_text("ab" * 400 + "a" * 100 + "b" * 100)
+    small = ["--hidden-size", "16", "--num-hidden-layers", "1", "--window", "8", "--steps", "60"]
+    config = tyro.cli(train.Train, args=["--corpus", str(path), "--out", str(tmp_path / "out"), *small])
+    result = train.run(config)
+    ids = CharTokenizer("ab").encode(path.read_text())
+    losses = (result.train_loss, result.validation_loss, result.test_loss)
+    splits = (ids[:100], ids[800:900], ids[900:])
+    assert losses == pytest.approx(tuple(evaluation.loss(result.model, split, 8) for split in splits))
+    assert len({round(loss, 3) for loss in losses}) == 3

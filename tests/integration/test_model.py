@@ -112,10 +112,16 @@ def test_the_same_seed_generates_the_same_tokens_and_another_seed_others():
     assert not torch.equal(first, other)
 
 
-def test_generation_goes_on_beyond_the_context():
-    text = generate(_small(), PROMPT, 40, seed=0)
-    assert text.shape == (2, 43)
-    assert torch.equal(text[:, :3], PROMPT)
+def test_beyond_the_context_the_older_half_is_forgotten_and_the_rest_read_again():
+    # The same without a cache: what is in sight grows to 12 tokens, and then falls back to the newest 6.
+    model = _small()
+    seen, expected = PROMPT, PROMPT
+    for _ in range(30):
+        if seen.shape[1] > 12:
+            seen = seen[:, -6:]
+        token = model(seen)[:, -1:].argmax(dim=-1)
+        seen, expected = torch.cat((seen, token), dim=1), torch.cat((expected, token), dim=1)
+    assert torch.equal(generate(model, PROMPT, 30, temperature=0.0), expected)
 
 
 def test_top_k_of_one_is_greedy_whatever_the_temperature():

@@ -20,6 +20,7 @@ from llama.implementation import Implementation
 from llama.model import Llama
 from llama.train import AdamW, next_token_loss
 from tests import strategies
+from tests.assertions import assert_close
 from tests.tolerances import LOSS
 
 STATES, ORDER = 6, 2
@@ -133,6 +134,29 @@ def test_the_prefix_test_shows_a_model_that_reads_the_future(implementation):
     model = _model(_looking_ahead(implementation), STATES)
     windows = _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(strategies.DEVICE)
     assert abs(evaluation.parallel_loss(model, windows) - evaluation.prefix_loss(model, windows)) > LOSS
+
+
+def test_the_prefix_loss_shows_no_model_what_it_has_to_predict():
+    # This model answers with the token that follows wherever it can see one, and guesses where it cannot.
+    class Peeking(torch.nn.Module):
+        def forward(self, ids):
+            following = torch.nn.functional.one_hot(ids[:, 1:], STATES) * 100.0
+            return torch.cat((following, torch.zeros(len(ids), 1, STATES)), dim=1)
+
+    windows = _draw(_chain(), 4 * 9, seed=3).view(4, 9)
+    assert evaluation.prefix_loss(Peeking(), windows) == pytest.approx(math.log(STATES))
+    # In parallel only the last of the eight positions has to guess.
+    assert evaluation.parallel_loss(Peeking(), windows) == pytest.approx(math.log(STATES) / 8)
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_the_weights_of_norms():
+    model = _model("fused", STATES)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    AdamW(model, weight_decay=0.5).step(lr=0.1)
+    for name, parameter in model.named_parameters():
+        assert_close(parameter, before[name] * (1.0 if parameter.ndim == 1 else 0.95))
 
 
 @pytest.mark.tensors

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 def contract(check: Callable[..., None] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator for layers; see the module's docstring. `.unchecked` is the layer without it."""
+    """A decorator for layers; see the module's docstring."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         layer = function.__module__.rpartition(".")[2]
@@ -43,7 +43,6 @@ def contract(check: Callable[..., None] | None = None) -> Callable[[Callable[P, 
                 check(*args, **kwargs)
             return function(*args, **kwargs)
 
-        checked.unchecked = function  # type: ignore[attr-defined]
         return checked
 
     return decorate
