@@ -190,7 +190,16 @@ def layer_weights(case: Case) -> dict[str, Tensor]:
         "mlp.up_proj.weight": (case.d_ff, case.d_model),
         "mlp.down_proj.weight": (case.d_model, case.d_ff),
     }
-    return {name: weight(case, of.get(name, (case.d_model,))) for name in NAMES}
+    return _gentle({name: weight(case, of.get(name, (case.d_model,))) for name in NAMES})
+
+
+def _gentle(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With residual branches that are small beside what they are added to, as in a real initialisation.
+
+    Branches as large as the stream could cancel it, and RMSNorm would magnify every rounding of what is left.
+    """
+    ends = ("o_proj.weight", "down_proj.weight")
+    return {name: w / 4 if name.endswith(ends) else w for name, w in weights.items()}
 
 
 def weight(case: Case, shape: Sequence[int]) -> Tensor:
@@ -214,7 +223,7 @@ def config(case: Case, **more: Any) -> LlamaConfig:
 
 def model_weights(case: Case, of: LlamaConfig) -> dict[str, Tensor]:
     """A state dict for that config, with weights large enough that every one matters."""
-    weights = {name: weight(case, shape) for name, shape in shapes(of).items()}
+    weights = _gentle({name: weight(case, shape) for name, shape in shapes(of).items()})
     return weights | {"model.embed_tokens.weight": case.away_from_zero("vocab d_model")}
 
 

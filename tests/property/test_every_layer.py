@@ -106,7 +106,8 @@ def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_
     if not out.requires_grad:
         fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
     # Eighths: where a layer only adds them up, as embedding does for an id that is repeated, no dtype rounds.
-    eighths = torch.linspace(-8, 8, out.numel(), device=out.device).round() / 8
+    # Not symmetric about zero: where all tokens are alike (vocab=1) their gradients would cancel to nothing but error.
+    eighths = torch.linspace(-4, 8, out.numel(), device=out.device).round() / 8
     towards = eighths.reshape(out.shape).to(out.dtype)
     gradients = torch.autograd.grad(out, leaves, towards)
     exact_leaves, formula = _differentiable(name, getattr(FORMULA, name), exact(args), exact(kwargs))
