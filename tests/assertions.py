@@ -101,7 +101,7 @@ def _compare_values(actual: Tensor, expected: Tensor, look_at: str, name: str, w
     if not actual.is_floating_point():
         within = 0.0
     elif within is None:
-        within = tolerance(actual.dtype)
+        within = tolerance(actual.dtype, Subject.last.subject.layer if Subject.last else "")
     a, e = actual.detach().cpu().double(), expected.detach().cpu().double()
     # Where both are the same infinity there is no error; where only one is, or one is NaN, it is infinite.
     error = torch.where(a == e, 0.0, (a - e).abs()).nan_to_num(nan=torch.inf)

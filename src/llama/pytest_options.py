@@ -5,6 +5,7 @@ tests to run, and never find this project.
 """
 
 import pytest
+from _pytest.config.findpaths import determine_setup
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +18,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "(repeatable; also in LLAMA_IMPL, separated by commas). --strict adds the tests of refused input.",
     )
     group.addoption("--device", default="cpu", help="the device that the tests run on: cpu (the default), cuda or mps")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Look for the project's folder and configuration again, now that what follows --impl is not taken for a test."""
+    given = early_config.known_args_namespace
+    early_config._rootpath, early_config._inipath, early_config._inicfg, _ = determine_setup(
+        inifile=given.inifilename,
+        override_ini=given.override_ini,
+        args=given.file_or_dir,
+        rootdir_cmd_arg=given.rootdir,
+        invocation_dir=early_config.invocation_params.dir,
+    )
+    early_config._inicache.clear()

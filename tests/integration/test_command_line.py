@@ -1,6 +1,7 @@
 """`python -m llama`: train, generate, and wrong input in one sentence."""
 
 import csv
+import shutil
 import subprocess
 import sys
 
@@ -15,17 +16,24 @@ from llama.tokenizer import CharTokenizer
 TINY = ["--hidden-size", "16", "--num-hidden-layers", "1", "--window", "8", "--steps", "12", "--evaluate-every", "5"]
 
 
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
     path.write_text("to be or not to be, that is the question\n" * 40)
     return path
 
 
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory, text):
+    out = tmp_path_factory.mktemp("trained")
+    assert main(["train", "--corpus", str(text), "--out", str(out), *TINY]) == 0
+    return out
+
+
 @pytest.fixture
-def trained(tmp_path, text):
-    assert main(["train", "--corpus", str(text), "--out", str(tmp_path / "out"), *TINY]) == 0
-    return tmp_path / "out"
+def trained(tmp_path, run_once):
+    """What a run left, to be read or broken."""
+    return shutil.copytree(run_once, tmp_path / "out")
 
 
 def test_training_reports_the_three_losses_and_a_sample_and_writes_what_it_says(tmp_path, text, capsys):

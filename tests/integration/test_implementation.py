@@ -118,8 +118,11 @@ def _pytest(*arguments, **environment):
 
 def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(tmp_path):
     (tmp_path / "mine.py").write_text(RIGHT)
-    run = _pytest("-vv", "--impl", tmp_path / "mine.py", "-k", "not implementation")
+    run = _pytest("-vv", "--impl", tmp_path / "mine.py", "--ignore", "tests/integration")
     assert run.returncode == 0, run.stdout
+    # Not the folder of mine.py, although a path outside the project stands on the command line.
+    assert f"rootdir: {ROOT}" in run.stdout
+    assert "configfile: pyproject.toml" in run.stdout
     assert "under test: mine from " in run.stdout
     assert "deselected" in run.stdout
     assert "test_no_argument_is_changed[rms_norm-mine]" in run.stdout

@@ -100,3 +100,11 @@ def test_a_gradient_of_another_shape_is_refused(adamw):
     x = torch.ones(3)
     with pytest.raises(ValueError, match=r"adamw: grad must be \[\.\.\.\] with \.\.\.=\(3,\), got \[1\]"):
         adamw(x, torch.ones(1), x, x, 1, 0.1)
+
+
+@pytest.mark.tensors
+@pytest.mark.refusal
+def test_state_of_another_dtype_than_the_parameter_is_refused(adamw):
+    one = torch.ones(2)
+    with pytest.raises(ValueError, match="adamw: exp_avg must be bfloat16 like param, got float32"):
+        adamw(one.bfloat16(), one.bfloat16(), one, one, 1, 0.1)

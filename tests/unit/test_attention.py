@@ -122,3 +122,11 @@ def test_a_mask_of_numbers_is_refused(attention):
     x = torch.ones(1, 1, 2, 8)
     with pytest.raises(ValueError, match="attention: mask must be bool, got float"):
         attention(x, x, x, mask=torch.zeros(2, 2))
+
+
+@pytest.mark.tensors
+@pytest.mark.refusal
+def test_keys_or_values_of_another_dtype_than_the_queries_are_refused(attention):
+    q = torch.ones(1, 1, 2, 4)
+    with pytest.raises(ValueError, match="attention: v must be float32 like q, got float16"):
+        attention(q, q, q.half())

@@ -65,3 +65,17 @@ def test_a_weight_of_one_axis_is_refused(linear):
 def test_integers_are_refused(linear):
     with pytest.raises(ValueError, match="linear: x must be float, got int64"):
         linear(torch.ones(2, 3, dtype=torch.int64), torch.ones(5, 3))
+
+
+@pytest.mark.tensors
+@pytest.mark.refusal
+def test_a_weight_of_another_dtype_is_refused(linear):
+    with pytest.raises(ValueError, match="linear: weight must be bfloat16 like x, got float32"):
+        linear(torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(5, 3))
+
+
+@pytest.mark.tensors
+@pytest.mark.refusal
+def test_autocast_chooses_the_dtype_of_a_product_itself(linear):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(5, 3)).dtype == torch.bfloat16

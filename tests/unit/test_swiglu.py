@@ -94,3 +94,10 @@ def test_a_down_projection_the_wrong_way_round_is_refused(swiglu):
     sentence = r"swiglu: w_down must be \[d_model d_ff\] with d_model=3 d_ff=5, got \[5, 3\]"
     with pytest.raises(ValueError, match=sentence):
         swiglu(torch.ones(2, 3), torch.ones(5, 3), torch.ones(5, 3), torch.ones(5, 3))
+
+
+@pytest.mark.tensors
+@pytest.mark.refusal
+def test_a_weight_of_another_dtype_is_refused(swiglu):
+    with pytest.raises(ValueError, match="swiglu: w_down must be float32 like x, got float64"):
+        swiglu(torch.ones(2, 3), torch.ones(5, 3), torch.ones(5, 3), torch.ones(3, 5, dtype=torch.float64))

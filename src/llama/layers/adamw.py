@@ -71,7 +71,7 @@ def naive(
     return new[0], new[1], new[2]
 
 
-@contract(check)
+@contract(check, one_dtype=True)
 def vectorized(
     param: Float[Tensor, "..."],
     grad: Float[Tensor, "..."],
@@ -91,7 +91,7 @@ def vectorized(
     return param - lr * weight_decay * param - lr * m / (v.sqrt() + eps), exp_avg, exp_avg_sq
 
 
-@contract(check)
+@contract(check, one_dtype=True)
 def fused(
     param: Float[Tensor, "..."],
     grad: Float[Tensor, "..."],

@@ -7,7 +7,9 @@ reads them and, before the layer runs, raises
 - ValueError where a dtype or a shape does not fit, with the sizes that the arguments before it fixed:
   `rms_norm: weight must be [d_model] with d_model=6, got [5]`.
 
-`@contract(check)` then calls `check` with the same arguments, for what a signature cannot say.
+`@contract(check)` then calls `check` with the same arguments, for what a signature cannot say. With
+`one_dtype`, tensors of different float dtypes are a ValueError too, since torch has no product of them;
+autocast chooses a dtype for each product itself, so within it they are welcome.
 """
 
 import functools
@@ -18,13 +20,16 @@ import typing
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from jaxtyping import AbstractArray
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def contract(check: Callable[..., None] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def contract(
+    check: Callable[..., None] | None = None, one_dtype: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator for layers; see the module's docstring."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -39,6 +44,8 @@ def contract(check: Callable[..., None] | None = None) -> Callable[[Callable[P, 
             for name, value in (*zip(names, args, strict=False), *kwargs.items()):
                 if name in rules:
                     rules[name](f"{layer}: {name}", value, sizes)
+            if one_dtype:
+                _one_dtype(layer, dict(zip(names, args, strict=False)) | kwargs)
             if check is not None:
                 check(*args, **kwargs)
             return function(*args, **kwargs)
@@ -46,6 +53,15 @@ def contract(check: Callable[..., None] | None = None) -> Callable[[Callable[P, 
         return checked
 
     return decorate
+
+
+def _one_dtype(layer: str, arguments: dict[str, Any]) -> None:
+    floats = {n: v for n, v in arguments.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    first = next(iter(floats), "")
+    for name, tensor in floats.items():
+        if tensor.dtype != floats[first].dtype and not torch.is_autocast_enabled(tensor.device.type):
+            wanted, got = (str(t.dtype).removeprefix("torch.") for t in (floats[first], tensor))
+            raise ValueError(f"{layer}: {name} must be {wanted} like {first}, got {got}")
 
 
 # A rule takes what to call the argument, its value and the sizes known so far; it adds to the sizes.

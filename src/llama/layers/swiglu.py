@@ -48,7 +48,7 @@ def naive(
     return y
 
 
-@contract()
+@contract(one_dtype=True)
 def vectorized(
     x: Float[Tensor, "... d_model"],
     w_gate: Float[Tensor, "d_ff d_model"],
@@ -59,7 +59,7 @@ def vectorized(
     return (gate * torch.sigmoid(gate) * up) @ w_down.T
 
 
-@contract()
+@contract(one_dtype=True)
 def fused(
     x: Float[Tensor, "... d_model"],
     w_gate: Float[Tensor, "d_ff d_model"],
