@@ -11,6 +11,7 @@ implementation under test that defines rms_norm. `layer` stands for every layer 
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -29,12 +30,14 @@ install_import_hook(SHAPED, "tests.typecheck.enforce")
 
 from llama import implementation  # noqa: E402
 from llama.device import usable  # noqa: E402
-from tests import strategies  # noqa: E402
+from llama.implementation import COMPOSED, OURS, Implementation  # noqa: E402
+from tests import failures, progress, strategies  # noqa: E402
 from tests.subject import Subject  # noqa: E402
 
 MARKERS = (
     "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
     "float64: works in float64 alone, so it is left out on a device without it",
+    "written: asks whether there is anything to test; for a stub it is the one test that runs, and fails",
     "refusal: says how wrong input is refused; with --impl it runs only with --strict",
 )
 PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
@@ -43,6 +46,8 @@ PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    for plugin in (failures, progress):
+        config.pluginmanager.register(plugin)
     # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
     # (pytest -n) each wait is as long as a time slice.
     torch.set_num_threads(1)
@@ -50,21 +55,24 @@ def pytest_configure(config: pytest.Config) -> None:
         strategies.use_device(usable(config.getoption("--device")))
     except ValueError as error:
         raise pytest.UsageError(f"--{error}") from error
-    _choose_profile(config)
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     config.stash[FOREIGN] = bool(names)
+    practising = bool(names) and bool(config.option.keyword)
+    if practising and not config.option.maxfail:
+        config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
+    _choose_profile(config, "quick" if practising else "default")
     try:
         config.stash[IMPLEMENTATIONS] = [implementation.load(name) for name in names or implementation.OURS]
-    except implementation.ImplementationError as error:
+    except ImplementationError as error:
         raise pytest.UsageError(f"--impl {error}") from error
 
 
 FOREIGN = pytest.StashKey[bool]()
-IMPLEMENTATIONS = pytest.StashKey[list[implementation.Implementation]]()
+IMPLEMENTATIONS = pytest.StashKey[list[Implementation]]()
 
 
-def _choose_profile(config: pytest.Config) -> None:
-    chosen = os.environ.get("HYPOTHESIS_PROFILE", "default")
+def _choose_profile(config: pytest.Config, otherwise: str) -> None:
+    chosen = os.environ.get("HYPOTHESIS_PROFILE", otherwise)
     if chosen not in PROFILES:
         raise pytest.UsageError(f"HYPOTHESIS_PROFILE must be one of {', '.join(PROFILES)}, got {chosen}")
     # The same examples on every run, unless a search for new ones is asked for.
@@ -76,6 +84,8 @@ def _choose_profile(config: pytest.Config) -> None:
         database=None,
         deadline=None,  # a time limit would only measure how busy the machine is
         print_blob=False,
+        # What is left out explains a failing example by the lines that it ran; tests/failures.py says it in words.
+        phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
         report_multiple_bugs=False,
     )
     hypothesis.settings.load_profile(chosen)
@@ -89,12 +99,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             by_file.setdefault(os.path.relpath(file) if config.stash[FOREIGN] else "src/llama/layers", []).append(layer)
         where = ", ".join(f"{file} ({', '.join(layers)})" for file, layers in by_file.items())
         lines.append(f"under test: {under_test.name} from " + (where if config.stash[FOREIGN] else "src/llama/layers"))
-    return [*lines, f"device: {strategies.DEVICE}, profile: {os.environ.get('HYPOTHESIS_PROFILE', 'default')}"]
+    return [*lines, f"device: {strategies.DEVICE}, profile: {hypothesis.settings.get_current_profile_name()}"]
 
 
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     # A failure speaks of its own test's call and sizes, not of those before it.
     Subject.last = strategies.Case.last = None
+    subject = progress.subject_of(item)
+    if isinstance(subject, Subject) and subject.is_stub and item.get_closest_marker("written") is None:
+        pytest.skip(f"{subject.layer} is not written yet")
+    failing = progress.failing(subject) if isinstance(subject, Implementation) and item.config.stash[FOREIGN] else []
+    if failing:
+        pytest.skip(f"the whole stack waits until its layers are right: {', '.join(failing)}")
 
 
 ABSENT = "not defined"
@@ -112,7 +128,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in metafunc.fixturenames:
         subjects: dict[str, Any]
         if name == "implementation":
-            subjects = {i.name: i.completed() for i in under_test}
+            subjects = dict(_stacks(under_test))
         elif name in GROUPS:
             subjects = {f"{n}-{i.name}": Subject(n, i) for n in GROUPS[name] for i in under_test if n in i.layers}
         elif name in LAYERS:
@@ -123,7 +139,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(name, list(subjects.values()) or [ABSENT], ids=list(subjects) or [ABSENT])
 
 
+def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementation]]:
+    """Each implementation as a whole, and, where it composes layers itself, its parts as we compose them too."""
+    for i in under_test:
+        written = i.layers.keys() - i.stubs
+        if written:
+            yield i.name, i.completed()
+        if i.name not in OURS and written & set(COMPOSED):
+            yield f"{i.name}-parts", i.completed().for_caching()
+
+
+ORDER = ("unit", "property", "integration")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Worked examples first: the first failure is to be the one that says most.
+    items.sort(key=_place)
     selected: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
@@ -131,6 +162,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = selected
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    folder = item.path.parent.name
+    return ORDER.index(folder) if folder in ORDER else len(ORDER), item.get_closest_marker("written") is None
 
 
 def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
@@ -143,8 +179,18 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
         return False
     if not config.stash[FOREIGN]:
         return True
+    # `-k rope` is about rope alone, not about rope_frequencies; `-k llama` not about everything in my_llama.
+    if config.option.keyword in LAYERS and getattr(progress.subject_of(item), "layer", "") != config.option.keyword:
+        return False
     # Another's layers are under test: ours are not, and neither is the rest of the house.
     return bool(subjects) and (config.getoption("strict") or item.get_closest_marker("refusal") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[FOREIGN] and not config.option.collectonly:
+        for under_test in config.stash[IMPLEMENTATIONS]:
+            terminalreporter.section(f"{under_test.name}, in reading order")
+            terminalreporter.write_line(progress.show(under_test))
 
 
 @pytest.hookimpl(trylast=True)

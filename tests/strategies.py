@@ -42,7 +42,10 @@ def tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 @dataclass
 class Case:
-    """Sizes by name (as attributes), a dtype and a seed, from which tensors are made in turn."""
+    """Sizes by name (as attributes), a dtype and a seed, from which tensors are made in turn.
+
+    n_heads, head_dim and kv_len follow from n_kv_heads and groups, from half, and from q_len and more.
+    """
 
     sizes: dict[str, int]
     dtype: torch.dtype
@@ -52,6 +55,13 @@ class Case:
     _random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
+        given = self.sizes
+        if {"n_kv_heads", "groups"} <= given.keys():
+            given["n_heads"] = given["n_kv_heads"] * given["groups"]
+        if "half" in given:
+            given["head_dim"] = 2 * given["half"]
+        if {"q_len", "more"} <= given.keys():
+            given["kv_len"] = given["q_len"] + given["more"]
         self._random = np.random.default_rng(self.seed)
         Case.last = self
 
@@ -141,17 +151,11 @@ def cases(
     layouts: bool = False,
     **ranges: tuple[int, int],
 ) -> Case:
-    """Cases with these sizes; `ranges` overrides RANGES. Also gives n_heads, head_dim and kv_len where they follow."""
+    """Cases with these sizes; `ranges` overrides RANGES."""
     names, ranges = axes.split(), RANGES | ranges
     sizes = {name: draw(st.integers(*ranges[name])) for name in names}
     if draw(st.booleans(), label="distinct"):
         sizes |= _distinct(draw(st.permutations(PRIMES)), [(name, *ranges[name]) for name in names])
-    if {"n_kv_heads", "groups"} <= sizes.keys():
-        sizes["n_heads"] = sizes["n_kv_heads"] * sizes["groups"]
-    if "half" in sizes:
-        sizes["head_dim"] = 2 * sizes["half"]
-    if {"q_len", "more"} <= sizes.keys():
-        sizes["kv_len"] = sizes["q_len"] + sizes["more"]
     dtype = draw(st.sampled_from(EXACT if dtypes is None else dtypes))
     layout = draw(st.sampled_from(["contiguous", "transposed", "strided"])) if layouts else "contiguous"
     return Case(sizes, dtype, draw(SEEDS), layout)

@@ -1,22 +1,34 @@
 """The layer under test: a function that remembers how it was called, so that a failure can say so."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from llama import implementation
-from llama.implementation import Implementation
+from llama.implementation import Implementation, Layer, map_leaves
 
 # The judge. Always our own loops in float64, whatever is under test.
 REFERENCE = implementation.load("naive")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
     subject: "Subject"
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    error: Exception | None = None
+
+    def __repr__(self) -> str:
+        """`x[2, 4, 6] float32, weight[6] float32, eps=1e-05`."""
+        try:
+            names = list(inspect.signature(self.subject.function).parameters)
+        except (TypeError, ValueError):
+            names = []
+        names += [f"argument {i}" for i in range(len(names), len(self.args))]
+        return ", ".join(_describe(n, v) for n, v in [*zip(names, self.args, strict=False), *self.kwargs.items()])
 
 
 class Subject:
@@ -26,15 +38,29 @@ class Subject:
 
     def __init__(self, layer: str, implementation: Implementation):
         self.layer = layer
+        self.implementation = implementation
         self.name = f"{layer} ({implementation.name})"
         self.function = getattr(implementation, layer)
 
     def __repr__(self) -> str:
         return self.name
 
+    @property
+    def is_stub(self) -> bool:
+        return self.layer in self.implementation.stubs
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        Subject.last = Call(self, args, kwargs)
-        return self.function(*args, **kwargs)
+        Subject.last = call = Call(self, args, kwargs)
+        try:
+            return self.function(*args, **kwargs)
+        except Exception as error:
+            call.error = error
+            raise
+
+    def fresh(self) -> Layer:
+        """The same function from its file once more, which has kept nothing from earlier calls."""
+        source = self.implementation.source
+        return getattr(implementation.load(source), self.layer) if source else self.function
 
     def expected(self, *args: Any, **kwargs: Any) -> Any:
         """What the naive loops make of the same arguments, in float64 on the CPU."""
@@ -43,11 +69,31 @@ class Subject:
 
 def exact(tree: Any) -> Any:
     """The same arguments as the judge takes them: floats in float64, on the CPU."""
-    return implementation.map_leaves(_exact, tree)
+    return map_leaves(_exact, tree)
 
 
 def _exact(leaf: Any) -> Any:
-    if not isinstance(leaf, torch.Tensor):
+    if not isinstance(leaf, Tensor):
         return leaf
     leaf = leaf.detach().cpu()
     return leaf.double() if leaf.is_floating_point() else leaf
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors in it, in order."""
+    found: list[Tensor] = []
+    map_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, tree)
+    return found
+
+
+def word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _describe(name: str, value: Any) -> str:
+    if isinstance(value, Tensor):
+        layout = "" if value.is_contiguous() else " not contiguous"
+        return f"{name}{list(value.shape)} {word(value.dtype)}{layout}"
+    if isinstance(value, list | dict) and (count := len(tensors(value))):
+        return f"{name} of {count} tensors"
+    return f"{name}={value!r}"

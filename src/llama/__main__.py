@@ -1,4 +1,4 @@
-"""python -m llama: train a small Llama, or let one write."""
+"""python -m llama: train a small Llama, let one write, or write one yourself."""
 
 import sys
 from collections.abc import Callable
@@ -6,9 +6,14 @@ from typing import Any
 
 import tyro
 
-from llama import generate, train
+from llama import generate, kata, train
 
-COMMANDS: dict[str, Callable[..., Any]] = {"train": train.Train, "generate": generate.Generate}
+# What the flags of each command make, and what is done with it.
+COMMANDS: dict[type, Callable[[Any], object]] = {
+    train.Train: train.run,
+    generate.Generate: generate.run,
+    kata.Kata: kata.run,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,12 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         config = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
+            {command.__name__.lower(): command for command in COMMANDS},
             prog="python -m llama",
             description="A Llama that really trains. Without a command: train on TinyShakespeare, about two minutes.",
             args=arguments or ["train"],
         )
-        train.run(config) if isinstance(config, train.Train) else generate.run(config)
+        COMMANDS[type(config)](config)
     except (ValueError, IndexError, OSError) as error:
         print(f"llama: {error}", file=sys.stderr)
         return 2

@@ -9,11 +9,13 @@ A file, module or folder must define at least one layer by its name. In a folder
 first for `rms_norm`, then any other file. Layers that are not defined are simply not there.
 """
 
+import ast
 import functools
 import importlib
 import importlib.util
 import inspect
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -40,11 +42,12 @@ class Implementation:
     """Layer functions as attributes, with `name` and, layer by layer, the `files` they stand in.
 
     Composed layers that are not given are the project's own, over these layers, as soon as `compose` is
-    true; with `compose` false they are not there.
+    true; with `compose` false they are not there. `source` is what it can be loaded from again.
     """
 
-    def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False):
+    def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False, source: str = ""):
         self.name = name
+        self.source = source
         self._given = dict(layers)
         if compose:
             own = {layer: functools.partial(_module(layer).compose, self) for layer in COMPOSED}
@@ -60,19 +63,28 @@ class Implementation:
     def __repr__(self) -> str:
         return f"<implementation {self.name}: {', '.join(self.layers)}>"
 
+    @functools.cached_property
+    def stubs(self) -> frozenset[str]:
+        """The layers that are not written yet: all that they do is to raise NotImplementedError."""
+        return frozenset(layer for layer, function in self._given.items() if _is_stub(function))
+
     @property
     def files(self) -> dict[str, str]:
         """The file of each layer."""
         return {name: _file(layer) for name, layer in self.layers.items()}
 
     def completed(self, other: str = "vectorized") -> "Implementation":
-        """All layers: these, and those of `other` where there are none."""
-        return Implementation(self.name, load(other)._given | self._given, compose=True)
+        """All layers: these, and those of `other` where there are none, or stubs."""
+        return Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
 
     def for_caching(self) -> "Implementation":
         """The same with the project's own composed layers, which can read and write a KV cache."""
         given = {layer: function for layer, function in self._given.items() if layer not in COMPOSED}
-        return Implementation(self.name, given, compose=True)
+        return Implementation(self.name, given, compose=True, source=self.source)
+
+    @property
+    def _written(self) -> dict[str, Layer]:
+        return {layer: function for layer, function in self._given.items() if layer not in self.stubs}
 
 
 def load(name: str | Path) -> Implementation:
@@ -90,7 +102,7 @@ def load(name: str | Path) -> Implementation:
     layers = {layer: function for layer in LAYERS if (function := _find(layer, modules, name)) is not None}
     if not layers:
         raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
-    return Implementation(Path(name).stem if Path(name).exists() else name, layers)
+    return Implementation(Path(name).stem if Path(name).exists() else name, layers, source=name)
 
 
 def _module(layer: str) -> ModuleType:
@@ -104,6 +116,18 @@ def _file(layer: Layer) -> str:
         return inspect.getsourcefile(inspect.unwrap(layer)) or "?"
     except TypeError:  # compiled, or an object that is called
         return sys.modules[type(layer).__module__].__file__ or "?"
+
+
+def _is_stub(layer: Layer) -> bool:
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(layer))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return False  # compiled, or not a plain function
+    if not isinstance(definition, ast.FunctionDef):
+        return False
+    documented = ast.get_docstring(definition) is not None
+    body = definition.body[documented:]
+    return len(body) == 1 and isinstance(body[0], ast.Raise) and "NotImplementedError" in ast.unparse(body[0])
 
 
 def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:

@@ -1,0 +1,129 @@
+"""What a failing test says: never a dump of tensors, but what a person would want to be told, in this order.
+
+    rms_norm (my_llama) was called with x[1, 2] float32, weight[2] float32, eps=3.0
+    out[0, 0] is 0.3660254 but should be 0.5
+    all 2 elements are wrong
+    Your output is exactly what you get when eps is added outside the square root.
+    Read tests/unit/test_rms_norm.py
+    Failed: eps is added to the mean square inside the root, tests/unit/test_rms_norm.py:31
+    Picture: out/failures/rms_norm-my_llama-test_eps_is_added_to_the_mean_square_inside_the_root.png
+
+Hypothesis' report is left out: the sizes, the dtype and the seed of its smallest example stand in the first line.
+"""
+
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.errors
+import pytest
+import torch
+
+from llama.implementation import map_leaves
+from tests import strategies
+from tests.assertions import Mismatch, differences
+from tests.diagnosis import diagnose
+from tests.pictures import FAILURES, save_comparison
+from tests.strategies import Case
+from tests.subject import Call, Subject, tensors, word
+from tests.where import axes, where
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+    report = yield
+    if call.excinfo is not None and report.failed and call.when == "call" and Subject.last is not None:
+        sentence = _sentence(item, call.excinfo.value, Subject.last)
+        if sentence is not None:
+            report.sentence = sentence  # for the board
+            report.longrepr = "\n".join(_explain(item, call.excinfo.value, Subject.last, sentence))
+    return report
+
+
+def _sentence(item: pytest.Item, error: BaseException, call: Call) -> str | None:
+    """What is wrong, or None where it is not the layer that failed but the test."""
+    if isinstance(error, Mismatch):
+        return error.sentence
+    if error is call.error:
+        return f"raised {type(error).__name__}: {_first_line(error)}{_place(error, call)}"
+    if isinstance(error, hypothesis.errors.Flaky):
+        return "the same call went right and then wrong: state is kept between calls, or memory is read before written"
+    if isinstance(error, pytest.fail.Exception):  # of pytest.raises
+        return _first_line(error)
+    if isinstance(error, AssertionError):
+        return f"it is not so that {_claim(item)}"
+    return None
+
+
+def _explain(item: pytest.Item, error: BaseException, call: Call, sentence: str) -> Iterator[str]:
+    subject, case = call.subject, Case.last
+    yield f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
+    yield sentence
+    look_at = getattr(error, "look_at", "")
+    picture = None
+    if isinstance(error, Mismatch) and error.wrong is not None:
+        names = axes(subject.layer, error.wrong.ndim)
+        yield where(error.wrong, names) + _only_in_dtypes(call)
+        if error.wrong.numel() > 1:
+            path = FAILURES / (re.sub(r"\W+", "-", f"{item.callspec.id}-{item.originalname}").strip("-") + ".png")
+            picture = save_comparison(path, f"{subject.name}: {_claim(item)}", error.expected, error.actual, names)
+    bugs = diagnose(subject.layer, subject.fresh(), (call.args, call.kwargs))
+    if bugs:
+        clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
+        yield f"Your output is exactly what you get when {clauses}."
+    elif look_at:
+        yield f"Look at: {look_at}"
+    yield f"Read tests/unit/test_{subject.layer}.py"
+    yield f"Failed: {_claim(item)}, {_line(item, error)}"
+    if picture:
+        yield f"Picture: {picture}"
+
+
+def _only_in_dtypes(call: Call) -> str:
+    """` (only in bfloat16)` where the same call is right in the widest dtype."""
+    floats = [t.dtype for t in tensors((call.args, call.kwargs)) if t.is_floating_point()]
+    if not floats:
+        return ""
+    wrong = [dtype for dtype in strategies.ALL if _is_wrong(call, dtype)]
+    if not wrong or strategies.ALL[0] in wrong:
+        return ""
+    return f" (only in {' and '.join(word(dtype) for dtype in wrong)})"
+
+
+def _is_wrong(call: Call, dtype: torch.dtype) -> bool:
+    """Whether the same call in this dtype differs from the naive loops."""
+
+    def cast(leaf: Any) -> Any:
+        return leaf.detach().to(dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+    args, kwargs = map_leaves(cast, (call.args, call.kwargs))
+    try:
+        actual, expected = (tensors(f(*args, **kwargs)) for f in (call.subject.function, call.subject.expected))
+        pairs = zip(actual, expected, strict=True)
+        return any(bool(differences(a, e, call.subject.layer)[1].any()) for a, e in pairs)
+    except Exception:
+        return True
+
+
+def _claim(item: pytest.Item) -> str:
+    """The test's name as words."""
+    return item.originalname.removeprefix("test_").replace("_", " ")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _line(item: pytest.Item, error: BaseException) -> str:
+    """The line of the test that failed."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(item.path)]
+    return f"{Path(item.location[0]).as_posix()}:{own[-1].lineno if own else item.location[1] + 1}"
+
+
+def _place(error: BaseException, call: Call) -> str:
+    """` (rms_norm.py, line 3)`: the last line of the layer's own file."""
+    file = call.subject.implementation.files.get(call.subject.layer)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -1,0 +1,60 @@
+"""The bugs that people make in cosine_schedule."""
+
+import math
+
+from llama import implementation
+
+LAYERS = implementation.load("vectorized")
+
+
+def first_step_learns_nothing(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the warm-up is step / warmup_steps, so that the first step, step 0, has a rate of zero.
+
+    Tempting: one counts steps from 1 and forgets that the loop counts from 0.
+    Seen: meta-pytorch/torchtune#2010.
+    """
+    if step < warmup_steps:
+        return peak_lr * step / warmup_steps
+    return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+
+
+def warm_up_one_step_longer(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the warm-up is (step + 1) / (warmup_steps + 1), so that its last step is still below the peak.
+
+    Tempting: it mends a first step of zero, and the ends seem to fit: step = warmup_steps gives the peak.
+    Seen: karpathy/nanoGPT#578.
+    """
+    if step < warmup_steps:
+        return peak_lr * (step + 1) / (warmup_steps + 1)
+    return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+
+
+def rises_again(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the cosine goes on after total_steps, so that the rate rises again.
+
+    Tempting: the formula needs no third case as long as training ends when the schedule says so.
+    Seen: Tencent-Hunyuan/UniRL#223.
+    """
+    if step < warmup_steps:
+        return peak_lr * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (total_steps - warmup_steps) if total_steps > warmup_steps else 1.0
+    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def progress_counted_from_the_first_step(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the progress is step / total_steps, the warm-up included, so that the rate drops right after the warm-up.
+
+    Tempting: a cosine over the whole training is written first, and the warm-up put before it later.
+    Seen: huggingface/pytorch-image-models#1242.
+    """
+    if step < warmup_steps or step >= total_steps:
+        return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
+def cosine_to_zero_held_at_the_minimum(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the cosine falls to zero and is cut off at min_lr, instead of falling to min_lr.
+
+    Tempting: `max(min_lr, ...)` around a schedule without a minimum gives it one.
+    """
+    return max(min_lr, LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, 0.0))

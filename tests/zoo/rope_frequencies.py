@@ -1,0 +1,76 @@
+"""The bugs that people make in rope_frequencies."""
+
+import torch
+
+
+def counted_from_minus_one(head_dim, theta=10000.0):
+    """the exponent is -2(i - 1)/head_dim while i starts at 0, so that every frequency is that of the pair before.
+
+    Tempting: the paper writes it so, but its i counts from 1, and Python's range does not.
+    Seen: bkitano/llama-from-scratch#8.
+    """
+    return theta ** (-2 * (torch.arange(head_dim // 2, dtype=torch.float64) - 1) / head_dim)
+
+
+def counted_from_one(head_dim, theta=10000.0):
+    """the exponent is -2i/head_dim with i from 1, so that every frequency is that of the pair after.
+
+    Tempting: the paper counts its pairs from 1, and other sources drop its "- 1" because they count from 0.
+    """
+    return theta ** (-2 * torch.arange(1, head_dim // 2 + 1, dtype=torch.float64) / head_dim)
+
+
+def exponent_not_doubled(head_dim, theta=10000.0):
+    """the exponent is -i/head_dim instead of -2i/head_dim, so that the slowest pair turns only 1/sqrt(theta) as fast.
+
+    Tempting: a range over the pairs already looks halved, so head_dim is put below it without the 2.
+    Seen: rasbt/LLMs-from-scratch#410.
+    """
+    return theta ** (-torch.arange(head_dim // 2, dtype=torch.float64) / head_dim)
+
+
+def exponent_positive(head_dim, theta=10000.0):
+    """the exponent is positive, so that the later pairs turn faster instead of more slowly.
+
+    Tempting: the division by theta^(2i/head_dim) comes later in most code, and is forgotten or done twice.
+    Seen: xlite-dev/LeetCUDA#289.
+    """
+    return theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
+def theta_ignored(head_dim, theta=10000.0):
+    """theta is always 10000, whatever is passed.
+
+    Tempting: it was the same number in all models, until CodeLlama (1,000,000) and Llama 3 (500,000).
+    Seen: huggingface/candle#3746.
+    """
+    return 10000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
+def last_exponent_minus_one(head_dim, theta=10000.0):
+    """the exponents run evenly from 0 to -1 inclusive, so that the last frequency is exactly 1/theta.
+
+    Tempting: many sinusoidal position embeddings divide by half_dim - 1, and so do it that way.
+    """
+    return theta ** -torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
+
+
+def computed_in_float32(head_dim, theta=10000.0):
+    """the powers are computed in float32 and only then turned into float64.
+
+    Tempting: float32 looks like plenty, but at position 131,072 its rounding of a frequency is far out of phase.
+    """
+    return (1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)).double()
+
+
+def kept_for_another_theta(head_dim, theta=10000.0):
+    """the frequencies are kept by head_dim alone, so that another theta gets those of the first call.
+
+    Tempting: one model has one theta, and a cache over head_dim is enough until a second model is loaded.
+    """
+    if head_dim not in _KEPT:
+        _KEPT[head_dim] = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    return _KEPT[head_dim]
+
+
+_KEPT = {}
