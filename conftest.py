@@ -12,11 +12,13 @@ implementation under test that defines rms_norm. `layer` stands for every layer 
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from hypothesis import Phase
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401
@@ -31,8 +33,9 @@ install_import_hook(SHAPED, "tests.typecheck.enforce")
 from llama import implementation  # noqa: E402
 from llama.device import usable  # noqa: E402
 from llama.implementation import COMPOSED, OURS, Implementation  # noqa: E402
-from tests import failures, progress, strategies  # noqa: E402
+from tests import failures, progress, strategies, zoo  # noqa: E402
 from tests.subject import Subject  # noqa: E402
+from tests.zoo.table import Table  # noqa: E402
 
 MARKERS = (
     "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
@@ -43,10 +46,15 @@ MARKERS = (
 PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("llama")
+    group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    for plugin in (failures, progress):
+    for plugin in (failures, progress) if not config.getoption("--zoo") else (progress,):
         config.pluginmanager.register(plugin)
     # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
     # (pytest -n) each wait is as long as a time slice.
@@ -55,6 +63,13 @@ def pytest_configure(config: pytest.Config) -> None:
         strategies.use_device(usable(config.getoption("--device")))
     except ValueError as error:
         raise pytest.UsageError(f"--{error}") from error
+    if config.getoption("--zoo"):
+        config.pluginmanager.register(Table(first_death=bool(config.option.maxfail)))
+        config.option.maxfail = 0
+        config.stash[FOREIGN] = True
+        config.stash[IMPLEMENTATIONS] = [bug.implementation for bug in zoo.everything()]
+        _choose_profile(config, "default", shrink=False)
+        return
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     config.stash[FOREIGN] = bool(names)
     practising = bool(names) and bool(config.option.keyword)
@@ -71,7 +86,7 @@ FOREIGN = pytest.StashKey[bool]()
 IMPLEMENTATIONS = pytest.StashKey[list[Implementation]]()
 
 
-def _choose_profile(config: pytest.Config, otherwise: str) -> None:
+def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool = True) -> None:
     chosen = os.environ.get("HYPOTHESIS_PROFILE", otherwise)
     if chosen not in PROFILES:
         raise pytest.UsageError(f"HYPOTHESIS_PROFILE must be one of {', '.join(PROFILES)}, got {chosen}")
@@ -84,11 +99,20 @@ def _choose_profile(config: pytest.Config, otherwise: str) -> None:
         database=None,
         deadline=None,  # a time limit would only measure how busy the machine is
         print_blob=False,
-        # What is left out explains a failing example by the lines that it ran; tests/failures.py says it in words.
-        phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+        # Not explain, which tells of a failing example what lines it ran; tests/failures.py says it in words.
+        phases=(Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])),
         report_multiple_bugs=False,
     )
     hypothesis.settings.load_profile(chosen)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of `--impl my_llama -k rope`, leave out at once the files that say nothing of rope: they take a second to import."""
+    layer, name = config.option.keyword, collection_path.name
+    about = (f"test_{layer}.py", "test_every_layer.py", "test_written.py")
+    return (
+        True if config.stash[FOREIGN] and layer in LAYERS and name.startswith("test_") and name not in about else None
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -183,11 +207,13 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
     if config.option.keyword in LAYERS and getattr(progress.subject_of(item), "layer", "") != config.option.keyword:
         return False
     # Another's layers are under test: ours are not, and neither is the rest of the house.
+    if config.getoption("--zoo") and not isinstance(progress.subject_of(item), Subject):
+        return False  # a whole model is not needed to see that a layer is wrong
     return bool(subjects) and (config.getoption("strict") or item.get_closest_marker("refusal") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.stash[FOREIGN] and not config.option.collectonly:
+    if config.stash[FOREIGN] and not config.option.collectonly and not config.getoption("--zoo"):
         for under_test in config.stash[IMPLEMENTATIONS]:
             terminalreporter.section(f"{under_test.name}, in reading order")
             terminalreporter.write_line(progress.show(under_test))

@@ -5,6 +5,7 @@ What fails raises a Mismatch; tests/failures.py makes of it what a person reads.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,7 +96,7 @@ def _compare(
 def _compare_values(actual: Tensor, expected: Tensor, look_at: str, name: str, within: float | None) -> None:
     error, wrong = differences(actual, expected, Subject.last.subject.layer if Subject.last else "", within)
     if wrong.any():
-        worst = torch.unravel_index(error.argmax(), error.shape)
+        worst = np.unravel_index(int(error.argmax()), error.shape)  # torch's own imports sympy, which takes a second
         a, e = actual.detach().cpu(), expected.detach().cpu()
         where = f"{name}[{', '.join(str(int(i)) for i in worst)}]" if e.ndim else name
         sentence = f"{where} is {a[worst].item():.7g} but should be {e[worst].item():.7g}"

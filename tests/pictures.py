@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,8 @@ def save_comparison(path: Path, title: str, expected: Tensor, actual: Tensor, ax
     e, a = (torch.atleast_2d(t.double()) for t in (expected, actual))
     axes = ["", *axes][-max(2, len(axes)) :]
     difference = a - e
-    at = torch.unravel_index(difference.abs().nan_to_num(nan=torch.inf).argmax(), e.shape)[:-2]
+    worst = int(difference.abs().nan_to_num(nan=torch.inf).argmax())
+    at = np.unravel_index(worst, e.shape)[:-2]
     slices = {name: t[at] for name, t in (("expected", e), ("yours", a), ("yours - expected", difference))}
     through = ", ".join(f"{name} {int(i)}" for name, i in zip(axes, at, strict=False))
 

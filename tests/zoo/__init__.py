@@ -41,8 +41,8 @@ def bugs(layer: str) -> list[Bug]:
     return [Bug(layer, name, f) for name, f in functions if f.__module__ == module.__name__ and name != "probes"]
 
 
-def probes(layer: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Further arguments that tell the bugs of that layer apart, from `probes()` in its file."""
+def probes(layer: str) -> list[Any]:
+    """What else tells the bugs of that layer apart: `probes()` in its file, arguments or functions of the layer."""
     return getattr(_fresh(layer), "probes", list)()
 
 

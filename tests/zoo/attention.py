@@ -5,7 +5,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-TILE = 4  # of the bugs that take the keys some at a time
+from tests import strategies
+
+_TILE = 4  # of those that take the keys some at a time
 
 
 def _repeat(q, k):
@@ -37,7 +39,8 @@ def _softmax(scores, visible, dim=-1):
 
 
 def _normalised(powers, dim=-1):
-    return powers / powers.sum(dim=dim, keepdim=True).clamp(min=torch.finfo(powers.dtype).tiny)
+    total = powers.sum(dim=dim, keepdim=True)
+    return powers / total.masked_fill(total == 0, 1)
 
 
 def _zero_where_empty(weights, visible):
@@ -207,6 +210,16 @@ def mask_tiled_over_heads(q, k, v, causal=True, mask=None):
     return _attend(q, k, v, _visible(q, k, causal, mask))
 
 
+def mask_of_three_axes_for_entries(q, k, v, causal=True, mask=None):
+    """a mask [n q_len kv_len] is taken as one for each batch entry, not, as broadcasting has it, for each head.
+
+    Tempting: a padding mask is one for each entry, and an unsqueeze(1) makes room for the heads.
+    """
+    if mask is not None and mask.ndim == 3:
+        mask = mask.unsqueeze(1)
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
 def causal_at_the_first_key(q, k, v, causal=True, mask=None):
     """the causal mask is aligned at the first key, so that with a cache the newest query sees the oldest keys.
 
@@ -240,6 +253,25 @@ def future_instead_of_past(q, k, v, causal=True, mask=None):
     """
     visible = _visible(q, k, False, mask)
     return _attend(q, k, v, visible.triu(k.shape[2] - q.shape[2]) if causal else visible)
+
+
+def window_of_4096(q, k, v, causal=True, mask=None):
+    """a causal query sees only the last 4,096 positions.
+
+    Tempting: Mistral's sliding window comes along with its code, which otherwise fits Llama.
+    """
+    visible = _visible(q, k, causal, mask)
+    return _attend(q, k, v, visible.triu(k.shape[2] - q.shape[2] - 4095) if causal else visible)
+
+
+def more_queries_than_keys_refused(q, k, v, causal=True, mask=None):
+    """more queries than keys are refused even where attention is not causal.
+
+    Tempting: the check is written for causal attention, where the queries are the last of the positions.
+    """
+    if q.shape[2] > k.shape[2]:
+        raise ValueError(f"attention: needs q_len <= kv_len, got {q.shape[2]} and {k.shape[2]}")
+    return _attend(q, k, v, _visible(q, k, causal, mask))
 
 
 def hidden_at_minus_100000(q, k, v, causal=True, mask=None):
@@ -344,6 +376,16 @@ def nothing_visible_is_nan(q, k, v, causal=True, mask=None):
     return _mix(q, v, torch.softmax(_scores(q, k).masked_fill(~visible, -torch.inf), dim=-1))
 
 
+def nothing_visible_is_nan_in_the_gradient(q, k, v, causal=True, mask=None):
+    """the NaN of a query that may attend to nothing is made 0 in the result, but is still there in the gradient.
+
+    Tempting: nan_to_num after the softmax, and the result is right.
+    """
+    scores = _scores(q, k)
+    scores = scores + torch.zeros_like(scores).masked_fill(~_visible(q, k, causal, mask), -torch.inf)
+    return _mix(q, v, torch.nan_to_num(torch.softmax(scores, dim=-1)))
+
+
 def nothing_visible_is_the_mean(q, k, v, causal=True, mask=None):
     """a query that may attend to nothing gives the mean of all values.
 
@@ -393,11 +435,11 @@ def sum_not_rescaled(q, k, v, causal=True, mask=None):
     """
     scores, values = _scores(q, k).masked_fill(~_visible(q, k, causal, mask), -torch.inf), _repeat(q, v)
     largest, total, y = -torch.inf, 0, 0
-    for tile, value in zip(scores.split(TILE, dim=-1), values.split(TILE, dim=-2), strict=True):
+    for tile, value in zip(scores.split(_TILE, dim=-1), values.split(_TILE, dim=-2), strict=True):
         new = tile.amax(dim=-1, keepdim=True).detach().clamp(min=largest)
         powers = torch.exp(tile - new.masked_fill(new == -torch.inf, 0))
         largest, total, y = new, total + powers.sum(dim=-1, keepdim=True), y + powers @ value
-    return (y / total.clamp(min=torch.finfo(total.dtype).tiny)).to(q.dtype)
+    return (y / total.masked_fill(total == 0, 1)).to(q.dtype)
 
 
 def last_tile_dropped(q, k, v, causal=True, mask=None):
@@ -406,7 +448,7 @@ def last_tile_dropped(q, k, v, causal=True, mask=None):
     Tempting: kv_len // tile is the number of tiles, for every length that a benchmark tries.
     """
     visible = _visible(q, k, causal, mask)
-    visible[..., k.shape[2] // TILE * TILE :] = False
+    visible[..., k.shape[2] // _TILE * _TILE :] = False
     return _attend(q, k, v, visible)
 
 
@@ -416,6 +458,33 @@ def last_tile_padded(q, k, v, causal=True, mask=None):
     Tempting: zeros add nothing to a sum, but exp(0) is 1; and under a causal mask they are hidden anyway.
     Seen: flashinfer-ai/flashinfer#5090.
     """
-    padding = (0, -k.shape[2] % TILE)
+    padding = (0, -k.shape[2] % _TILE)
     visible = F.pad(_visible(q, k, causal, mask), padding, value=not causal)
     return _mix(q, v, _softmax(F.pad(_scores(q, k), padding), visible)[..., : k.shape[2]])
+
+
+def probes():
+    """Scores far above and below each other, queries that see nothing, and shapes that are drawn nowhere else."""
+
+    def call(queries, keys, mask=None, causal=True, of=(1, 1), features=1, dtype=strategies.ALL[0]):
+        def probe(layer):
+            q, k = (strategies.tensor(t, dtype).reshape(*of, -1, features) for t in (queries, keys))
+            v = strategies.tensor(6 + torch.arange(k.numel()).reshape(k.shape), dtype)
+            y = layer(q.requires_grad_(), k, v, causal, None if mask is None else strategies.tensor(mask))
+            return [y.detach(), *torch.autograd.grad(y.sum(), [q])]
+
+        return probe
+
+    return [
+        call([1.0], [0.0, -2e4], [[False, True]]),
+        call([1.0], [0.0, -2e5], [[False, True]]),
+        call([1.0], [3e4, 0.0], [[False, True]]),
+        call([1.0, 1.0], [1000.0, 0.0], [[True, True], [False, True]]),
+        call([1.0, 1.0], [-1000.0, 0.0]),
+        call([1.0, 1.0], [1.0, 2.0], [[False, False], [False, True]]),
+        call([1.0, 1.0], [1.0, 2.0], [[False, True], [True, True]]),
+        call([1.0] * 4, [1.0, 2.0] * 4, [[[True, False]], [[False, True]]], of=(2, 2)),
+        call([1.0, 1.0], [1.0], causal=False),
+        call([1.0], [0.0] * 5000),
+        call([200.0] * 4, [200.0] * 4 + [199.0] * 4, features=4, dtype=torch.float16),
+    ]

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from tests import strategies
+
 
 def _share(frequencies, low_freq_factor, high_freq_factor, original_context):
     """How much of the frequency is kept: 1 where the wavelength is short, 0 where it is long."""
@@ -114,3 +116,13 @@ def factor_always_eight(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_
     Tempting: the reference code of Llama 3.1 has it as a constant; Llama 3.2 came with 32.
     """
     return _mix(frequencies, 8.0, _share(frequencies, low_freq_factor, high_freq_factor, original_context))
+
+
+def probes():
+    """Short and long wavelengths and, most of all, those of the bridge; with parameters and without."""
+
+    def call(*parameters, context):
+        turns = strategies.tensor([0.3, 0.9, 1.1, 1.5, 2.5, 3.5, 4.5, 9.0])
+        return lambda layer: layer(2 * math.pi * turns / context, *parameters, context)
+
+    return [call(8.0, 1.0, 4.0, context=128), call(32.0, 1.0, 4.0, context=128), call(5.0, 0.8, 3.0, context=32)]

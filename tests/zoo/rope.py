@@ -3,6 +3,7 @@
 import torch
 
 from llama import implementation
+from tests import strategies
 
 LAYERS = implementation.load("vectorized")
 
@@ -110,6 +111,46 @@ def first_half_overwritten(x, positions, frequencies):
     return y.to(x.dtype)
 
 
+def x_overwritten(x, positions, frequencies):
+    """the result is right, but it is written over x.
+
+    Tempting: it saves memory, and the caller hardly ever needs x again.
+    """
+    half = x.shape[-1] // 2
+    y = LAYERS.rope(x, positions, frequencies)
+    x[..., :half], x[..., half:] = y[..., :half], y[..., half:]
+    return x
+
+
+@torch.no_grad()
+def gradient_stopped(x, positions, frequencies):
+    """the result is right, but no gradient comes through, since x is turned under no_grad.
+
+    Tempting: the table needs no gradient, and one decorator for all is shorter than a block around the table.
+    """
+    return LAYERS.rope(x, positions, frequencies)
+
+
+class _Turn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _turn(gradient, *ctx.saved_tensors), None, None
+
+
+def gradient_turned_forwards(x, positions, frequencies):
+    """the result is right, but its gradient is turned onwards instead of back.
+
+    Tempting: a kernel that calls itself for its backward pass has to be told to negate the sine.
+    """
+    angle = _angles(positions, frequencies)
+    return _Turn.apply(x, angle.cos(), angle.sin())
+
+
 def sine_and_cosine_swapped(x, positions, frequencies):
     """sine and cosine are swapped.
 
@@ -205,7 +246,7 @@ def positions_in_the_dtype_of_x(x, positions, frequencies):
     """positions are rounded to the dtype of x before they are multiplied, so that bfloat16 makes 1001 a 1000.
 
     Tempting: arange takes the dtype of the model, and that the product is float32 comes too late.
-    Seen: huggingface/transformers#29285.
+    Seen: keras-team/keras-hub#1494.
     """
     angle = _angles(positions.to(x.dtype).float(), frequencies)
     return _turn(x, angle.cos(), angle.sin())
@@ -290,3 +331,22 @@ def table_kept_while_the_tensors_are_the_same(x, positions, frequencies):
 
 
 _BY_LENGTH, _TABLES, _LAST = {}, {}, []
+
+
+def probes():
+    """Positions far out in every dtype, positions that move on, and another theta before the usual one."""
+
+    def call(dtype, positions, theta):
+        def probe(layer):
+            # A head_dim that no other call has, so that nothing is kept for it.
+            x = strategies.tensor(torch.linspace(-1, 1, 2 * 3 * 4 * 12).reshape(2, 3, 4, 12), dtype)
+            at, frequencies = strategies.tensor(positions), strategies.tensor(theta ** (-torch.arange(6) / 6))
+            before = layer(x.clone(), at, frequencies)
+            at += 1
+            return [before, layer(x, at, frequencies)]
+
+        return probe
+
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    calls = [([3, 1, 2, 0], 500000.0), ([5000, 3, 60001, 301], 10000.0)]
+    return [call(dtype, *arguments) for dtype in dtypes for arguments in calls]

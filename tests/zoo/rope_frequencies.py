@@ -29,6 +29,15 @@ def exponent_not_doubled(head_dim, theta=10000.0):
     return theta ** (-torch.arange(head_dim // 2, dtype=torch.float64) / head_dim)
 
 
+def exponent_in_whole_numbers(head_dim, theta=10000.0):
+    """the exponent is divided in whole numbers, so that it is 0 and every pair turns one radian per position.
+
+    Tempting: 2 * i / head_dim of two integers is a fraction in Python, but not in C, and not with //.
+    Seen: xlite-dev/LeetCUDA#289.
+    """
+    return theta ** -(torch.arange(0, head_dim, 2) // head_dim).double()
+
+
 def exponent_positive(head_dim, theta=10000.0):
     """the exponent is positive, so that the later pairs turn faster instead of more slowly.
 

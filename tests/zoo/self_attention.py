@@ -57,7 +57,7 @@ def positions_counted_from_zero(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, posi
 
 
 def split_without_transpose(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
-    """the projections are viewed as [batch heads seq head_dim] at once, so that a head takes features of several tokens.
+    """the projections are viewed as [batch heads seq head_dim] at once, so that a head gets features of several tokens.
 
     Tempting: the shape is the right one, and view(batch, seq, heads, head_dim) with a transpose looks like a detour.
     Seen: reczoo/FuxiCTR#30.
