@@ -33,7 +33,8 @@ install_import_hook(SHAPED, "tests.typecheck.enforce")
 from llama import implementation  # noqa: E402
 from llama.device import usable  # noqa: E402
 from llama.implementation import COMPOSED, OURS, Implementation  # noqa: E402
-from tests import failures, progress, strategies, zoo  # noqa: E402
+from tests import failures, pictures, progress, strategies, zoo  # noqa: E402
+from tests.specification import Specification  # noqa: E402
 from tests.subject import Subject  # noqa: E402
 from tests.zoo.table import Table  # noqa: E402
 
@@ -48,12 +49,22 @@ PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("llama")
+    group.addoption(
+        "--spec",
+        action="store_true",
+        help="print the tests as sentences, without running them; with --impl, run them and tick each",
+    )
+    group.addoption("--plots", action="store_true", help="draw what the layers do, into out/plots/index.html")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    config.stash[pictures.GALLERY] = pictures.Gallery()
+    config.pluginmanager.register(pictures)
+    if config.getoption("--spec"):
+        config.pluginmanager.register(Specification(running=bool(config.getoption("--impl"))))
     for plugin in (failures, progress) if not config.getoption("--zoo") else (progress,):
         config.pluginmanager.register(plugin)
     # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
@@ -107,7 +118,7 @@ def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool = True) 
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Of `--impl my_llama -k rope`, leave out at once the files that say nothing of rope: they take a second to import."""
+    """Of `--impl my_llama -k rope`, leave out the files that say nothing of rope: their imports take seconds."""
     layer, name = config.option.keyword, collection_path.name
     about = (f"test_{layer}.py", "test_every_layer.py", "test_written.py")
     return (
@@ -221,7 +232,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
+    reading = session.config.option.collectonly or session.config.getoption("--spec")
+    if exitstatus == pytest.ExitCode.OK and not reading:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and not reporter.stats.get("passed"):
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED  # nothing but skips proves nothing

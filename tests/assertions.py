@@ -40,10 +40,15 @@ def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwarg
 
 
 def assert_close(
-    actual: Any, expected: Any, look_at: str = "", within: float | None = None, dtype: torch.dtype | None = None
+    actual: Any,
+    expected: Any,
+    look_at: str = "",
+    within: float | None = None,
+    dtype: torch.dtype | None = None,
+    name: str = "out",
 ) -> None:
     """Compare two results of the same dtype; `within` replaces the tolerance of the dtype."""
-    _compare(actual, expected, dtype, look_at, "out", within)
+    _compare(actual, expected, dtype, look_at, name, within)
 
 
 def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> None:
@@ -51,9 +56,14 @@ def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> Non
     _compare(actual, expected, None, look_at, "out", 0.0)
 
 
-def assert_finite(actual: Tensor, look_at: str = "") -> None:
+def assert_finite(actual: Tensor, look_at: str = "", name: str = "out") -> None:
     """No NaN and no infinity."""
-    _compare(actual.isfinite(), torch.ones_like(actual, dtype=torch.bool), None, look_at, "finite")
+    wrong = ~actual.detach().isfinite().cpu()
+    if wrong.any():
+        where = ", ".join(map(str, wrong.nonzero()[0].tolist()))
+        values = actual.detach().cpu()
+        sentence = f"{name}[{where}] is {values[wrong][0]} but should be finite"
+        fail(sentence, look_at, actual=values, expected=torch.zeros_like(values), wrong=wrong)
 
 
 def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:

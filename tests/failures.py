@@ -26,6 +26,7 @@ from tests import strategies
 from tests.assertions import Mismatch, differences
 from tests.diagnosis import diagnose
 from tests.pictures import FAILURES, save_comparison
+from tests.progress import claim
 from tests.strategies import Case
 from tests.subject import Call, Subject, tensors, word
 from tests.where import axes, where
@@ -53,7 +54,7 @@ def _sentence(item: pytest.Item, error: BaseException, call: Call) -> str | None
     if isinstance(error, pytest.fail.Exception):  # of pytest.raises
         return _first_line(error)
     if isinstance(error, AssertionError):
-        return f"it is not so that {_claim(item)}"
+        return f"it is not so that {claim(item)}"
     return None
 
 
@@ -67,8 +68,8 @@ def _explain(item: pytest.Item, error: BaseException, call: Call, sentence: str)
         names = axes(subject.layer, error.wrong.ndim)
         yield where(error.wrong, names) + _only_in_dtypes(call)
         if error.wrong.numel() > 1:
-            path = FAILURES / (re.sub(r"\W+", "-", f"{item.callspec.id}-{item.originalname}").strip("-") + ".png")
-            picture = save_comparison(path, f"{subject.name}: {_claim(item)}", error.expected, error.actual, names)
+            path = FAILURES / (re.sub(r"\W+", "-", f"{subject.name}-{item.originalname}-{item.callspec.id}") + ".png")
+            picture = save_comparison(path, f"{subject.name}: {claim(item)}", error.expected, error.actual, names)
     bugs = diagnose(subject.layer, subject.fresh(), (call.args, call.kwargs))
     if bugs:
         clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
@@ -76,7 +77,7 @@ def _explain(item: pytest.Item, error: BaseException, call: Call, sentence: str)
     elif look_at:
         yield f"Look at: {look_at}"
     yield f"Read tests/unit/test_{subject.layer}.py"
-    yield f"Failed: {_claim(item)}, {_line(item, error)}"
+    yield f"Failed: {claim(item)}, {_line(item, error)}"
     if picture:
         yield f"Picture: {picture}"
 
@@ -105,11 +106,6 @@ def _is_wrong(call: Call, dtype: torch.dtype) -> bool:
         return any(bool(differences(a, e, call.subject.layer)[1].any()) for a, e in pairs)
     except Exception:
         return True
-
-
-def _claim(item: pytest.Item) -> str:
-    """The test's name as words."""
-    return item.originalname.removeprefix("test_").replace("_", " ")
 
 
 def _first_line(error: BaseException) -> str:

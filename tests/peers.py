@@ -627,8 +627,8 @@ PEERS: dict[str, dict[str, Callable[..., Any]]] = {
         "clip_grad_norm": clip_grad_norm_of_utils,
         "cosine_schedule": cosine_schedule_of_optim,
     },
-    # Left out: rope_frequencies and llama3_frequencies, which it computes in float32 and the contract in float64; sample,
-    # which it draws by torch's own generator.
+    # Left out: rope_frequencies and llama3_frequencies, which it computes in float32 and the contract in float64; and
+    # sample, which it draws by torch's own generator.
     "transformers": {
         "rms_norm": rms_norm_of_transformers,
         "swiglu": swiglu_of_transformers,

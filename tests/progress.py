@@ -32,6 +32,11 @@ def subject_of(item: pytest.Item) -> Subject | Implementation | None:
     return next((value for value in values if isinstance(value, Subject | Implementation)), None)
 
 
+def claim(item: pytest.Item) -> str:
+    """The test's name as words."""
+    return item.originalname.removeprefix("test_").replace("_", " ")
+
+
 def failing(implementation: Implementation) -> list[str]:
     """The layers of it that have failed a test in this run."""
     return [

@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd.gradcheck import GradcheckError
 
 from llama import implementation
 from llama.implementation import map_leaves
 from tests import strategies
 from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, assert_like, fail
 from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, arguments, calls
-from tests.subject import exact
+from tests.subject import exact, tensors
 
 # Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
 # That these are the derivatives of the values is what gradcheck proves.
@@ -40,8 +41,8 @@ def test_every_size_may_be_one(layer, data):
 @given(data=st.data())
 def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
     args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.ALL)))
-    floats = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
-    for out in _tensors(layer(*args, **kwargs)):
+    floats = [t for t in tensors((args, kwargs)) if t.is_floating_point()]
+    for out in tensors(layer(*args, **kwargs)):
         if floats and out.is_floating_point():
             assert_like(out, floats[0])
 
@@ -51,7 +52,7 @@ def test_no_argument_is_changed(layer, data):
     args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, layouts=True)))
     before = map_leaves(_copy, (args, kwargs))
     layer(*args, **kwargs)
-    pairs = zip(_tensors((args, kwargs)), _tensors(before), strict=True)
+    pairs = zip(tensors((args, kwargs)), tensors(before), strict=True)
     if not all(torch.equal(after, copy) for after, copy in pairs):
         fail("an argument was changed in place")
 
@@ -59,7 +60,7 @@ def test_no_argument_is_changed(layer, data):
 @given(data=st.data())
 def test_the_same_call_gives_the_same_bits(layer, data):
     args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer)))
-    first, second = (_tensors(layer(*args, **kwargs)) for _ in range(2))
+    first, second = (tensors(layer(*args, **kwargs)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert_identical(a, b, "memory that is read before it is written, or state kept between calls")
 
@@ -93,7 +94,10 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
     name = differentiable_layer.layer
     args, kwargs = arguments(name, data.draw(calls(name, [torch.float64])))
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
-    assert torch.autograd.gradcheck(call, leaves, fast_mode=True, check_undefined_grad=False)
+    try:
+        torch.autograd.gradcheck(call, leaves, fast_mode=True, check_undefined_grad=False)
+    except GradcheckError as error:
+        fail(f"the gradient is not the derivative: {str(error).partition(chr(10))[0]}")
 
 
 @pytest.mark.tensors
@@ -113,7 +117,7 @@ def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_
     exact_leaves, formula = _differentiable(name, getattr(FORMULA, name), exact(args), exact(kwargs))
     expected = torch.autograd.grad(formula(*exact_leaves), exact_leaves, exact(towards))
     for i, (actual, right) in enumerate(zip(gradients, expected, strict=True)):
-        assert_close(actual, right, f"the gradient of tensor {i} of {len(leaves)}", dtype=leaves[i].dtype)
+        assert_close(actual, right, dtype=leaves[i].dtype, name=f"gradient {i + 1} of {len(leaves)}, at")
 
 
 @pytest.mark.tensors
@@ -126,18 +130,13 @@ def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer,
     args = (*args[:first], map_leaves(lambda t: t * scale, args[first]), *args[first + 1 :])
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
     out = call(*leaves)
-    for result in (out, *torch.autograd.grad(out.sum(), leaves)):
-        assert_finite(result)
+    assert_finite(out)
+    for i, gradient in enumerate(torch.autograd.grad(out.sum(), leaves)):
+        assert_finite(gradient, name=f"gradient {i + 1} of {len(leaves)}, at")
 
 
 def _copy(leaf):
     return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
-
-
-def _tensors(tree):
-    found = []
-    map_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, torch.Tensor) else None, tree)
-    return found
 
 
 def _entry(layer, args, kwargs, rows):
@@ -154,7 +153,7 @@ def _entry(layer, args, kwargs, rows):
 def _differentiable(name, function, args, kwargs):
     """The tensors that the layer's gradient is taken for, and the call as a function of them."""
     places = DIFFERENTIABLE[name]
-    leaves = [t.detach().clone().requires_grad_() for i in places for t in _tensors(args[i])]
+    leaves = [t.detach().clone().requires_grad_() for i in places for t in tensors(args[i])]
 
     def call(*values):
         rest = iter(values)

@@ -95,6 +95,21 @@ def test_scores_of_a_thousand_do_not_overflow(attention):
     assert_close(y, _heads([[6.0]]), "exp(1000): subtract the largest score first")
 
 
+def test_the_weights_of_each_query_end_at_itself_and_sum_to_one(attention, imshow):
+    q, k = tensor(torch.linspace(1, 9, 36).square().sin().reshape(2, 1, 1, 6, 3).tolist())
+    # Values that are the rows of the identity, three features at a time, come out as the weights themselves.
+    eye = torch.eye(6).reshape(6, 2, 3)
+    weights = {
+        causal: torch.cat([attention(q, k, tensor(eye[None, None, :, i].tolist()), causal)[0, 0] for i in (0, 1)], -1)
+        for causal in (False, True)
+    }
+    imshow(weights[False], title="weights without a mask", xlabel="kv_len", ylabel="q_len")
+    imshow(weights[True], title="causal", xlabel="kv_len", ylabel="q_len")
+    for w in weights.values():
+        assert_close(w.sum(dim=-1), torch.ones_like(w[0]))
+    assert_identical(weights[True], weights[True].tril())
+
+
 @pytest.mark.refusal
 def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
     q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)

@@ -61,6 +61,14 @@ def test_no_steps_at_all_are_at_the_minimum(cosine_schedule):
     assert_close(rate(cosine_schedule, 0, 0, 0), 0.2)
 
 
+def test_it_climbs_to_the_peak_and_glides_down_to_the_minimum(cosine_schedule, plot):
+    rates = [cosine_schedule(step, 1.0, 10, 100, 0.1) for step in range(121)]
+    plot(range(121), {"learning rate": rates}, xlabel="step", title="10 steps of warm-up, 100 in all, minimum 0.1")
+    assert rates.index(max(rates)) == 9
+    assert rates[9:101] == sorted(rates[9:101], reverse=True)
+    assert set(rates[100:]) == {rates[100]}
+
+
 @pytest.mark.refusal
 def test_a_negative_step_is_refused(cosine_schedule):
     with pytest.raises(ValueError, match="cosine_schedule: step counts from 0, got -1"):

@@ -84,6 +84,13 @@ def test_losses_that_float16_can_hold_are_not_added_up_in_it(cross_entropy):
     assert_close(cross_entropy(logits, tensor([1, 1, 1])), tensor(6e4, torch.float16), "sum in float32")
 
 
+def test_a_token_costs_more_the_less_likely_it_was(cross_entropy, plot):
+    probability = torch.linspace(0.02, 0.98, 49)
+    cost = [cross_entropy(tensor([[math.log(p), math.log(1 - p)]]), tensor([0])) for p in probability.tolist()]
+    plot(probability, {"cost of the right token": torch.stack(cost)}, xlabel="its probability", ylabel="nats")
+    assert_close(torch.stack(cost), tensor((-probability.double().log()).tolist()).float())
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("outside", [3, -1, -100])
 def test_a_target_outside_the_vocabulary_is_refused(cross_entropy, outside):

@@ -118,6 +118,17 @@ def test_what_was_dropped_before_stays_dropped(filter_logits):
     assert_close(filter_logits(x, temperature=2.0, top_k=3, top_p=0.99, min_p=0.01), x / 2)
 
 
+def test_each_filter_cuts_the_tail_in_its_own_way(filter_logits, plot):
+    logits = tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
+    ways = {"top_k=3": {"top_k": 3}, "top_p=0.8": {"top_p": 0.8}, "min_p=0.1": {"min_p": 0.1}}
+    filtered = {"all": logits} | {label: filter_logits(logits, **way) for label, way in ways.items()}
+    plot(range(8), {n: t.softmax(-1) for n, t in filtered.items()}, "o-", xlabel="token", ylabel="probability")
+    hot = {f"temperature {t}": filter_logits(logits, t).softmax(-1) for t in (0.5, 1.0, 2.0)}
+    plot(range(8), hot, "o-", xlabel="token")
+    # Of the probabilities .40 .24 .15 .09 .05 .03 .02 .01 the first three reach .79, four reach .8; .1 · .40 is .04.
+    assert [int(t.isfinite().sum()) for t in filtered.values()] == [8, 3, 4, 5]
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(
     ("bad", "sentence"),

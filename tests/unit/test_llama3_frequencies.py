@@ -34,6 +34,16 @@ def test_the_parameters_are_factor_low_high_and_context_in_this_order(llama3_fre
     assert_close(actual, tensor([TURN / 19, 2 / 3 * f / 4 + 1 / 3 * f, TURN / 51 / 4]))
 
 
+def test_a_longer_wavelength_is_never_slowed_less(llama3_frequencies, plot):
+    frequencies = 500_000.0 ** -torch.linspace(0, 1, 64, dtype=torch.float64)
+    slowed = llama3_frequencies(tensor(frequencies.tolist(), torch.float64))
+    times = frequencies / slowed.cpu().double()
+    plot(TURN / frequencies, {"original / rescaled": times}, xscale="log", xlabel="wavelength in positions")
+    assert times[0] == 1
+    assert_close(times[-1], torch.tensor(8.0, dtype=torch.float64))
+    assert (times.diff() >= 0).all()
+
+
 @pytest.mark.refusal
 def test_a_low_factor_above_the_high_one_is_refused(llama3_frequencies):
     with pytest.raises(ValueError, match=r"low_freq_factor must be below high_freq_factor, got 4\.0 and 4\.0"):

@@ -48,6 +48,14 @@ def test_a_thousand_squared_does_not_overflow_in_float16(rms_norm):
     assert_close(rms_norm(x, tensor([1.0, 1.0], torch.float16)), tensor([[1.0, -1.0]], torch.float16))
 
 
+def test_vectors_of_any_length_come_out_with_the_same(rms_norm, plot):
+    x = tensor([[3.0, 4.0], [-30.0, 40.0], [0.3, 0.4], [-5.0, -12.0], [8.0, -15.0]])
+    y = rms_norm(x, tensor([1.0, 1.0]), eps=0.0)
+    before, after = (t.square().mean(dim=-1).sqrt() for t in (x, y))
+    plot(range(5), {"before": before, "after": after}, "o", xlabel="token", ylabel="root mean square", yscale="log")
+    assert_close(after, torch.ones_like(before))
+
+
 @pytest.mark.refusal
 def test_a_weight_of_another_size_is_refused_with_both_sizes(rms_norm):
     with pytest.raises(ValueError, match=r"rms_norm: weight must be \[d_model\] with d_model=6, got \[5\]"):

@@ -63,6 +63,17 @@ def test_positions_that_have_moved_on_in_place_are_the_new_ones(rope):
     assert_close(rope(x, positions, frequencies), _x(0.0, 1.0), "a table kept by the identity of its tensors")
 
 
+def test_pairs_turn_on_circles_the_later_ones_more_slowly(rope, plot, imshow):
+    at, frequencies = torch.arange(12), tensor([0.5, 0.1])
+    x = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 1, 12, 4)
+    first, second = rope(tensor(x.tolist()), tensor(at.tolist()), frequencies)[0, 0].T.reshape(2, 2, 12)
+    angles = tensor(at.tolist())[:, None] * frequencies
+    imshow(angles, title="angle in radians", xlabel="pair", ylabel="position")
+    for i in range(2):
+        plot(first[i], {f"pair {i}, positions 0 to 11": second[i]}, "o-", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2))
+    assert_close(torch.stack((first, second)), torch.stack((angles.cos().T, angles.sin().T)))
+
+
 @pytest.mark.refusal
 def test_an_odd_head_dim_is_refused(rope):
     with pytest.raises(ValueError, match="rope: head_dim must be even, got 7"):

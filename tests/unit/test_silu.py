@@ -64,6 +64,14 @@ def test_the_slope_is_one_at_ten_thousand_and_zero_at_minus_ten_thousand(silu):
     assert_close(x.grad, tensor([1.0, 0.0]), "exp of a large number, in the backward pass")
 
 
+def test_it_is_relu_with_a_round_corner_that_dips_below_zero(silu, plot):
+    x = tensor(torch.linspace(-6, 6, 121).tolist())
+    curves = {"silu": silu(x), "relu": x.relu(), "gelu": torch.nn.functional.gelu(x)}
+    plot(x, curves, xlabel="x", title="silu beside relu and gelu")
+    # relu less silu is |x| · sigmoid(-|x|), the same on both sides.
+    assert_close(x.relu() - silu(x), x.abs() * torch.sigmoid(-x.abs()))
+
+
 @pytest.mark.refusal
 def test_integers_are_refused(silu):
     with pytest.raises(ValueError, match="silu: x must be float, got int64"):

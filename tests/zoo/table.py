@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llama.layers import LAYERS
-from tests.progress import subject_of
+from tests.progress import claim, subject_of
 from tests.subject import Subject
 
 # What killed (True) and what did not (False): layer -> bug -> test -> verdict.
@@ -70,8 +70,7 @@ def _about(item: pytest.Item) -> tuple[str, str, str]:
     subject = subject_of(item)
     assert isinstance(subject, Subject)  # every other test is deselected
     others = [str(v) for v in item.callspec.params.values() if v is not subject]
-    sentence = item.originalname.removeprefix("test_").replace("_", " ")
-    return subject.layer, subject.implementation.name, sentence + (f" [{', '.join(others)}]" if others else "")
+    return subject.layer, subject.implementation.name, claim(item) + (f" [{', '.join(others)}]" if others else "")
 
 
 def _rows(layer: str, bugs: dict[str, dict[str, bool]], matrix: bool) -> Iterator[str]:
