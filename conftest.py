@@ -32,7 +32,7 @@ install_import_hook(SHAPED, "tests.typecheck.enforce")
 
 from llama import implementation  # noqa: E402
 from llama.device import usable  # noqa: E402
-from llama.implementation import COMPOSED, OURS, Implementation  # noqa: E402
+from llama.implementation import OURS, Implementation  # noqa: E402
 from tests import failures, pictures, progress, strategies, zoo  # noqa: E402
 from tests.specification import Specification  # noqa: E402
 from tests.subject import Subject  # noqa: E402
@@ -88,9 +88,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
     _choose_profile(config, "quick" if practising else "default")
     try:
-        config.stash[IMPLEMENTATIONS] = [implementation.load(name) for name in names or implementation.OURS]
-    except ImplementationError as error:
+        config.stash[IMPLEMENTATIONS] = _told_apart([implementation.load(name) for name in names or OURS])
+    except implementation.ImplementationError as error:
         raise pytest.UsageError(f"--impl {error}") from error
+
+
+def _told_apart(loaded: list[Implementation]) -> list[Implementation]:
+    """Where two have the same name, or one of ours, each is called by what it was loaded from."""
+    names = [i.name for i in loaded]
+    for i in loaded:
+        if names.count(i.name) > 1 or (i.name in OURS and not i.is_ours):
+            i.name = i.source or i.name
+    return loaded
 
 
 FOREIGN = pytest.StashKey[bool]()
@@ -159,7 +168,7 @@ GROUPS = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     under_test = metafunc.config.stash[IMPLEMENTATIONS]
     if metafunc.definition.get_closest_marker("tensors"):
-        under_test = [i for i in under_test if i.name != "naive"]
+        under_test = [i for i in under_test if not (i.is_ours and i.name == "naive")]
     for name in metafunc.fixturenames:
         subjects: dict[str, Any]
         if name == "implementation":
@@ -180,8 +189,8 @@ def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementat
         written = i.layers.keys() - i.stubs
         if written:
             yield i.name, i.completed()
-        if i.name not in OURS and written & set(COMPOSED):
-            yield f"{i.name}-parts", i.completed().for_caching()
+        if not i.is_ours and i.composes:
+            yield f"{i.name}-parts", i.completed().recomposed()
 
 
 ORDER = ("unit", "property", "integration")

@@ -16,19 +16,16 @@ from tests.tolerances import tolerance
 
 
 class Mismatch(AssertionError):
-    """What is wrong in a sentence, where to look, and, where values differ, the two tensors and a mask of the wrong."""
+    """What is wrong, and where to look; where values differ: what came, what should have come, which are wrong."""
 
     def __init__(
         self,
         sentence: str,
         look_at: str = "",
-        actual: Tensor | None = None,
-        expected: Tensor | None = None,
-        wrong: Tensor | None = None,
+        differing: tuple[Tensor, Tensor, Tensor] | None = None,
     ):
         super().__init__(f"{Subject.last.subject.name}: {sentence}" if Subject.last else sentence)
-        self.sentence, self.look_at = sentence, look_at
-        self.actual, self.expected, self.wrong = actual, expected, wrong
+        self.sentence, self.look_at, self.differing = sentence, look_at, differing
 
 
 def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
@@ -63,7 +60,7 @@ def assert_finite(actual: Tensor, look_at: str = "", name: str = "out") -> None:
         where = ", ".join(map(str, wrong.nonzero()[0].tolist()))
         values = actual.detach().cpu()
         sentence = f"{name}[{where}] is {values[wrong][0]} but should be finite"
-        fail(sentence, look_at, actual=values, expected=torch.zeros_like(values), wrong=wrong)
+        fail(sentence, look_at, (values, torch.zeros_like(values), wrong))
 
 
 def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:
@@ -72,8 +69,8 @@ def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:
         fail(f"out must be {word(other.dtype)} on {other.device}, got {word(actual.dtype)} on {actual.device}", look_at)
 
 
-def fail(sentence: str, look_at: str = "", **values: Tensor) -> None:
-    raise Mismatch(sentence, look_at, **values)
+def fail(sentence: str, look_at: str = "", differing: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
+    raise Mismatch(sentence, look_at, differing)
 
 
 def _compare(
@@ -88,6 +85,9 @@ def _compare(
     if not isinstance(expected, Tensor):
         expected = tensor(expected)
         actual = tensor(actual) if isinstance(actual, int | float) else actual
+    if isinstance(actual, float) and expected.ndim == 0:
+        actual = expected.new_tensor(actual)  # a norm or a loss may be a number
+        dtype = None
     if not isinstance(actual, Tensor):
         fail(f"{name} must be a tensor, got {type(actual).__name__}", look_at)
     if actual.shape != expected.shape:
@@ -110,7 +110,7 @@ def _compare_values(actual: Tensor, expected: Tensor, look_at: str, name: str, w
         a, e = actual.detach().cpu(), expected.detach().cpu()
         where = f"{name}[{', '.join(str(int(i)) for i in worst)}]" if e.ndim else name
         sentence = f"{where} is {a[worst].item():.7g} but should be {e[worst].item():.7g}"
-        fail(sentence, look_at, actual=a, expected=e, wrong=wrong)
+        fail(sentence, look_at, (a, e, wrong))
 
 
 def differences(

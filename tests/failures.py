@@ -13,7 +13,7 @@ Hypothesis' report is left out: the sizes, the dtype and the seed of its smalles
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +26,29 @@ from tests import strategies
 from tests.assertions import Mismatch, differences
 from tests.diagnosis import diagnose
 from tests.pictures import FAILURES, save_comparison
-from tests.progress import claim
+from tests.progress import claim, subject_of
 from tests.strategies import Case
 from tests.subject import Call, Subject, tensors, word
 from tests.where import axes, where
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> Generator[None, Any, Any]:
     report = yield
-    if call.excinfo is not None and report.failed and call.when == "call" and Subject.last is not None:
-        sentence = _sentence(item, call.excinfo.value, Subject.last)
+    error, subject = (call.excinfo.value if call.excinfo else None), subject_of(item)
+    if error is not None and report.failed and call.when == "call" and isinstance(subject, Subject):
+        sentence = _sentence(item, error, Subject.last)
         if sentence is not None:
             report.sentence = sentence  # for the board
-            report.longrepr = "\n".join(_explain(item, call.excinfo.value, Subject.last, sentence))
+            report.longrepr = "\n".join(_explain(item, error, subject, sentence))
     return report
 
 
-def _sentence(item: pytest.Item, error: BaseException, call: Call) -> str | None:
+def _sentence(item: pytest.Function, error: BaseException, call: Call | None) -> str | None:
     """What is wrong, or None where it is not the layer that failed but the test."""
     if isinstance(error, Mismatch):
         return error.sentence
-    if error is call.error:
+    if call is not None and error is call.error:
         return f"raised {type(error).__name__}: {_first_line(error)}{_place(error, call)}"
     if isinstance(error, hypothesis.errors.Flaky):
         return "the same call went right and then wrong: state is kept between calls, or memory is read before written"
@@ -58,24 +59,24 @@ def _sentence(item: pytest.Item, error: BaseException, call: Call) -> str | None
     return None
 
 
-def _explain(item: pytest.Item, error: BaseException, call: Call, sentence: str) -> Iterator[str]:
-    subject, case = call.subject, Case.last
-    yield f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
+def _explain(item: pytest.Function, error: BaseException, subject: Subject, sentence: str) -> Iterator[str]:
+    call, case, picture = Subject.last, Case.last, None
+    if call is not None:
+        yield f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
     yield sentence
-    look_at = getattr(error, "look_at", "")
-    picture = None
-    if isinstance(error, Mismatch) and error.wrong is not None:
-        names = axes(subject.layer, error.wrong.ndim)
-        yield where(error.wrong, names) + _only_in_dtypes(call)
-        if error.wrong.numel() > 1:
+    if isinstance(error, Mismatch) and error.differing:
+        actual, expected, wrong = error.differing
+        names = axes(subject.layer, wrong.ndim)
+        yield where(wrong, names) + (_only_in_dtypes(call) if call else "")
+        if wrong.numel() > 1:
             path = FAILURES / (re.sub(r"\W+", "-", f"{subject.name}-{item.originalname}-{item.callspec.id}") + ".png")
-            picture = save_comparison(path, f"{subject.name}: {claim(item)}", error.expected, error.actual, names)
-    bugs = diagnose(subject.layer, subject.fresh(), (call.args, call.kwargs))
+            picture = save_comparison(path, f"{subject.name}: {claim(item)}", expected, actual, names)
+    bugs = diagnose(subject.layer, subject.fresh(), (call.args, call.kwargs)) if call else []
     if bugs:
         clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
         yield f"Your output is exactly what you get when {clauses}."
-    elif look_at:
-        yield f"Look at: {look_at}"
+    elif isinstance(error, Mismatch) and error.look_at:
+        yield f"Look at: {error.look_at}"
     yield f"Read tests/unit/test_{subject.layer}.py"
     yield f"Failed: {claim(item)}, {_line(item, error)}"
     if picture:
@@ -112,10 +113,10 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _line(item: pytest.Item, error: BaseException) -> str:
+def _line(item: pytest.Function, error: BaseException) -> str:
     """The line of the test that failed."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(item.path)]
-    return f"{Path(item.location[0]).as_posix()}:{own[-1].lineno if own else item.location[1] + 1}"
+    return f"{Path(item.location[0]).as_posix()}:{own[-1].lineno if own else (item.location[1] or 0) + 1}"
 
 
 def _place(error: BaseException, call: Call) -> str:

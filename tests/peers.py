@@ -208,16 +208,18 @@ def cosine_schedule_by_half_angle(step, peak_lr, warmup_steps, total_steps, min_
     """(1 + cos(a)) / 2 = cos(a / 2)², and the peak is an average of peak and minimum too."""
     if step < warmup_steps:
         return (step + 1) * (peak_lr / warmup_steps)
-    share = (
-        math.cos(math.pi / 2 * (step - warmup_steps) / (total_steps - warmup_steps)) ** 2 if step < total_steps else 0
-    )
+    if step >= total_steps:
+        return min_lr
+    share = math.cos(math.pi / 2 * (step - warmup_steps) / (total_steps - warmup_steps)) ** 2
     return share * peak_lr + (1 - share) * min_lr
 
 
 def adamw_with_one_step_size(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
     """Both corrections in the step size; eps is scaled so that it comes out right."""
     wide = [_wide(t) for t in (param, grad, exp_avg, exp_avg_sq)]
-    average, average_square = torch.lerp(wide[1], wide[2], betas[0]), torch.lerp(wide[1] ** 2, wide[3], betas[1])
+    # lerp makes a float32 of its weight, and the difference of 0.999 from 1 has to survive that.
+    average = torch.lerp(wide[2], wide[1], 1 - betas[0])
+    average_square = torch.lerp(wide[3], wide[1] ** 2, 1 - betas[1])
     root = math.sqrt(1 - betas[1] ** step)
     step_size = lr * root / (1 - betas[0] ** step)
     new = torch.addcdiv(
@@ -307,7 +309,7 @@ def adamw_by_numpy(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95)
 
 @_by_numpy
 def sample_by_numpy(logits, u):
-    """One number for row and u, so that one search finds the tokens of all rows."""
+    """Running sums that are not normalised, compared with u times their last."""
     rows, vocab = logits.reshape(-1, logits.shape[-1]), logits.shape[-1]
     powers = np.exp(rows - rows.max(axis=-1, keepdims=True, initial=-np.inf))
     possible = np.where(powers > 0, np.arange(vocab), 0).max(axis=-1, initial=0)
@@ -465,8 +467,9 @@ def rms_norm_of_transformers(x, weight, eps=1e-5):
 
 
 def swiglu_of_transformers(x, w_gate, w_up, w_down):
-    sizes = SimpleNamespace(hidden_size=w_gate.shape[1], intermediate_size=w_gate.shape[0])
-    mlp = _on_meta(modeling_llama.LlamaMLP, SimpleNamespace(**vars(sizes), mlp_bias=False, hidden_act="silu"))
+    d_ff, d_model = w_gate.shape
+    sizes = {"hidden_size": d_model, "intermediate_size": d_ff}
+    mlp = _on_meta(modeling_llama.LlamaMLP, SimpleNamespace(**sizes, mlp_bias=False, hidden_act="silu"))
     weights = {"gate_proj.weight": w_gate, "up_proj.weight": w_up, "down_proj.weight": w_down}
     return functional_call(mlp, weights, (x,))
 
@@ -564,9 +567,8 @@ def filter_logits_of_transformers(logits, temperature=1.0, top_k=None, top_p=Non
     scores = _wide(logits).flip(-1).reshape(-1, logits.shape[-1])
     if temperature == 0:
         last = scores.shape[-1] - 1
-        scores = scores.where(
-            torch.arange(last, -1, -1, device=scores.device) == scores.flip(-1).argmax(-1, True), -math.inf
-        )
+        first = last - scores.flip(-1).argmax(dim=-1, keepdim=True)
+        scores = scores.where(torch.arange(last + 1, device=scores.device) == first, -math.inf)
     warpers = [logits_process.TemperatureLogitsWarper(float(temperature))] if temperature else []
     warpers += [logits_process.TopKLogitsWarper(top_k)] if top_k is not None else []
     warpers += [logits_process.TopPLogitsWarper(top_p)] if top_p is not None else []

@@ -73,7 +73,7 @@ class Gallery:
     def __init__(self) -> None:
         self.entries: dict[str, tuple[str, str, str]] = {}
 
-    def add(self, item: pytest.Item, panels: Sequence[Panel]) -> None:
+    def add(self, item: pytest.Function, panels: Sequence[Panel]) -> None:
         subject = subject_of(item)
         assert isinstance(subject, Subject)  # pictures are of layers
         file = f"{subject.layer}-{item.originalname.removeprefix('test_')}.png"

@@ -1,7 +1,7 @@
 """How far each implementation of `--impl` has come: counted as the tests end, shown at the end, and kept."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ def subject_of(item: pytest.Item) -> Subject | Implementation | None:
     return next((value for value in values if isinstance(value, Subject | Implementation)), None)
 
 
-def claim(item: pytest.Item) -> str:
+def claim(item: pytest.Function) -> str:
     """The test's name as words."""
     return item.originalname.removeprefix("test_").replace("_", " ")
 
@@ -52,7 +52,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> Generator[None, Any, Any]:
     report = yield
     if isinstance(subject := subject_of(item), Subject):
         report.layer = (subject.implementation.name, subject.layer)

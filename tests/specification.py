@@ -10,7 +10,7 @@
 
 import importlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -42,9 +42,10 @@ class Specification:
         terminalreporter.section("the specification")
         terminalreporter.write_line("\n".join(self._lines(session.items if session else [])))
 
-    def _lines(self, items: list[pytest.Item]) -> Iterator[str]:
+    def _lines(self, items: Sequence[pytest.Item]) -> Iterator[str]:
         chapters: dict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
         for item in items:
+            assert isinstance(item, pytest.Function)  # there are no other tests here
             chapters[_chapter(item)][_sentence(item)].append(item)
         whole = [chapter for chapter in chapters if chapter not in LAYERS]
         for chapter in [*(layer for layer in LAYERS if layer in chapters), *whole]:
@@ -71,7 +72,7 @@ def _contract(chapter: str) -> Iterator[str]:
         yield (module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _sentence(item: pytest.Item) -> str:
+def _sentence(item: pytest.Function) -> str:
     """The test's name as words, with the parameters that are not what is tested."""
     callspec = getattr(item, "callspec", None)
     params = {} if callspec is None else callspec.params

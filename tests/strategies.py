@@ -139,6 +139,24 @@ RANGES = {
     "n_layers": (1, 2),
     "count": (1, 4),
 }
+# One size of each name that is past the blocks in which kernels work, and no multiple of one.
+LARGE = {
+    "batch": 67,
+    "seq": 131,
+    "q_len": 67,
+    "more": 131,
+    "d_model": 1031,
+    "d_in": 1031,
+    "d_out": 1031,
+    "d_ff": 1031,
+    "n_kv_heads": 11,
+    "groups": 11,
+    "half": 131,
+    "vocab": 5003,
+    "n": 5003,
+    "n_layers": 11,
+    "count": 33,
+}
 PRIMES = (2, 3, 5, 7, 11)
 SEEDS = st.integers(0, 2**16)
 
@@ -251,12 +269,22 @@ def _llama(c: Case) -> Arguments:
     return (c.integers("batch seq", c.vocab), model_weights(c, of), of), {}
 
 
+# All kinds of axes that broadcast to [batch n_heads q_len kv_len].
+MASKS = (
+    None,
+    "kv_len",
+    "q_len kv_len",
+    "n_heads q_len kv_len",
+    "batch 1 1 kv_len",
+    "batch 1 q_len kv_len",
+    "batch n_heads q_len kv_len",
+)
+
+
 def _attention(c: Case) -> Arguments:
     q = c.normal("batch n_heads q_len head_dim")
     k, v = c.normal("batch n_kv_heads kv_len head_dim"), c.normal("batch n_kv_heads kv_len head_dim")
-    mask_axes = [None, "q_len kv_len", "batch 1 q_len kv_len", "batch n_heads q_len kv_len", "batch 1 1 kv_len"][
-        c.seed % 5
-    ]
+    mask_axes = MASKS[c.seed % len(MASKS)]
     return (q, k, v), {"causal": c.seed % 2 == 0, "mask": c.booleans(mask_axes) if mask_axes else None}
 
 
@@ -329,7 +357,7 @@ ARGUMENTS: dict[str, tuple[str, Callable[[Case], Arguments]]] = {
     "adamw": ("batch n", _adamw),
     "clip_grad_norm": (
         "batch seq n count",
-        _plain(lambda c: ([c.normal(axes) for axes in ("batch n", "n", "seq batch", "")[: c.count]], 1.0)),
+        _plain(lambda c: ([c.normal(axes) for axes in ("batch n", "n", "seq batch", "", *["n"] * 29)[: c.count]], 1.0)),
     ),
     "cosine_schedule": ("n seq", _plain(lambda c: (c.seed % 30, 0.5, c.seq, c.seq + c.n, 0.125))),
     "filter_logits": ("batch seq n", _filter_logits),

@@ -90,7 +90,11 @@ def _tinyshakespeare() -> Corpus:
         reason = "what came is not the file" if isinstance(error, ValueError) else type(error).__name__
         return _grammar(
             f"TinyShakespeare could not be fetched ({reason}), so the text is drawn from the built-in grammar. "
-            "To train on TinyShakespeare, set LLAMA_DATA_DIR to a folder with tinyshakespeare.txt."
+            + (
+                f"{local} does not exist either."
+                if os.environ.get("LLAMA_DATA_DIR")
+                else "To train on TinyShakespeare, set LLAMA_DATA_DIR to a folder with tinyshakespeare.txt."
+            )
         )
 
 
@@ -130,7 +134,7 @@ def split(
 
     Raises ValueError unless the three fractions are not negative and add up to 1.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-9):
         raise ValueError(f"split: fractions must be three that add up to 1, got {tuple(fractions)}")
     first, second = round(len(ids) * fractions[0]), round(len(ids) * (fractions[0] + fractions[1]))
     return ids[:first], ids[first:second], ids[second:]
@@ -153,7 +157,9 @@ class Windows:
         return len(self.ids) - self.window
 
     def at(self, starts: Int64[Tensor, "batch"]) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
-        """Inputs and targets of the windows that start there."""
+        """Inputs and targets of the windows that start there. Raises IndexError where none starts."""
+        if not ((starts >= 0) & (starts < len(self))).all():
+            raise IndexError(f"windows: starts must lie in 0..{len(self) - 1}, got {starts.tolist()}")
         tokens = self.ids[starts[:, None] + torch.arange(self.window + 1, device=self.ids.device)]
         return tokens[:, :-1], tokens[:, 1:]
 

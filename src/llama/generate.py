@@ -3,7 +3,8 @@
     for token in stream(model, prompt_ids, 200, temperature=0.8, seed=0): ...
 
 The same seed gives the same tokens. The model sees at most max_position_embeddings tokens; when they are
-used up, the older half is forgotten and the rest read again, so that a text may be of any length.
+used up, the older half is forgotten and the rest read again, so that a text may be of any length. Where
+an implementation composes layers itself, all that the model sees is read again for each token.
 """
 
 import sys
@@ -68,18 +69,20 @@ def stream(
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
-    cache, unread = None, token_ids
+    cache, unread, seen = None, token_ids, token_ids
     for _ in range(max_new_tokens):
-        if cache is None or cache.length + unread.shape[1] > context:
-            if cache is not None:
-                unread = token_ids = token_ids[:, -max(1, context // 2) :]
-            cache = KVCache(model.config, len(token_ids), weight.dtype, weight.device)
-        logits = model(unread, cache)[:, -1]
+        if seen.shape[1] > context:
+            cache, unread = None, (seen := seen[:, -max(1, context // 2) :])
+        if model.layers.composes:
+            logits = model(seen)[:, -1]
+        else:
+            cache = cache or KVCache(model.config, len(seen), weight.dtype, weight.device)
+            logits = model(unread, cache)[:, -1]
         logits = model.layers.filter_logits(logits, temperature, top_k, top_p, min_p)
         u = torch.rand(len(token_ids), generator=random, dtype=torch.float64)
         token = model.layers.sample(logits, u.to(logits.device, torch.float32 if logits.is_mps else torch.float64))
         unread = token[:, None]
-        token_ids = torch.cat((token_ids, unread), dim=1)
+        seen = torch.cat((seen, unread), dim=1)
         yield token
 
 

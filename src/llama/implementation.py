@@ -55,10 +55,9 @@ class Implementation:
         self.layers = {layer: layers[layer] for layer in LAYERS if layer in layers}
 
     def __getattr__(self, layer: str) -> Layer:
-        try:
-            return self.__dict__["layers"][layer]
-        except KeyError:
-            raise AttributeError(f"implementation {self.__dict__.get('name')} does not define {layer}") from None
+        if layer in LAYERS and layer in self.__dict__.get("layers", {}):
+            return self.layers[layer]
+        raise AttributeError(f"implementation {self.__dict__.get('name')} does not define {layer}")
 
     def __repr__(self) -> str:
         return f"<implementation {self.name}: {', '.join(self.layers)}>"
@@ -77,8 +76,17 @@ class Implementation:
         """All layers: these, and those of `other` where there are none, or stubs."""
         return Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
 
-    def for_caching(self) -> "Implementation":
-        """The same with the project's own composed layers, which can read and write a KV cache."""
+    @property
+    def composes(self) -> list[str]:
+        """The composed layers that it has written itself. They know of no KV cache; the project's own do."""
+        return [layer for layer in COMPOSED if layer in self._written]
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name in OURS and not self.source
+
+    def recomposed(self) -> "Implementation":
+        """Its layers, composed by the project's own functions."""
         given = {layer: function for layer, function in self._given.items() if layer not in COMPOSED}
         return Implementation(self.name, given, compose=True, source=self.source)
 
@@ -115,7 +123,8 @@ def _file(layer: Layer) -> str:
     try:
         return inspect.getsourcefile(inspect.unwrap(layer)) or "?"
     except TypeError:  # compiled, or an object that is called
-        return sys.modules[type(layer).__module__].__file__ or "?"
+        module = sys.modules.get(getattr(layer, "__module__", None) or type(layer).__module__)
+        return getattr(module, "__file__", None) or "?"
 
 
 def _is_stub(layer: Layer) -> bool:
@@ -133,12 +142,9 @@ def _is_stub(layer: Layer) -> bool:
 def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:
     found: dict[str, Layer] = {}
     for module in modules:
-        stem = Path(getattr(module, "__file__", None) or module.__name__).stem
         function = getattr(module, layer, None)
-        # `from torch import softmax` in attention.py is a tool of attention, not a softmax of one's own.
-        is_tool = stem in LAYERS and any(function is getattr(place, layer, None) for place in (torch, F))
-        if callable(function) and (stem == layer or not is_tool):
-            found[stem] = function
+        if callable(function) and not _is_tool(layer, function, module):
+            found[_stem(module)] = function
     if layer in found:
         return found[layer]
     # A layer that is imported into another file is one and the same object in both.
@@ -146,6 +152,25 @@ def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:
     if len(distinct) > 1:
         raise ImplementationError(f"{name} defines {layer} in {' and in '.join(sorted(found))}: which one is meant?")
     return next(iter(found.values()), None)
+
+
+def _is_tool(layer: str, function: Layer, module: ModuleType) -> bool:
+    """Whether it is torch's own, imported to write another layer with: `from torch import softmax` in attention.py.
+
+    In a file of its name, or in a module that defines no layer itself, torch's function is what is meant.
+    """
+    if not _is_torchs(layer, function) or _stem(module) == layer:
+        return False
+    own = [getattr(module, other, None) for other in LAYERS]
+    return any(callable(f) and not _is_torchs(other, f) for other, f in zip(LAYERS, own, strict=True))
+
+
+def _is_torchs(layer: str, function: Layer) -> bool:
+    return any(function is getattr(place, layer, None) for place in (torch, F))
+
+
+def _stem(module: ModuleType) -> str:
+    return Path(getattr(module, "__file__", None) or module.__name__).stem
 
 
 def _modules(name: str) -> Iterable[ModuleType]:
@@ -175,7 +200,7 @@ def _modules(name: str) -> Iterable[ModuleType]:
 def _import(name: str, run: Callable[[], ModuleType]) -> ModuleType:
     try:
         return run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
         raise ImplementationError(f"{name} fails to import: {_where(error)}{type(error).__name__}: {error}") from error
 
 

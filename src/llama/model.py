@@ -26,7 +26,6 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
-        self._caching = self.layers.for_caching()
         for name, shape in shapes(config).items():
             self._place(name, nn.Parameter(torch.empty(shape)))
         self.reset_parameters()
@@ -42,11 +41,16 @@ class Llama(nn.Module):
     def forward(
         self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
     ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits for every position; with a cache, token_ids are the positions after those it holds."""
+        """Logits for every position; with a cache, token_ids are the positions after those it holds.
+
+        Raises ValueError for a cache where the implementation composes layers itself, which know of none.
+        """
         weights = dict(self.named_parameters())
         if cache is None:
             return self.layers.llama(token_ids, weights, self.config)
-        return self._caching.llama(token_ids, weights, self.config, cache=cache)
+        if self.layers.composes:
+            raise ValueError(f"cache: {', '.join(self.layers.composes)} of {self.layers.name} cannot use one")
+        return self.layers.llama(token_ids, weights, self.config, cache=cache)
 
     def _place(self, name: str, parameter: nn.Parameter) -> None:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's."""

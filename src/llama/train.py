@@ -94,7 +94,7 @@ class AdamW:
         weight_decay: float = 0.1,
         max_norm: float = 1.0,
     ):
-        self.layers = model.layers
+        self.model, self.layers = model, model.layers
         self.parameters = list(model.parameters())
         self.averages = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         self.betas, self.eps, self.weight_decay, self.max_norm = betas, eps, weight_decay, max_norm
@@ -104,6 +104,9 @@ class AdamW:
     def step(self, lr: float) -> float:
         """Apply the gradients, clear them, and return their norm before clipping."""
         self.step_count += 1
+        without = [name for name, p in self.model.named_parameters() if p.grad is None]
+        if without:
+            raise ValueError(f"train: no gradient reaches {without[0]}: a layer of {self.layers.name} keeps it back")
         grads, norm = self.layers.clip_grad_norm([p.grad for p in self.parameters], self.max_norm)
         for i, (parameter, grad) in enumerate(zip(self.parameters, grads, strict=True)):
             # Decay pulls matrices towards zero; the weight of a norm has its rest at one.
@@ -144,6 +147,9 @@ def run(config: Train) -> Result:
     if len(splits[1]) < 2:
         raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
     layers = implementation.load(config.impl)
+    if layers.is_ours and layers.name == "naive":
+        raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
+    _ask(config)
     model = _model(config, tokenizer.vocab, layers).to(device)
     _say(config, corpus, model, layers)
 
@@ -166,6 +172,14 @@ def run(config: Train) -> Result:
     return result
 
 
+def _ask(config: Train) -> None:
+    """Call our own optimizer once, which refuses rates that mean nothing, before anything is written."""
+    ours, one = implementation.load("vectorized"), torch.ones(1)
+    lr = ours.cosine_schedule(0, config.peak_lr, min(config.warmup_steps, config.steps), config.steps, config.min_lr)
+    ours.adamw(one, one, one, one, 1, lr, (config.beta1, config.beta2), weight_decay=config.weight_decay)
+    ours.clip_grad_norm([one], config.max_norm)
+
+
 def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
     shape = LlamaConfig(
         vocab_size=vocab,
@@ -186,8 +200,6 @@ def _fit(
     """The losses of all steps, and those of the whole validation split with the step they were taken at."""
     optimizer = AdamW(model, (config.beta1, config.beta2), weight_decay=config.weight_decay, max_norm=config.max_norm)
     warmup = min(config.warmup_steps, config.steps)
-    # Asked once before anything is written: a wrong rate is refused here.
-    model.layers.cosine_schedule(0, config.peak_lr, warmup, config.steps, config.min_lr)
     losses: list[tuple[int, float]] = []
     validation_losses = [(0, evaluation.loss(model, validation, config.window))]
     config.out.mkdir(parents=True, exist_ok=True)

@@ -97,6 +97,10 @@ def test_a_text_with_known_entropy_is_reported_with_its_floor(tmp_path, capsys):
         (["--fractions", "0.5", "0.5", "0.5"], "fractions must be three that add up to 1"),
         (["--fractions", "1", "0", "0"], "the validation split has 0 characters"),
         (["--device", "nowhere"], "device: nowhere cannot be used here"),
+        (["--device", "meta"], "device: meta cannot be used here"),
+        (["--max-norm", "0"], "clip_grad_norm: max_norm must be positive, got 0.0"),
+        (["--weight-decay", "-1"], "lr, eps and weight_decay must not be negative"),
+        (["--impl", "naive"], "the naive layers have no gradients; train with vectorized or fused"),
         (["--impl", "no_such_module"], "an implementation is naive, vectorized, fused"),
     ],
 )

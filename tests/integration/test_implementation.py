@@ -1,6 +1,7 @@
 """Whose layers are tested: what `--impl NAME` finds, and what it says where there is nothing to find."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,24 @@ def test_a_layer_that_two_files_define_differently_is_refused(tmp_path):
         load(tmp_path)
 
 
+def test_what_is_imported_from_torch_to_write_another_layer_is_not_a_layer(tmp_path):
+    (tmp_path / "kernels.py").write_text(
+        "from torch.nn.functional import linear, silu\ndef swiglu(x): return silu(x)\n"
+    )
+    assert tuple(load(tmp_path / "kernels.py").layers) == ("swiglu",)
+
+
+def test_torchs_own_function_is_a_layer_where_a_file_has_no_other(tmp_path):
+    (tmp_path / "kernels.py").write_text("from torch.nn.functional import linear\n")
+    assert load(tmp_path / "kernels.py").files.keys() == {"linear"}
+
+
+def test_a_file_that_ends_the_program_when_it_is_imported_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(ImplementationError, match="mine.py, line 2: SystemExit: 2"):
+        load(tmp_path / "mine.py")
+
+
 def _pytest(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, arguments)],
@@ -133,7 +152,17 @@ def test_the_suite_is_red_on_a_wrong_layer_named_by_the_environment(tmp_path):
     (tmp_path / "mine.py").write_text(WRONG)
     run = _pytest("tests/unit/test_rms_norm.py", LLAMA_IMPL=str(tmp_path / "mine.py"))
     assert run.returncode == 1, run.stdout
-    assert "rms_norm (mine): out[0, 0] is 0.25 but should be 0.5" in run.stdout
+    assert "rms_norm (mine) was called with x[1, 2] float32" in run.stdout
+
+
+def test_two_files_of_the_same_name_are_both_tested_even_if_it_is_one_of_ours(tmp_path):
+    for folder, factor in (("a", 1), ("b", 99)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "naive.py").write_text(f"def silu(x):\n    return {factor} * x * x.sigmoid().detach()\n")
+    paths = [tmp_path / folder / "naive.py" for folder in "ab"]
+    run = _pytest("--impl", paths[0], "--impl", paths[1], "tests/unit/test_silu.py")
+    for path in paths:
+        assert re.search(rf"FAILED .*\[{re.escape(str(path))}", run.stdout), run.stdout
 
 
 def test_an_unknown_name_is_a_usage_error_and_not_a_green_run():

@@ -106,7 +106,7 @@ def _looking_ahead(implementation):
     def attention(q, k, v, causal=True, mask=None):
         return implementation.attention(q, k, v, causal=False, mask=mask)
 
-    primitive = implementation.for_caching()
+    primitive = implementation.recomposed()
     given = {
         name: layer
         for name, layer in primitive.layers.items()

@@ -14,7 +14,7 @@ from llama import implementation
 from llama.implementation import map_leaves
 from tests import strategies
 from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, assert_like, fail
-from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, arguments, calls
+from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, LARGE, RANGES, Case, arguments, calls
 from tests.subject import exact, tensors
 
 # Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
@@ -36,6 +36,15 @@ def test_every_size_may_be_one(layer, data):
     ones = dict.fromkeys(ARGUMENTS[layer.layer][0].split(), (1, 1)) | {"more": (0, 0)}
     args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.dtypes(layer.layer), **ones)))
     assert_equals_naive(layer, *args, **kwargs)
+
+
+@pytest.mark.tensors
+def test_each_size_may_be_beyond_the_blocks_in_which_kernels_work(layer):
+    axes, make = ARGUMENTS[layer.layer]
+    for seed, axis in enumerate(axes.split()):
+        sizes = {name: LARGE[name] if name == axis else max(RANGES[name][0], 1) for name in axes.split()}
+        args, kwargs = make(Case(sizes, torch.float32, seed))
+        assert_equals_naive(layer, *args, look_at=f"what limits {axis}", **kwargs)
 
 
 @given(data=st.data())
@@ -143,9 +152,9 @@ def _entry(layer, args, kwargs, rows):
     """The arguments for these entries of the batch alone."""
 
     def cut(key, value):
-        # What all entries share stays: positions [seq], a mask [q_len kv_len].
-        shared = {("rope", 1): 1, ("attention", "mask"): 2}.get((layer, key))
-        return value if key not in BATCHED[layer] or value is None or value.ndim == shared else value[rows]
+        # What all entries share stays: positions [seq], a mask of fewer than four axes.
+        axes = {("rope", 1): 2, ("attention", "mask"): 4}.get((layer, key), 1)
+        return value if key not in BATCHED[layer] or value is None or value.ndim < axes else value[rows]
 
     return tuple(cut(i, a) for i, a in enumerate(args)), {k: cut(k, v) for k, v in kwargs.items()}
 

@@ -72,6 +72,15 @@ def test_eps_is_one_hundred_millionth_unless_given(adamw):
     assert_close(adamw(zero, tensor([1e-8]), zero, zero, 1, 1.0)[0], tensor([-0.5]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_no_gradient_and_a_small_one_are_right_in_half_precision(adamw, dtype):
+    # float16 has no 1e-8, and the square of 1e-4 is below it too: 0 / 0 and m / 0 in float16.
+    zero, one = tensor([0.0, 0.0], dtype), tensor([1.0, 1.0], dtype)
+    param, *_ = adamw(one, tensor([0.0, 1e-4], dtype), zero, zero, 1, 0.1)
+    # Decay takes 0.01 off both; the step of the second is lr · sign(grad).
+    assert_close(param, tensor([0.99, 0.89], dtype), "the dtype of eps and of the squares")
+
+
 @pytest.mark.refusal
 def test_step_zero_is_refused(adamw):
     x = torch.ones(3)
@@ -108,3 +117,10 @@ def test_state_of_another_dtype_than_the_parameter_is_refused(adamw):
     one = torch.ones(2)
     with pytest.raises(ValueError, match="adamw: exp_avg must be bfloat16 like param, got float32"):
         adamw(one.bfloat16(), one.bfloat16(), one, one, 1, 0.1)
+
+
+@pytest.mark.refusal
+def test_a_single_beta_is_refused(adamw):
+    one = torch.ones(2)
+    with pytest.raises(ValueError, match=r"adamw: betas must be two in \[0, 1\), got \(0\.9,\)"):
+        adamw(one, one, one, one, 1, 0.1, betas=(0.9,))

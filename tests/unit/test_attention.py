@@ -110,6 +110,13 @@ def test_the_weights_of_each_query_end_at_itself_and_sum_to_one(attention, imsho
     assert_identical(weights[True], weights[True].tril())
 
 
+def test_scores_beyond_what_float16_holds_do_not_overflow(attention):
+    # 64 · 100 · 100 / 8 = 80000, and float16 ends at 65504. The other key scores 79200, so it has no weight left.
+    q = tensor([[[[100.0] * 64]]], torch.float16)
+    k, v = tensor([[[[100.0] * 64, [99.0] * 64]]], torch.float16), tensor([[[[1.0] * 64, [3.0] * 64]]], torch.float16)
+    assert_close(attention(q, k, v), torch.ones_like(q), "scores: in at least float32, or q scaled before the product")
+
+
 @pytest.mark.refusal
 def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
     q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)

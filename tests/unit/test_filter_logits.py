@@ -129,6 +129,17 @@ def test_each_filter_cuts_the_tail_in_its_own_way(filter_logits, plot):
     assert [int(t.isfinite().sum()) for t in filtered.values()] == [8, 3, 4, 5]
 
 
+def test_top_p_of_one_keeps_all_however_unlikely(filter_logits):
+    # e^-30 is 1e-13: in float32 the first two alone sum to 1.
+    assert_close(filter_logits(tensor([0.0, -20.0, -30.0]), top_p=1.0), tensor([0.0, -20.0, -30.0]))
+
+
+def test_probabilities_are_summed_in_at_least_float32(filter_logits):
+    # A thousand equal tokens: 333 of them reach 0.333, 334 are needed for 0.3335. bfloat16 cannot count them.
+    kept = filter_logits(tensor([0.0] * 1000, torch.bfloat16), top_p=0.3335).isfinite().sum()
+    assert_close(kept, tensor(334), "the dtype in which probabilities are added up")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(
     ("bad", "sentence"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.assertions import assert_close
+from tests.assertions import assert_close, assert_like
 from tests.strategies import tensor
 
 
@@ -54,6 +54,21 @@ def test_vectors_of_any_length_come_out_with_the_same(rms_norm, plot):
     before, after = (t.square().mean(dim=-1).sqrt() for t in (x, y))
     plot(range(5), {"before": before, "after": after}, "o", xlabel="token", ylabel="root mean square", yscale="log")
     assert_close(after, torch.ones_like(before))
+
+
+def test_a_small_float16_vector_does_not_vanish_in_its_square(rms_norm):
+    # 1e-4 squared is 1e-8, which float16 does not have.
+    y = rms_norm(tensor([[1e-4, -1e-4]], torch.float16), tensor([1.0, 1.0], torch.float16), eps=0.0)
+    assert_close(y, tensor([[1.0, -1.0]], torch.float16), "the dtype of the square")
+
+
+def test_a_float32_weight_leaves_a_bfloat16_x_bfloat16(rms_norm):
+    x = tensor([[3.0, 4.0]], torch.bfloat16)
+    try:
+        y = rms_norm(x, tensor([1.0, 1.0]))
+    except (TypeError, ValueError, RuntimeError):
+        return  # to ask for one dtype is right too
+    assert_like(y, x, "the dtype of the weight is not that of the result")
 
 
 @pytest.mark.refusal

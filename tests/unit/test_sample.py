@@ -77,3 +77,10 @@ def test_a_row_without_a_possible_token_is_refused(sample):
 def test_another_number_of_us_than_rows_is_refused(sample):
     with pytest.raises(ValueError, match=r"sample: u must be \[\.\.\.\] with \.\.\.=\(2,\), got \[3\]"):
         sample(torch.zeros(2, 5), torch.zeros(3))
+
+
+@pytest.mark.refusal
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_logits_that_are_not_numbers_are_refused(sample, bad):
+    with pytest.raises(ValueError, match=f"sample: logits must be finite or -inf, got {bad}"):
+        sample(torch.tensor([0.0, bad]), torch.tensor(0.5))

@@ -7,6 +7,7 @@ import torch
 
 from tests.assertions import assert_close, assert_identical
 from tests.strategies import tensor
+from tests.tolerances import tolerance
 
 
 def test_each_probability_is_proportional_to_e_to_its_score(softmax):
@@ -65,6 +66,12 @@ def test_no_gradient_reaches_a_score_of_minus_infinity(softmax):
     x = tensor([0.0, -math.inf, math.log(3)]).requires_grad_()
     softmax(x)[0].backward()
     assert_close(x.grad, tensor([0.1875, 0.0, -0.1875]), "0 · inf or inf - inf in the backward pass")
+
+
+def test_seventy_thousand_shares_in_float16_still_sum_to_one(softmax):
+    # float16 ends at 65504: a sum of 70000 ones is infinity there, and every share of it nothing.
+    y = softmax(tensor([0.0] * 70_000, torch.float16))
+    assert_close(y.float().sum(), tensor(1.0), "the sum: in at least float32", within=tolerance(torch.float16))
 
 
 @pytest.mark.refusal

@@ -173,7 +173,7 @@ def mask_or_causal(q, k, v, causal=True, mask=None):
 
 
 def mask_inverted(q, k, v, causal=True, mask=None):
-    """True in the mask hides a key instead of showing it.
+    """the mask is read the wrong way round: True hides a key instead of showing it.
 
     Tempting: so it is in nn.MultiheadAttention and masked_fill; scaled_dot_product_attention has it the other way.
     Seen: rasbt/LLMs-from-scratch#1061.
@@ -286,7 +286,7 @@ def hidden_at_minus_100000(q, k, v, causal=True, mask=None):
 
 
 def hidden_by_10000_less(q, k, v, causal=True, mask=None):
-    """10,000 is subtracted from hidden scores, so that one that lies further above the rest is seen all the same.
+    """hidden scores are only lowered by 10,000, so that one that lies further above the rest is seen all the same.
 
     Tempting: it is a product and a sum, it fits into float16, and BERT did it.
     Seen: huggingface/transformers#12109.

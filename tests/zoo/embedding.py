@@ -2,6 +2,13 @@
 
 import torch.nn.functional as F
 
+from tests import strategies
+
+
+def probes():
+    weight = strategies.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    return [((strategies.tensor(ids), weight), {}) for ids in ([0, -1], [0, 3])]
+
 
 def negative_ids_count_from_the_end(token_ids, weight):
     """a negative id is counted from the end of the table and gives a row, where it should be an IndexError.

@@ -1,5 +1,11 @@
 """The bugs that people make in linear."""
 
+from tests import strategies
+
+
+def probes():
+    return [((strategies.tensor([[1.0, 2.0]]), strategies.tensor([[1.0, 2.0], [3.0, 4.0]])), {})]
+
 
 def square_weight_not_transposed(x, weight):
     """the weight is transposed only where its shape does not fit, so a square one is used as [d_in d_out].

@@ -3,6 +3,23 @@
 import torch
 
 from llama import implementation
+from tests import strategies
+
+
+def probes():
+    scaling = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling |= {"original_max_position_embeddings": 20}
+    changes = {}, {"rope_theta": 10.0}, {"rope_scaling": scaling}, {"rms_norm_eps": 0.1}
+    return [_call(2, seed, **change) for seed, change in enumerate(changes)] + [_call(11, seed=5)]
+
+
+def _call(n_layers, seed, **more):
+    sizes = {"batch": 2, "seq": 7, "n_kv_heads": 1, "groups": 2, "half": 5, "d_model": 11, "d_ff": 3, "vocab": 13}
+    sizes |= {"n_layers": n_layers, "n_heads": 2, "head_dim": 10}
+    case = strategies.Case(sizes, torch.float64, seed)
+    of = strategies.config(case, **more)
+    return (case.integers("batch seq", case.vocab), strategies.model_weights(case, of), of), {}
+
 
 LAYERS = implementation.load("vectorized")
 

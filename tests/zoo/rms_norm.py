@@ -3,6 +3,13 @@
 import torch
 import torch.nn.functional as F
 
+from tests import strategies
+
+
+def probes():
+    large, weight = strategies.tensor([[1000.0, -1000.0]]), strategies.tensor([1.0, 1.0])
+    return [((large.half(), weight.half()), {}), ((large.to(torch.bfloat16), weight), {})]
+
 
 def mean_over_the_sequence(x, weight, eps=1e-5):
     """the mean is taken over the whole sequence too, so that every token sees the later ones.

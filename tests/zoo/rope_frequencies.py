@@ -21,10 +21,9 @@ def counted_from_one(head_dim, theta=10000.0):
 
 
 def exponent_not_doubled(head_dim, theta=10000.0):
-    """the exponent is -i/head_dim instead of -2i/head_dim, so that the slowest pair turns only 1/sqrt(theta) as fast.
+    """the exponent is -i/head_dim instead of -2i/head_dim, so that the slowest pair turns far too fast.
 
     Tempting: a range over the pairs already looks halved, so head_dim is put below it without the 2.
-    Seen: rasbt/LLMs-from-scratch#410.
     """
     return theta ** (-torch.arange(head_dim // 2, dtype=torch.float64) / head_dim)
 

@@ -5,8 +5,7 @@ a bug is left alone after its first death, which only answers whether all are ki
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -25,13 +24,15 @@ class Table:
         self.first_death = first_death
         self.verdicts: Verdicts = defaultdict(lambda: defaultdict(dict))
 
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+    def pytest_runtest_setup(self, item: pytest.Function) -> None:
         layer, bug, _ = _about(item)
         if self.first_death and any(self.verdicts[layer][bug].values()):
             pytest.skip("it is dead")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Function, call: pytest.CallInfo
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if call.when == "call" and not report.skipped:
             layer, bug, test = _about(item)
@@ -65,7 +66,7 @@ class Table:
         )
 
 
-def _about(item: pytest.Item) -> tuple[str, str, str]:
+def _about(item: pytest.Function) -> tuple[str, str, str]:
     """The layer, the bug, and the test with those of its parameters that are not the bug."""
     subject = subject_of(item)
     assert isinstance(subject, Subject)  # every other test is deselected

@@ -41,8 +41,8 @@ def check(
 ) -> None:
     if step < 1:
         raise ValueError(f"adamw: step counts from 1, got {step}")
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"adamw: betas must lie in [0, 1), got {betas}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"adamw: betas must be two in [0, 1), got {betas}")
     if not min(lr, eps, weight_decay) >= 0:
         raise ValueError(f"adamw: lr, eps and weight_decay must not be negative, got {lr}, {eps} and {weight_decay}")
 
@@ -83,12 +83,16 @@ def vectorized(
     eps: float = 1e-8,
     weight_decay: float = 0.1,
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
-    beta1, beta2 = betas
+    (beta1, beta2), dtype = betas, param.dtype
+    # float16 has neither an eps of 1e-8 nor the squares of small gradients.
+    wide = torch.promote_types(dtype, torch.float32)
+    param, grad, exp_avg, exp_avg_sq = (t.detach().to(wide) for t in (param, grad, exp_avg, exp_avg_sq))
     exp_avg = beta1 * exp_avg + (1 - beta1) * grad
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad.square()
     m = exp_avg / (1 - beta1**step)
     v = exp_avg_sq / (1 - beta2**step)
-    return param - lr * weight_decay * param - lr * m / (v.sqrt() + eps), exp_avg, exp_avg_sq
+    param = param - lr * weight_decay * param - lr * m / (v.sqrt() + eps)
+    return param.to(dtype), exp_avg.to(dtype), exp_avg_sq.to(dtype)
 
 
 @contract(check, one_dtype=True)

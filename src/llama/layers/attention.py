@@ -112,6 +112,7 @@ def fused(
     causal: bool = True,
     mask: Bool[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "batch n_heads q_len head_dim"]:
+    mask = mask if mask is None else torch.atleast_2d(mask)  # torch asks for the axes of queries and keys
     q_len, kv_len, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     # torch's is_causal aligns the first query with the first key, which is ours only where the lengths
     # are equal; a single last query sees everything, so decoding needs no mask at all.

@@ -3,7 +3,7 @@
     norm  = sqrt(sum of the squares of every element of every gradient)
     grads <- grads · max_norm / norm         where norm > max_norm; unchanged, to the last bit, elsewhere
 
-    grads: a list of [...], max_norm -> (the list of clipped gradients, the norm before)
+    grads: a list of [...], max_norm -> (the list of clipped gradients, the norm before, a tensor of no axes)
 
 One norm over the whole list, so the direction of the step is kept; clipping each tensor by itself would
 bend it. Squares are summed in at least float32.

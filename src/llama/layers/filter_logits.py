@@ -10,8 +10,8 @@ In this order, each on what the one before has left:
     logits [... vocab] -> [... vocab], what is dropped is -inf
 
 A token is only divided by the temperature or dropped, never changed otherwise. top_p keeps the token that
-crosses p, so at least one; of equally likely tokens it keeps those with the lower ids. Probabilities are
-computed in at least float32. None leaves a filter out; a top_k above vocab keeps everything.
+crosses p, so at least one, and at 1 all; of equally likely tokens it keeps those with the lower ids.
+Probabilities are computed in at least float32. None leaves a filter out; a top_k above vocab keeps everything.
 
 Raises ValueError for temperature < 0, top_k < 1, top_p outside (0, 1] and min_p outside [0, 1].
 Source: Fan et al. 2018 (top-k); Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration",
@@ -39,7 +39,7 @@ def check(
     if logits.shape[-1] == 0:
         raise ValueError(f"filter_logits: vocab must be at least 1, got shape {list(logits.shape)}")
     if not 0 <= temperature < math.inf:
-        raise ValueError(f"filter_logits: temperature must not be negative, got {temperature}")
+        raise ValueError(f"filter_logits: temperature must not be negative, and finite, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"filter_logits: top_k must be at least 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
@@ -68,7 +68,7 @@ def naive(
         if top_k is not None and top_k < len(kept):
             kth = values[kept[top_k - 1]]
             kept = [i for i in kept if values[i] >= kth]
-        if top_p is not None:
+        if top_p is not None and top_p < 1:
             reached, nucleus = 0.0, []
             powers = {i: math.exp(values[i] - values[kept[0]]) for i in kept}
             total = sum(powers.values())
@@ -101,7 +101,7 @@ def vectorized(
     if top_k is not None and top_k < wide.shape[-1]:
         kth = wide.topk(top_k, dim=-1).values[..., -1:]
         wide = wide.masked_fill(wide < kth, -torch.inf)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:  # a float sum of all the others may reach 1 without the last
         descending, order = wide.sort(dim=-1, descending=True, stable=True)
         probabilities = descending.softmax(dim=-1)
         reached = probabilities.cumsum(dim=-1) - probabilities

@@ -9,7 +9,8 @@
 After it, the product of a query and a key depends only on how far apart they are. The pair is
 (i, i + head_dim/2), the layout of Hugging Face checkpoints; the paper and llama2.c pair (2i, 2i + 1).
 The turn is anticlockwise. Every head turns alike. The angle is computed in at least float32 whatever
-the dtype of x, since bfloat16 cannot count past 256; so is the turn, and the result has x's dtype.
+the dtype of x, since bfloat16 cannot count past 256. The turn itself is computed in x's dtype, or in
+float32 where that is wider; the result has x's dtype.
 
 Raises ValueError where head_dim is odd.
 Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", equation 34.

@@ -8,7 +8,8 @@ The inverse of the cumulative distribution. A token of probability zero (logit -
 u = 0 neither; and where rounding lets the sum end below u, the last possible token is drawn, never one
 off the end.
 
-Raises ValueError for u outside [0, 1) and where no token of a row is possible.
+Raises ValueError for u outside [0, 1), for logits that are NaN or infinite, and where no token of a row is
+possible.
 Source: Devroye 1986, "Non-Uniform Random Variate Generation", section III.2.1.
 """
 
@@ -26,8 +27,14 @@ from llama.layers.contract import contract
 def check(logits: Tensor | ndarray, u: Tensor | ndarray) -> None:
     if not ((u >= 0) & (u < 1)).all():
         raise ValueError(f"sample: u must lie in [0, 1), got {u.min().item()} to {u.max().item()}")
+    if not (logits < math.inf).all():  # NaN is not below anything
+        raise ValueError(f"sample: logits must be finite or -inf, got {_first_of(logits, ~(logits < math.inf))}")
     if not (logits > -math.inf).any(-1).all():
         raise ValueError(f"sample: every row needs a token that is not -inf, got logits {list(logits.shape)} without")
+
+
+def _first_of(values: Tensor | ndarray, wrong: Tensor | ndarray) -> float:
+    return values[wrong].reshape(-1)[0].item()
 
 
 @contract(check)

@@ -38,8 +38,9 @@ def naive(
             for i in range(d_model):
                 gate += w_gate[f, i] * x[*token, i]
                 up += w_up[f, i] * x[*token, i]
-            # gate · sigmoid(gate); tanh gives sigmoid without an exponential that overflows.
-            hidden.append(gate * (1 + math.tanh(gate / 2)) / 2 * up)
+            # silu(gate), in the form whose exponential cannot overflow.
+            sigmoid = 1 / (1 + math.exp(-gate)) if gate >= 0 else math.exp(gate) / (1 + math.exp(gate))
+            hidden.append(gate * sigmoid * up)
         for i in range(d_model):
             total = 0.0
             for f in range(d_ff):

@@ -1,0 +1,43 @@
+"""The zoo of bugs, whose every inmate is killed by `pytest --zoo`."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama import implementation
+from llama.layers import LAYERS
+from tests import zoo
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_layer_has_at_least_three_bugs_and_there_are_eighty_and_more():
+    counts = {layer: len(zoo.bugs(layer)) for layer in LAYERS}
+    assert min(counts.values()) >= 3
+    assert min(counts["rope"], counts["attention"]) >= 10
+    assert sum(counts.values()) >= 80
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_each_bug_says_what_is_wrong_and_why_it_is_tempting_and_can_be_called_as_the_layer(name):
+    right = inspect.signature(getattr(implementation.load("vectorized"), name)).parameters
+    right = [(p.name, p.default) for p in right.values() if p.name != "cache"]
+    for bug in zoo.bugs(name):
+        assert bug.clause[0].islower() or bug.clause.split()[0].isupper() or not bug.clause[0].isalpha(), bug.name
+        assert bug.clause.endswith("."), bug.name
+        assert "Tempting: " in inspect.getdoc(bug.function), bug.name
+        theirs = [(p.name, p.default) for p in inspect.signature(bug.function).parameters.values()]
+        assert [n for n, _ in theirs] == [n for n, _ in right], bug.name
+
+
+def test_the_suite_is_red_on_a_bug_and_says_which_test_killed_it():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--zoo", "-x", "-k", "silu"]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    bugs = zoo.bugs("silu")
+    assert f"{len(bugs)} bugs, {len(bugs)} killed" in run.stdout
+    assert all(f"  {bug.name}: " in run.stdout for bug in bugs)
