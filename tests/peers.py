@@ -251,7 +251,7 @@ def filter_logits_among_the_sorted(logits, temperature=1.0, top_k=None, top_p=No
     if top_k is not None:
         kth = descending[..., [min(top_k, len(rank)) - 1]]
         descending = descending.where(descending >= kth, -math.inf)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         before = F.pad(descending.softmax(dim=-1).cumsum(dim=-1)[..., :-1], (1, 0))
         descending = descending.where(before < top_p, -math.inf)
     if min_p is not None:
@@ -379,7 +379,8 @@ def linear_of_nn(x, weight):
 
 
 def rms_norm_of_nn(x, weight, eps=1e-5):
-    return _called(nn.RMSNorm(x.shape[-1], eps=eps, device="meta"), x, weight=weight)
+    # Of a weight of another dtype it warns, and a warning is an error here.
+    return _called(nn.RMSNorm(x.shape[-1], eps=eps, device="meta"), x, weight=weight.to(x.dtype))
 
 
 def silu_of_nn(x):
@@ -402,18 +403,20 @@ def attention_of_nn(q, k, v, causal=True, mask=None):
 
 
 def adamw_of_optim(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
-    """It works in place, so it gets copies; its own count of steps is the number of those done."""
-    parameter = nn.Parameter(param.detach().clone())
-    parameter.grad = grad.detach().clone()
+    """It works in place, so it gets copies; its own count of steps is the number of those done.
+
+    The copies are in float32 at least, as is usual: in float16 its eps is zero.
+    """
+    parameter, gradient, average, average_square = (
+        _wide(t).detach().clone() for t in (param, grad, exp_avg, exp_avg_sq)
+    )
+    parameter = nn.Parameter(parameter)
+    parameter.grad = gradient
     optimizer = torch.optim.AdamW([parameter], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-    average, average_square = exp_avg.clone(), exp_avg_sq.clone()
-    optimizer.state[parameter] = {
-        "step": torch.tensor(step - 1.0),
-        "exp_avg": average,
-        "exp_avg_sq": average_square,
-    }
+    done = torch.tensor(step - 1.0)
+    optimizer.state[parameter] = {"step": done, "exp_avg": average, "exp_avg_sq": average_square}
     optimizer.step()
-    return parameter.detach(), average, average_square
+    return tuple(t.detach().to(param.dtype) for t in (parameter, average, average_square))
 
 
 def clip_grad_norm_of_utils(grads, max_norm):
@@ -463,7 +466,8 @@ def _on_meta(make, *args):
 
 @_ours_where_theirs_differs
 def rms_norm_of_transformers(x, weight, eps=1e-5):
-    return _called(_on_meta(modeling_llama.LlamaRMSNorm, x.shape[-1], eps), x, weight=weight)
+    # With a weight of another dtype it gives that one's.
+    return _called(_on_meta(modeling_llama.LlamaRMSNorm, x.shape[-1], eps), x, weight=weight.to(x.dtype))
 
 
 def swiglu_of_transformers(x, w_gate, w_up, w_down):
@@ -491,7 +495,12 @@ def _additive(visible, dtype):
 
 @_ours_where_theirs_differs
 def attention_of_transformers(q, k, v, causal=True, mask=None):
-    """A query without keys would be NaN: there it sees all, and what it gives is replaced by zeros."""
+    """A query without keys would be NaN: there it sees all, and what it gives is replaced by zeros.
+
+    Its scores are in the dtype of q, where those in float16 end at 65504; so float16 comes as float32.
+    """
+    if q.dtype == torch.float16:
+        return attention_of_transformers(q.float(), k.float(), v.float(), causal, mask).half()
     visible = _visible(q, k, causal, mask)
     some = visible.any(dim=-1, keepdim=True)
     module = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False)

@@ -1,9 +1,12 @@
 """The layer under test: a function that remembers how it was called, so that a failure can say so."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jaxtyping
 import torch
 from torch import Tensor
 
@@ -64,7 +67,18 @@ class Subject:
 
     def expected(self, *args: Any, **kwargs: Any) -> Any:
         """What the naive loops make of the same arguments, in float64 on the CPU."""
-        return getattr(REFERENCE, self.layer)(*exact(args), **exact(kwargs))
+        with unchecked():
+            return getattr(REFERENCE, self.layer)(*exact(args), **exact(kwargs))
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Without beartype, which takes as long as the loops: annotations are enforced where a layer is under test."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def exact(tree: Any) -> Any:

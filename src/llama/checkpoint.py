@@ -63,7 +63,6 @@ def load(folder: str | Path, implementation: Implementation | str = "fused") -> 
 def _config(path: Path) -> LlamaConfig:
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: fields[name] for name in LlamaConfig.__dataclass_fields__ if name in fields}
-        return LlamaConfig(**known)
+        return LlamaConfig.from_hugging_face(fields)
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint: {path} is not a config ({error})") from error

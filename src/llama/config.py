@@ -1,7 +1,19 @@
 """The shape of a Llama, in the words of a Hugging Face config.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+# What a config.json may ask for that this model does not have; each with the values that ask for nothing.
+UNSUPPORTED = {
+    "model_type": (None, "llama"),
+    "hidden_act": (None, "silu"),
+    "attention_bias": (None, False),
+    "mlp_bias": (None, False),
+    "sliding_window": (None,),
+    "quantization_config": (None,),
+}
+LLAMA3_PARAMETERS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,24 @@ class LlamaConfig:
     initializer_range: float = 0.02
     """Standard deviation of the initial weights."""
 
+    @classmethod
+    def from_hugging_face(cls, fields: Mapping[str, Any]) -> "LlamaConfig":
+        """The config of a config.json, with its rotations as transformers 4 writes them or as transformers 5 does.
+
+        Raises ValueError for what this model does not have: another model_type or activation, biases, a sliding
+        window, quantised weights, a rope_type that is neither default nor llama3.
+        """
+        for name, allowed in UNSUPPORTED.items():
+            _require(fields.get(name) in allowed, f"{name} {fields.get(name)!r} is not supported")
+        known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
+        if rope := dict(fields.get("rope_parameters") or {}):
+            known["rope_theta"] = rope.pop("rope_theta", cls.rope_theta)
+            known["rope_scaling"] = rope
+        scaling = known.get("rope_scaling") or {}
+        if (scaling.get("rope_type") or scaling.get("type") or "default") == "default":
+            known["rope_scaling"] = None
+        return cls(**known)
+
     def __post_init__(self) -> None:
         for field in (
             "vocab_size",
@@ -45,8 +75,13 @@ class LlamaConfig:
             "num_hidden_layers",
             "num_attention_heads",
             "max_position_embeddings",
+            "num_key_value_heads",
+            "head_dim",
+            "intermediate_size",
         ):
-            _require(getattr(self, field) >= 1, f"{field} must be at least 1, got {getattr(self, field)}")
+            size = getattr(self, field)
+            if size is not None:
+                _require(isinstance(size, int) and size >= 1, f"{field} must be at least 1, got {size!r}")
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if self.head_dim is None:
@@ -57,18 +92,20 @@ class LlamaConfig:
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.intermediate_size is None:
             object.__setattr__(self, "intermediate_size", -(-8 * self.hidden_size // (3 * 32)) * 32)
-        _require(self.intermediate_size >= 1, f"intermediate_size must be at least 1, got {self.intermediate_size}")
         _require(
-            self.num_key_value_heads >= 1 and self.num_attention_heads % self.num_key_value_heads == 0,
+            self.num_attention_heads % self.num_key_value_heads == 0,
             f"num_key_value_heads must divide num_attention_heads, got {self.num_key_value_heads} "
             f"and {self.num_attention_heads}",
         )
-        _require(self.head_dim >= 2 and self.head_dim % 2 == 0, f"head_dim must be even, got {self.head_dim}")
+        _require(self.head_dim % 2 == 0, f"head_dim must be even, got {self.head_dim}")
+        _require(self.initializer_range >= 0, f"initializer_range must not be negative, got {self.initializer_range}")
         _require(self.rope_theta > 0, f"rope_theta must be positive, got {self.rope_theta}")
         _require(self.rms_norm_eps >= 0, f"rms_norm_eps must not be negative, got {self.rms_norm_eps}")
         if self.rope_scaling is not None:
             kind = self.rope_scaling.get("rope_type")
             _require(kind == "llama3", f"rope_scaling: only rope_type llama3 is supported, got {kind}")
+            lacks = [name for name in LLAMA3_PARAMETERS if name not in self.rope_scaling]
+            _require(not lacks, f"rope_scaling lacks {', '.join(lacks)}")
 
 
 def _require(condition: bool, otherwise: str) -> None:

@@ -23,20 +23,15 @@ CONFIGS = {
     "one key head": {"num_key_value_heads": 1},
     "tied head": {"tie_word_embeddings": True},
     "head_dim that is not d_model over n_heads": {"head_dim": 6, "num_key_value_heads": 2},
-    "another theta and eps": {"rope_theta": 500.0, "rms_norm_eps": 0.1},
-    "llama3 frequencies": {"rope_scaling": LLAMA3, "num_key_value_heads": 2},
+    "another theta and eps": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "rms_norm_eps": 0.1},
+    "llama3 frequencies": {"rope_parameters": LLAMA3 | {"rope_theta": 10000.0}, "num_key_value_heads": 2},
 }
 
 
 def _pair(implementation, more):
     """Our model and theirs, with the same weights: large, so that every difference shows."""
-    ours = Llama(LlamaConfig(**BASE, **more), implementation)
-    theirs_config = dict(BASE, attention_bias=False, mlp_bias=False, **more)
-    # transformers 5 keeps theta and scaling in one place.
-    rope = theirs_config.pop("rope_scaling", {"rope_type": "default"})
-    theirs_config["rope_parameters"] = rope | {"rope_theta": theirs_config.pop("rope_theta", 10000.0)}
-    theirs_config.setdefault("rms_norm_eps", 1e-5)
-    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**theirs_config))
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**BASE, **more))
+    ours = Llama(LlamaConfig.from_hugging_face(theirs.config.to_dict()), implementation)
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in ours.parameters():
@@ -58,8 +53,33 @@ def test_the_logits_are_those_of_transformers(implementation, more):
 
 @torch.no_grad()
 def test_decoding_with_our_cache_gives_the_logits_of_their_full_pass(implementation):
-    ours, theirs = _pair(implementation, CONFIGS["grouped heads"])
+    ours, theirs = _pair(implementation.recomposed(), CONFIGS["grouped heads"])
     ids = torch.randint(23, (1, 20), generator=torch.Generator().manual_seed(0))
     cache = KVCache(ours.config, 1, device=strategies.DEVICE)
     parts = [ours(part.to(strategies.DEVICE), cache) for part in (ids[:, :11], *ids[:, 11:].split(1, dim=1))]
     assert_close(torch.cat(parts, dim=1), theirs(ids).logits)
+
+
+def test_rotations_may_stand_where_transformers_4_wrote_them_and_where_transformers_5_does():
+    old = BASE | {"rope_theta": 500.0, "rope_scaling": LLAMA3}
+    new = BASE | {"rope_parameters": LLAMA3 | {"rope_theta": 500.0}}
+    assert LlamaConfig.from_hugging_face(old) == LlamaConfig.from_hugging_face(new)
+    assert LlamaConfig.from_hugging_face(old) == LlamaConfig(**BASE, rope_theta=500.0, rope_scaling=LLAMA3)
+    assert LlamaConfig.from_hugging_face(BASE | {"rope_scaling": {"type": "default"}}) == LlamaConfig(**BASE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"model_type": "qwen3"}, "model_type 'qwen3' is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        ({"attention_bias": True}, "attention_bias True is not supported"),
+        ({"sliding_window": 4096}, "sliding_window 4096 is not supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "only rope_type llama3 is supported, got yarn"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling lacks low_freq_factor, high_freq_"),
+        ({"intermediate_size": 32.0}, "intermediate_size must be at least 1, got 32.0"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_and_not_ignored(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        LlamaConfig.from_hugging_face(BASE | wrong)

@@ -117,6 +117,21 @@ def test_scores_beyond_what_float16_holds_do_not_overflow(attention):
     assert_close(attention(q, k, v), torch.ones_like(q), "scores: in at least float32, or q scaled before the product")
 
 
+def test_without_causal_there_may_be_more_queries_than_keys(attention):
+    q, k = tensor([[[[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]]]), tensor([[[[1.0, 1.0]]]])
+    assert_close(attention(q, k, 7 * k, causal=False), tensor([[[[7.0, 7.0]] * 3]]))
+
+
+@pytest.mark.float64
+def test_a_query_sees_five_thousand_keys(attention):
+    # In float64: the roundings of 5000 equal terms, added one after another, all point the same way.
+    k = tensor([[[[0.0, 0.0]] * 5000]], torch.float64)
+    v = tensor([[[[float(i < 2500), 1.0] for i in range(5000)]]], torch.float64)
+    assert_close(
+        attention(k[:, :, :1], k, v), tensor([[[[0.5, 1.0]]]], torch.float64), "a window, or a block that is left out"
+    )
+
+
 @pytest.mark.refusal
 def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
     q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)

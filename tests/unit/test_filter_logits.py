@@ -144,7 +144,7 @@ def test_probabilities_are_summed_in_at_least_float32(filter_logits):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        ({"temperature": -1.0}, r"temperature must not be negative, got -1\.0"),
+        ({"temperature": -1.0}, r"temperature must not be negative, and finite, got -1\.0"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0\.0"),
         ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1\.5"),
