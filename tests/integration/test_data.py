@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from llama import data, grammar
 from llama.data import Windows, fetch, load_corpus, split
@@ -239,3 +240,10 @@ def test_every_speech_can_be_read_in_one_way_only_and_its_probability_averages_t
     rate = grammar.entropy_rate(grammar.SPEECHES, "<speech>")
     residual = torch.tensor(surprises) - rate * lengths
     assert residual.mean().abs() < 4 * residual.std() / len(speeches) ** 0.5
+
+
+def test_annotations_are_enforced_in_these_tests():
+    with pytest.raises(TypeCheckError, match="ids"):
+        Windows(torch.ones(5), 2)
+    with pytest.raises(TypeCheckError, match="starts"):
+        Windows(torch.arange(5), 2).at(torch.tensor([[0]]))
