@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="print the tests as sentences, without running them; with --impl, run them and tick each",
     )
     group.addoption("--plots", action="store_true", help="draw what the layers do, into out/plots/index.html")
+    group.addoption("--peers", action="store_true", help="run the suite against right implementations of other kinds")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
 
 
@@ -80,6 +81,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[FOREIGN] = True
         config.stash[IMPLEMENTATIONS] = [bug.implementation for bug in zoo.everything()]
         _choose_profile(config, "default", shrink=False)
+        return
+    if config.getoption("--peers"):
+        from tests.peers import PEERS  # which imports transformers
+
+        config.stash[FOREIGN] = True
+        config.stash[IMPLEMENTATIONS] = [Implementation(name, layers) for name, layers in PEERS.items()]
+        _choose_profile(config, "default")
         return
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     config.stash[FOREIGN] = bool(names)

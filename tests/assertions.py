@@ -109,7 +109,10 @@ def _compare_values(actual: Tensor, expected: Tensor, look_at: str, name: str, w
         worst = np.unravel_index(int(error.argmax()), error.shape)  # torch's own imports sympy, which takes a second
         a, e = actual.detach().cpu(), expected.detach().cpu()
         where = f"{name}[{', '.join(str(int(i)) for i in worst)}]" if e.ndim else name
-        sentence = f"{where} is {a[worst].item():.7g} but should be {e[worst].item():.7g}"
+        got, right = (f"{t[worst].item():.7g}" for t in (a, e))
+        if got == right:  # they differ further back
+            got, right = repr(a[worst].item()), repr(e[worst].item())
+        sentence = f"{where} is {got} but should be {right}"
         fail(sentence, look_at, (a, e, wrong))
 
 

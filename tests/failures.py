@@ -89,7 +89,7 @@ def _only_in_dtypes(call: Call) -> str:
     if not floats:
         return ""
     wrong = [dtype for dtype in strategies.ALL if _is_wrong(call, dtype)]
-    if not wrong or strategies.ALL[0] in wrong:
+    if floats[0] not in wrong or strategies.ALL[0] in wrong:
         return ""
     return f" (only in {' and '.join(word(dtype) for dtype in wrong)})"
 

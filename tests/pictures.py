@@ -124,7 +124,8 @@ def save_comparison(path: Path, title: str, expected: Tensor, actual: Tensor, ax
     """Expected, yours and the difference, side by side: the last two axes, through the worst element."""
     e, a = (np.atleast_2d(_numbers(t)) for t in (expected, actual))
     axes = ["", *axes][-max(2, len(axes)) :]
-    difference = np.where(e == a, 0.0, a - e)  # equal infinities do not differ
+    with np.errstate(invalid="ignore"):
+        difference = np.where(e == a, 0.0, a - e)  # equal infinities do not differ
     at = np.unravel_index(int(np.nan_to_num(np.abs(difference), nan=np.inf).argmax()), e.shape)[:-2]
     through = ", ".join(f"{name} {int(i)}" for name, i in zip(axes, at, strict=False))
     finite = np.concatenate([e[at][np.isfinite(e[at])], a[at][np.isfinite(a[at])]])

@@ -84,4 +84,10 @@ def test_of_32_000_tokens_in_float32_none_is_drawn_off_the_end(sample, case, sca
     # A float32 sum of 32,000 probabilities may end below a u just below one.
     logits = case.normal("batch 32000", scale)
     logits[:, 32000 - impossible :] = -math.inf
-    assert_possible(sample(logits, tensor([just_below_one(torch.float32)] * case.batch)), logits)
+    u = just_below_one(torch.float32)
+    ids = sample(logits, tensor([u] * case.batch))
+    assert_possible(ids, logits)
+    # Each of 32,000 additions may be off by half a spacing, so that some token nearby is drawn, but none far away.
+    before = logits.double().softmax(-1).cumsum(-1).gather(-1, ids[:, None]).cpu()
+    if (before < u - 32_000 * 2.0**-24).any():
+        fail("a token far from the end is drawn", "where no sum exceeds u: the last possible token")

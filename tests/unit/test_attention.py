@@ -114,7 +114,7 @@ def test_scores_beyond_what_float16_holds_do_not_overflow(attention):
     # 64 · 100 · 100 / 8 = 80000, and float16 ends at 65504. The other key scores 79200, so it has no weight left.
     q = tensor([[[[100.0] * 64]]], torch.float16)
     k, v = tensor([[[[100.0] * 64, [99.0] * 64]]], torch.float16), tensor([[[[1.0] * 64, [3.0] * 64]]], torch.float16)
-    assert_close(attention(q, k, v), torch.ones_like(q), "scores: in at least float32, or q scaled before the product")
+    assert_close(attention(q, k, v), torch.ones_like(q), "the dtype of the scores: at least float32")
 
 
 def test_without_causal_there_may_be_more_queries_than_keys(attention):

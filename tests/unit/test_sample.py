@@ -53,6 +53,12 @@ def test_a_u_just_below_one_does_not_draw_a_last_token_that_is_impossible(sample
     assert_close(sample(logits(0.3, 0.7, 0, 0), tensor(1 - 2.0**-24)), tensor(1))
 
 
+def test_where_rounding_ends_the_sum_below_u_the_last_possible_token_is_drawn(sample):
+    # In float32 the probabilities of these ten sum to 1 - 2^-23, if they are added one after another.
+    scores = [*torch.linspace(-3, 3, 10).mul(12).sin().tolist(), NEVER]
+    assert_close(sample(tensor(scores), tensor(1 - 2.0**-24)), tensor(9), "none exceeds u: not the first, nor one more")
+
+
 def test_each_row_has_its_own_u(sample):
     rows = logits(0.5, 0.5).repeat(2, 2, 1)
     assert_close(sample(rows, tensor([[0.4, 0.6], [0.7, 0.3]])), tensor([[0, 1], [1, 0]]))

@@ -3,6 +3,13 @@
 import torch
 
 from llama import implementation
+from tests import strategies
+
+
+def probes():
+    short, large = strategies.tensor([0.03, -0.04]), strategies.tensor([300.0, 400.0]).half()
+    return [(([short, 2 * short], 1.0), {}), (([large], 1.0), {})]
+
 
 LAYERS = implementation.load("vectorized")
 

@@ -3,6 +3,13 @@
 import torch
 
 from llama import implementation
+from tests import strategies
+
+
+def probes():
+    logits = strategies.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0])
+    return [((logits,), {"min_p": 0.1})]
+
 
 LAYERS = implementation.load("vectorized")
 

@@ -2,6 +2,16 @@
 
 import torch
 
+from tests import strategies
+
+
+def probes():
+    # In float32 the probabilities of these ten sum to 1 - 2^-23, and the largest u is 1 - 2^-24.
+    ten = torch.linspace(-3, 3, 10).mul(12).sin()
+    impossible = torch.tensor([-torch.inf])
+    rows = (ten, 1 - 2.0**-24), (torch.cat([ten, impossible]), 1 - 2.0**-24), (torch.cat([impossible, ten]), 0.0)
+    return [((strategies.tensor(logits), strategies.tensor(u)), {}) for logits, u in rows]
+
 
 def reaches_u(logits, u):
     """the token drawn is the first whose cumulative probability reaches u, instead of exceeding it.

@@ -4,6 +4,8 @@ Each file holds the contract of its layer in the docstring and then the layer th
 (NumPy float64, explicit loops: the reference), `vectorized` (plain torch) and `fused` (torch's
 fastest functions). The three files marked below hold one function over any implementation instead.
 
+float64 is computed in float64; what half precision is computed in, the contracts say where it matters.
+
 Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where they differ),
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 """

@@ -1,0 +1,30 @@
+"""The opposite error: right implementations that look nothing like ours are right here too, and no bug is seen in them.
+
+`pytest --peers` runs the whole suite against them.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama.implementation import Implementation
+from tests import strategies
+from tests.assertions import assert_equals_naive
+from tests.diagnosis import diagnose
+from tests.peers import PEERS
+from tests.strategies import arguments, calls
+from tests.subject import Subject
+
+SUBJECTS = [Subject(name, Implementation(peer, layers)) for peer, layers in PEERS.items() for name in layers]
+
+
+@pytest.mark.parametrize("peer", SUBJECTS, ids=str)
+@given(data=st.data())
+def test_it_equals_the_naive_loops(peer, data):
+    args, kwargs = arguments(peer.layer, data.draw(calls(peer.layer, strategies.dtypes(peer.layer), layouts=True)))
+    assert_equals_naive(peer, *args, **kwargs)
+
+
+@pytest.mark.parametrize("peer", SUBJECTS, ids=str)
+def test_the_diagnosis_is_silent(peer):
+    assert diagnose(peer.layer, peer.function) == []
