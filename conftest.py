@@ -33,7 +33,7 @@ install_import_hook(SHAPED, "tests.typecheck.enforce")
 from llama import implementation  # noqa: E402
 from llama.device import usable  # noqa: E402
 from llama.implementation import OURS, Implementation  # noqa: E402
-from tests import failures, pictures, progress, strategies, zoo  # noqa: E402
+from tests import background, failures, pictures, progress, strategies, zoo  # noqa: E402
 from tests.specification import Specification  # noqa: E402
 from tests.subject import Subject  # noqa: E402
 from tests.zoo.table import Table  # noqa: E402
@@ -42,6 +42,7 @@ MARKERS = (
     "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
     "float64: works in float64 alone, so it is left out on a device without it",
     "written: asks whether there is anything to test; for a stub it is the one test that runs, and fails",
+    "suite(files, *arguments, **environment): a run of the suite that the test looks at, see tests/background.py",
     "refusal: says how wrong input is refused; with --impl it runs only with --strict",
 )
 PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
@@ -62,6 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    config.pluginmanager.register(background)
+    config.pluginmanager.register(background.Background())
     config.stash[pictures.GALLERY] = pictures.Gallery()
     config.pluginmanager.register(pictures)
     if config.getoption("--spec"):

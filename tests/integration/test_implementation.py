@@ -1,9 +1,6 @@
 """Whose layers are tested: what `--impl NAME` finds, and what it says where there is nothing to find."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -125,19 +122,10 @@ def test_a_file_that_ends_the_program_when_it_is_imported_is_refused(tmp_path):
         load(tmp_path / "mine.py")
 
 
-def _pytest(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"HYPOTHESIS_PROFILE": "quick"} | environment,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(tmp_path):
-    (tmp_path / "mine.py").write_text(RIGHT)
-    run = _pytest("-vv", "--impl", tmp_path / "mine.py", "--ignore", "tests/integration")
+@pytest.mark.suite(
+    {"mine.py": RIGHT}, "-vv", "--impl", "{folder}/mine.py", "--ignore", "tests/integration", HYPOTHESIS_PROFILE="quick"
+)
+def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(run):
     assert run.returncode == 0, run.stdout
     # Not the folder of mine.py, although a path outside the project stands on the command line.
     assert f"rootdir: {ROOT}" in run.stdout
@@ -148,29 +136,30 @@ def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(tmp_path):
     assert "test_rope" not in run.stdout
 
 
-def test_the_suite_is_red_on_a_wrong_layer_named_by_the_environment(tmp_path):
-    (tmp_path / "mine.py").write_text(WRONG)
-    run = _pytest("tests/unit/test_rms_norm.py", LLAMA_IMPL=str(tmp_path / "mine.py"))
+@pytest.mark.suite({"mine.py": WRONG}, "tests/unit/test_rms_norm.py", LLAMA_IMPL="{folder}/mine.py")
+def test_the_suite_is_red_on_a_wrong_layer_named_by_the_environment(run):
     assert run.returncode == 1, run.stdout
     assert "rms_norm (mine) was called with x[1, 2] float32" in run.stdout
 
 
-def test_two_files_of_the_same_name_are_both_tested_even_if_it_is_one_of_ours(tmp_path):
-    for folder, factor in (("a", 1), ("b", 99)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "naive.py").write_text(f"def silu(x):\n    return {factor} * x * x.sigmoid().detach()\n")
-    paths = [tmp_path / folder / "naive.py" for folder in "ab"]
-    run = _pytest("--impl", paths[0], "--impl", paths[1], "tests/unit/test_silu.py")
-    for path in paths:
-        assert re.search(rf"FAILED .*\[{re.escape(str(path))}", run.stdout), run.stdout
+HALF = "def silu(x):\n    return {} * x * x.sigmoid().detach()\n"
 
 
-def test_an_unknown_name_is_a_usage_error_and_not_a_green_run():
-    run = _pytest("--impl", "no_such_module", "tests/unit")
+@pytest.mark.suite(
+    {"a/naive.py": HALF.format(1), "b/naive.py": HALF.format(99)},
+    *("--impl", "{folder}/a/naive.py", "--impl", "{folder}/b/naive.py", "tests/unit/test_silu.py"),
+)
+def test_two_files_of_the_same_name_are_both_tested_even_if_it_is_one_of_ours(run):
+    for folder in "ab":
+        assert re.search(rf"FAILED .*\[\S+{folder}/naive.py", run.stdout), run.stdout
+
+
+@pytest.mark.suite({}, "--impl", "no_such_module", "tests/unit")
+def test_an_unknown_name_is_a_usage_error_and_not_a_green_run(run):
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert "an implementation is naive, vectorized, fused" in run.stderr
 
 
-def test_a_run_in_which_nothing_was_tested_is_not_green(tmp_path):
-    (tmp_path / "mine.py").write_text(RIGHT)
-    assert _pytest("--impl", tmp_path / "mine.py", "tests/unit/test_rope.py").returncode != 0
+@pytest.mark.suite({"mine.py": RIGHT}, "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
+def test_a_run_in_which_nothing_was_tested_is_not_green(run):
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED

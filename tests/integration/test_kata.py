@@ -2,14 +2,11 @@
 
 import importlib
 import inspect
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from llama import board, implementation
+from llama import board, implementation, kata
 from llama.__main__ import main
 from llama.board import Row
 from llama.implementation import COMPOSED
@@ -28,12 +25,6 @@ def my_llama(tmp_path, monkeypatch, capsys):
     assert main(["kata", "my_llama"]) == 0
     capsys.readouterr()
     return tmp_path / "my_llama"
-
-
-def _pytest(*arguments):
-    environment = {k: v for k, v in os.environ.items() if k not in ("HYPOTHESIS_PROFILE", "LLAMA_IMPL")}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_there_is_a_stub_for_every_layer_and_no_stub_is_written(my_llama):
@@ -83,8 +74,11 @@ def test_what_is_not_written_yet_is_taken_from_ours_when_the_whole_is_needed(my_
     assert mine.completed().rope is implementation.load("vectorized").rope
 
 
-def test_a_stub_costs_one_failing_test_and_the_others_wait(my_llama):
-    run = _pytest("-q", "--impl", my_llama, "tests/unit")
+STUBS = {f"my_llama/{layer}.py": kata.stub(layer) for layer in LAYERS}
+
+
+@pytest.mark.suite(STUBS, "-q", "--impl", "{folder}/my_llama", "tests/unit")
+def test_a_stub_costs_one_failing_test_and_the_others_wait(run):
     assert run.returncode == 1
     assert f"{len(LAYERS)} failed" in run.stdout
     assert "passed" not in run.stdout
@@ -93,9 +87,8 @@ def test_a_stub_costs_one_failing_test_and_the_others_wait(my_llama):
         assert f"Read tests/unit/test_{layer}.py" in run.stdout
 
 
-def test_a_wrong_layer_says_in_this_order_what_is_wrong_and_why(my_llama):
-    (my_llama / "rms_norm.py").write_text(WRONG)
-    run = _pytest("--impl", my_llama, "-k", "rms_norm")
+@pytest.mark.suite(STUBS | {"my_llama/rms_norm.py": WRONG}, "--impl", "{folder}/my_llama", "-k", "rms_norm")
+def test_a_wrong_layer_says_in_this_order_what_is_wrong_and_why(run):
     assert run.returncode == 1
     told = run.stdout[run.stdout.index("rms_norm (my_llama) was called") :].splitlines()[:7]
     picture = told[-1].removeprefix("Picture: ")

@@ -1,18 +1,12 @@
 """The zoo of bugs, whose every inmate is killed by `pytest --zoo`."""
 
 import inspect
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from llama import implementation
 from llama.layers import LAYERS
 from tests import zoo
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_layer_has_at_least_three_bugs_and_there_are_eighty_and_more():
@@ -34,9 +28,8 @@ def test_each_bug_says_what_is_wrong_and_why_it_is_tempting_and_can_be_called_as
         assert [n for n, _ in theirs] == [n for n, _ in right], bug.name
 
 
-def test_the_suite_is_red_on_a_bug_and_says_which_test_killed_it():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--zoo", "-x", "-k", "silu"]
-    run = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+@pytest.mark.suite({}, "-q", "--zoo", "-x", "-k", "silu")
+def test_the_suite_is_red_on_a_bug_and_says_which_test_killed_it(run):
     assert run.returncode == 0, run.stdout
     bugs = zoo.bugs("silu")
     assert f"{len(bugs)} bugs, {len(bugs)} killed" in run.stdout
