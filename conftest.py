@@ -245,7 +245,7 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[FOREIGN] and not config.option.collectonly and not config.getoption("--zoo"):
-        for under_test in config.stash[IMPLEMENTATIONS]:
+        for under_test in (i for i in config.stash[IMPLEMENTATIONS] if i.source):
             terminalreporter.section(f"{under_test.name}, in reading order")
             terminalreporter.write_line(progress.show(under_test))
 
