@@ -10,6 +10,7 @@ import pytest
 from llama import board
 from llama.board import Row
 from llama.implementation import Implementation
+from llama.layers import LAYERS
 from tests.subject import Subject
 
 
@@ -23,6 +24,7 @@ class Tally:
 
 
 TALLIES: dict[tuple[str, str], Tally] = defaultdict(Tally)
+IMPLEMENTATIONS: dict[str, Implementation] = {}
 
 
 def subject_of(item: pytest.Item) -> Subject | Implementation | None:
@@ -46,9 +48,12 @@ def failing(implementation: Implementation) -> list[str]:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     TALLIES.clear()
+    IMPLEMENTATIONS.clear()
     for item in session.items:
         if isinstance(subject := subject_of(item), Subject):
             TALLIES[subject.implementation.name, subject.layer].selected += 1
+            if subject.implementation.source:  # a learner's, which has a board
+                IMPLEMENTATIONS[subject.implementation.name] = subject.implementation
 
 
 @pytest.hookimpl(wrapper=True)
@@ -70,15 +75,27 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             tally.sentence = getattr(report, "sentence", "it could not be called")
 
 
-def show(implementation: Implementation) -> str:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.option.collectonly:
+        for implementation in IMPLEMENTATIONS.values():
+            terminalreporter.section(f"{implementation.name}, in reading order")
+            terminalreporter.write_line(show(implementation, whole=_is_whole(config)))
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether all tests of a layer ran: not only those of a path, or of a part of a name."""
+    option = config.option
+    return not option.file_or_dir and not option.markexpr and option.keyword in ("", *LAYERS)
+
+
+def show(implementation: Implementation, whole: bool) -> str:
     """The board after this run, which is also kept for `python -m llama kata --status`."""
     shown = board.load(implementation)
     for (name, layer), tally in TALLIES.items():
         passed, failed = tally.outcomes["passed"], tally.outcomes["failed"]
-        # A part of the tests that passes (`-k`, a path) does not make a layer done; all of them do.
-        if name != implementation.name or not (failed or passed == tally.selected):
-            continue
-        state = "failing" if failed else "done"
-        shown.record(layer, Row(state, passed, failed, tally.selected, tally.sentence))
+        # All of its tests make a layer done, but one makes it fail.
+        if name == implementation.name and (failed or (whole and passed == tally.selected)):
+            state = "failing" if failed else "done"
+            shown.record(layer, Row(state, passed, failed, tally.selected, tally.sentence))
     shown.save()
     return str(shown)
