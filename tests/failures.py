@@ -69,7 +69,7 @@ def _explain(item: pytest.Function, error: BaseException, subject: Subject, sent
         names = axes(subject.layer, wrong.ndim)
         yield where(wrong, names) + (_only_in_dtypes(call) if call else "")
         if wrong.numel() > 1:
-            path = FAILURES / (re.sub(r"\W+", "-", f"{subject.name}-{item.originalname}-{item.callspec.id}") + ".png")
+            path = FAILURES / (re.sub(r"\W+", "-", f"{subject.layer} {item.name}").strip("-") + ".png")
             picture = save_comparison(path, f"{subject.name}: {claim(item)}", expected, actual, names)
     bugs = diagnose(subject.layer, subject.fresh(), (call.args, call.kwargs)) if call else []
     if bugs:

@@ -132,7 +132,7 @@ def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_
     exact_leaves, formula = _differentiable(name, getattr(FORMULA, name), exact(args), exact(kwargs))
     expected = torch.autograd.grad(formula(*exact_leaves), exact_leaves, exact(towards))
     for i, (actual, right) in enumerate(zip(gradients, expected, strict=True)):
-        assert_close(actual, right, dtype=leaves[i].dtype, name=f"gradient {i + 1} of {len(leaves)}, at")
+        assert_close(actual, right, dtype=leaves[i].dtype, name=f"gradient {i + 1} of {len(leaves)} at ")
 
 
 @pytest.mark.tensors
@@ -147,7 +147,7 @@ def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer,
     out = call(*leaves)
     assert_finite(out)
     for i, gradient in enumerate(torch.autograd.grad(out.sum(), leaves)):
-        assert_finite(gradient, name=f"gradient {i + 1} of {len(leaves)}, at")
+        assert_finite(gradient, name=f"gradient {i + 1} of {len(leaves)} at ")
 
 
 def _copy(leaf):

@@ -90,3 +90,11 @@ def test_a_scalar_is_refused(softmax):
 def test_integers_are_refused(softmax):
     with pytest.raises(ValueError, match="softmax: x must be float, got int64"):
         softmax(torch.ones(2, 6, dtype=torch.int64))
+
+
+@pytest.mark.refusal
+def test_a_call_without_scores_and_one_with_too_much_are_refused_in_its_name(softmax):
+    with pytest.raises(TypeError, match="softmax: missing a required argument: 'x'"):
+        softmax()
+    with pytest.raises(TypeError, match="softmax: got an unexpected keyword argument 'axis'"):
+        softmax(torch.ones(2), axis=0)

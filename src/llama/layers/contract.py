@@ -34,25 +34,38 @@ def contract(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         layer = function.__module__.rpartition(".")[2]
-        parameters = inspect.signature(function).parameters
+        signature = inspect.signature(function)
+        parameters = signature.parameters
         names = list(parameters)
         rules = {name: rule for name, p in parameters.items() if (rule := _rule(p.annotation)) is not None}
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             sizes: dict[str, Any] = {}
-            for name, value in (*zip(names, args, strict=False), *kwargs.items()):
-                if name in rules:
-                    rules[name](f"{layer}: {name}", value, sizes)
-            if one_dtype:
-                _one_dtype(layer, dict(zip(names, args, strict=False)) | kwargs)
-            if check is not None:
-                check(*args, **kwargs)
-            return function(*args, **kwargs)
+            try:
+                for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+                    if name in rules:
+                        rules[name](f"{layer}: {name}", value, sizes)
+                if one_dtype:
+                    _one_dtype(layer, dict(zip(names, args, strict=False)) | kwargs)
+                if check is not None:
+                    check(*args, **kwargs)
+                return function(*args, **kwargs)
+            except TypeError:
+                _bind(layer, signature, args, kwargs)
+                raise
 
         return checked
 
     return decorate
+
+
+def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise TypeError in the layer's name where an argument is missing, or there is one too many."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{layer}: {error}") from None
 
 
 def _one_dtype(layer: str, arguments: dict[str, Any]) -> None:
