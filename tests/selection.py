@@ -16,7 +16,7 @@ import torch
 from llama import implementation
 from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
-from tests import progress, strategies, zoo
+from tests import peers, progress, strategies, zoo
 from tests.subject import Subject
 
 
@@ -42,9 +42,7 @@ def choose(config: pytest.Config) -> UnderTest:
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
     if config.getoption("--peers"):
-        from tests.peers import PEERS  # which imports transformers
-
-        return UnderTest([Implementation(name, layers) for name, layers in PEERS.items()])
+        return UnderTest(peers.everything())
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     try:
         return UnderTest(_told_apart([implementation.load(name) for name in names or OURS]), foreign=bool(names))

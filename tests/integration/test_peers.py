@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama.implementation import Implementation
-from tests import strategies
+from tests import peers, strategies
 from tests.assertions import assert_equals_naive
 from tests.diagnosis import diagnose
-from tests.peers import PEERS
 from tests.strategies import arguments, calls
 from tests.subject import Subject
 
-SUBJECTS = [Subject(name, Implementation(peer, layers)) for peer, layers in PEERS.items() for name in layers]
+SUBJECTS = [Subject(layer, peer) for peer in peers.everything() for layer in peer.layers]
 
 
 @pytest.mark.parametrize("peer", SUBJECTS, ids=str)
