@@ -8,7 +8,7 @@ than a right layer. Where two cannot be told apart, both are named; where none f
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,30 +33,27 @@ Probe = Callable[[Layer], Any]
 def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
     """The bugs of that layer which `function` cannot be told from, on the probes and on these calls."""
     known = _known(layer)
-    probes = [*known.plain, *known.special]
-    theirs = [_outcome(probe, function) for probe in probes]
-    first = len(known.plain)
-    suspects = [bug for bug, outcomes in known.bugs.items() if _same(layer, theirs[:first], outcomes[:first])]
-    shown = [bug for bug in suspects if not _right(layer, known.right[:first], theirs[:first])]
-    exact = [bug for bug in suspects if _same(layer, theirs, known.bugs[bug])]
-    if calls and suspects:
-        # New functions, which have kept nothing from calls that the layer has not seen.
+    asked = [_as_probe(layer, arguments) for arguments in calls]
+    right = [*known.right, *(_outcome(probe, getattr(RIGHT, layer)) for probe in asked)]
+    theirs = [_outcome(probe, function) for probe in [*known.plain, *known.special, *asked]]
+    first, second = len(known.plain), len(known.plain) + len(known.special)
+    plain, special = [*range(first), *range(second, len(theirs))], range(first, second)
+
+    def alike(outcomes: list[Any], which: Iterable[int], slack: float = 1) -> bool:
+        return all(_same(layer, theirs[i], outcomes[i], slack) for i in which)
+
+    suspects = {bug: outcomes for bug, outcomes in known.bugs.items() if alike(outcomes, range(first))}
+    if asked and suspects:
+        # New functions, asked all of it again: they have kept nothing from calls that the layer has not seen.
         fresh = {bug.name: bug.function for bug in zoo.bugs(layer)}
-        asked = [_as_probe(layer, arguments) for arguments in calls]
-        after = [_outcome(probe, function) for probe in asked]
-        outcomes = {bug: [_outcome(p, fresh[bug.name]) for p in [*probes, *asked]][len(probes) :] for bug in suspects}
-        suspects = [bug for bug in suspects if _same(layer, after, outcomes[bug])]
-        right = [_outcome(probe, getattr(RIGHT, layer)) for probe in asked]
-        shown = [bug for bug in suspects if bug in shown or not _right(layer, right, after)]
-        exact = [bug for bug in exact if bug in suspects]
-    if shown:
-        return [bug for bug in shown if bug in exact] or shown
-    return exact if not _right(layer, known.right, theirs) else []
-
-
-def _right(layer: str, right: list[Any], theirs: list[Any]) -> bool:
-    """Whether the outcomes are not clearly wrong: rounding may put a right layer between what is right and a bug."""
-    return _same(layer, right, theirs, slack=4)
+        probes = [*known.plain, *known.special, *asked]
+        suspects = {bug: [_outcome(probe, fresh[bug.name]) for probe in probes] for bug in suspects}
+    agreeing = [bug for bug, outcomes in suspects.items() if alike(outcomes, plain)]
+    exact = [bug for bug in agreeing if alike(suspects[bug], special)]
+    # Clearly wrong, and not merely as far from right as rounding may take a right layer towards a bug.
+    if not alike(right, plain, slack=4):
+        return exact or agreeing
+    return exact if not alike(right, special, slack=4) else []
 
 
 @dataclass
