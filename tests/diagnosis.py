@@ -51,9 +51,10 @@ def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
     agreeing = [bug for bug, outcomes in suspects.items() if alike(outcomes, plain)]
     exact = [bug for bug in agreeing if alike(suspects[bug], special)]
     # Clearly wrong, and not merely as far from right as rounding may take a right layer towards a bug.
-    if not alike(right, plain, slack=4):
+    if not alike(right, range(first), slack=4):
         return exact or agreeing
-    return exact if not alike(right, special, slack=4) else []
+    # What the plain calls do not show is named only where nothing speaks against it.
+    return exact if not alike(right, range(first, len(right)), slack=4) else []
 
 
 @dataclass

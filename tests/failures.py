@@ -66,7 +66,9 @@ def _explain(item: pytest.Function, error: BaseException, subject: Subject, sent
     yield sentence
     if isinstance(error, Mismatch) and error.differing:
         actual, expected, wrong = error.differing
-        names = axes(subject.layer, wrong.ndim)
+        # The contract names the axes of what the layer returns; a test may compare something else.
+        returned = error.sentence.startswith("out")
+        names = axes(subject.layer, wrong.ndim) if returned else [f"axis {i}" for i in range(wrong.ndim)]
         yield where(wrong, names) + (_only_in_dtypes(call) if call else "")
         if wrong.numel() > 1:
             path = FAILURES / (re.sub(r"\W+", "-", f"{subject.layer} {item.name}").strip("-") + ".png")

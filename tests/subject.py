@@ -23,6 +23,12 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     error: Exception | None = None
+    result: Any = None
+
+    def returned(self, value: Any) -> bool:
+        """Whether this is the result, or a part of it, and not something that a test made of it."""
+        parts = self.result if isinstance(self.result, list | tuple) else [self.result]
+        return value is self.result or any(value is part for part in parts)
 
     def __repr__(self) -> str:
         """`x[2, 4, 6] float32, weight[6] float32, eps=1e-05`."""
@@ -55,7 +61,8 @@ class Subject:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         Subject.last = call = Call(self, args, kwargs)
         try:
-            return self.function(*args, **kwargs)
+            call.result = self.function(*args, **kwargs)
+            return call.result
         except Exception as error:
             call.error = error
             raise

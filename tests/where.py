@@ -49,7 +49,7 @@ def _along(wrong: Tensor, axis: int, name: str) -> str:
     touched = (wrong.sum(dim=others) if others else wrong).nonzero().flatten().tolist()
     if len(touched) == size:
         return ""
-    noun = NOUNS.get(name, f"index of {name}")
+    noun = NOUNS.get(name, f"{name} index")
     if len(touched) == size - 1 and size > 2:
         missing = set(range(size)) - set(touched)
         return f"every {noun} but {missing.pop()}"
@@ -57,7 +57,10 @@ def _along(wrong: Tensor, axis: int, name: str) -> str:
 
 
 def _plural(noun: str) -> str:
-    return noun[:-1] + "ies" if noun.endswith("y") else f"indices{noun[5:]}" if noun.startswith("index") else noun + "s"
+    for end, ends in (("index", "indices"), ("y", "ies")):
+        if noun.endswith(end):
+            return noun.removesuffix(end) + ends
+    return noun + "s"
 
 
 def _listed(numbers: list[int]) -> str:

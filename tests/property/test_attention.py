@@ -153,3 +153,26 @@ def test_nothing_to_attend_leaves_no_nan_in_the_gradients(attention, case):
 def test_long_sequences_agree_too(attention, dtype, q_len):
     sizes = {"batch": 1, "n_heads": 2, "n_kv_heads": 1, "q_len": q_len, "kv_len": 330, "head_dim": 4}
     assert_equals_naive(attention, *_qkv(Case(sizes, dtype, seed=q_len)))
+
+
+@pytest.mark.parametrize("hidden", [1, 64, 128, 200, 299])
+def test_keys_hidden_at_the_start_count_as_if_they_were_not_there(attention, hidden):
+    # As padding on the left: whole blocks of keys in which a query sees nothing.
+    case = Case({"batch": 1, "n_heads": 2, "n_kv_heads": 1, "kv_len": 300, "head_dim": 4}, torch.float32, seed=hidden)
+    q = case.normal("batch n_heads kv_len head_dim")
+    k, v = (case.normal("batch n_kv_heads kv_len head_dim") for _ in "kv")
+    mask = torch.arange(300, device=q.device) >= hidden
+    y = attention(q, k, v, mask=mask)
+    assert_identical(y[:, :, :hidden], torch.zeros_like(y[:, :, :hidden]))
+    seen = [t[:, :, hidden:] for t in (q, k, v)]
+    assert_close(y[:, :, hidden:], attention(*seen), "blocks in which nothing is visible")
+
+
+@pytest.mark.parametrize("axes", ["kv_len", "1 kv_len", "q_len 1", "batch 1 1 kv_len", "1 n_heads 1 kv_len"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_mask_is_broadcast_in_long_sequences_too(attention, axes, causal):
+    sizes = {"batch": 2, "n_heads": 2, "n_kv_heads": 1, "q_len": 131, "kv_len": 150, "head_dim": 4}
+    case = Case(sizes, torch.float32, seed=1)
+    (q, k, v), mask = _qkv(case), case.booleans(axes)
+    full = mask.expand(*(case.shape("batch n_heads q_len kv_len"))).contiguous()
+    assert_close(attention(q, k, v, causal, mask), attention(q, k, v, causal, full), "axes of size one, cut in blocks")

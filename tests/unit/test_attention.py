@@ -167,3 +167,18 @@ def test_keys_or_values_of_another_dtype_than_the_queries_are_refused(attention)
     q = torch.ones(1, 1, 2, 4)
     with pytest.raises(ValueError, match="attention: v must be float32 like q, got float16"):
         attention(q, q, q.half())
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 3), (1, 1, 2, 3), (2, 1), (1, 1)])
+def test_a_mask_that_hides_nothing_changes_nothing(attention, shape):
+    # The last 2 of 3 positions: shapes that differ, so that a short cut for full masks shows where it aligns causal.
+    q, k = _heads([[0.0], [0.0]]), _heads([[0.0], [0.0], [0.0]])
+    y = attention(q, k, _heads([[6.0], [12.0], [30.0]]), mask=tensor(True).expand(shape))
+    assert_close(y, _heads([[9.0], [16.0]]), "what a mask of nothing but True does to causal")
+
+
+def test_a_mask_of_two_axes_is_for_queries_and_keys_even_where_it_would_fit_the_batch(attention):
+    # Two entries, two queries, two keys: [2 2] is [q_len kv_len] and never [batch kv_len].
+    same, v = tensor([[[[0.0], [0.0]]]] * 2), tensor([[[[6.0], [12.0]]]] * 2)
+    y = attention(same, same, v, causal=False, mask=tensor([[True, False], [False, True]]))
+    assert_close(y, v, "the axes that the mask is broadcast over: the last ones")

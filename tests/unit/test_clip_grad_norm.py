@@ -75,3 +75,14 @@ def test_a_generator_instead_of_a_list_is_refused(clip_grad_norm):
 def test_integers_are_refused_with_their_place(clip_grad_norm):
     with pytest.raises(ValueError, match=r"clip_grad_norm: grads\[1\] must be float, got int64"):
         clip_grad_norm([torch.ones(2), torch.ones(2, dtype=torch.int64)], 1.0)
+
+
+@pytest.mark.tensors
+@pytest.mark.float64
+@pytest.mark.parametrize("max_norm", [2.5, 100.0])
+def test_each_gradient_keeps_its_own_dtype(clip_grad_norm, max_norm):
+    # As of a model whose norms are float32 and whose matrices are bfloat16.
+    clipped, _ = clip_grad_norm([tensor([3.0], torch.bfloat16), tensor([4.0]), tensor(0.0).double()], max_norm)
+    scale = min(1.0, max_norm / 5)
+    assert [grad.dtype for grad in clipped] == [torch.bfloat16, torch.float32, torch.float64]
+    assert_close(clipped[1], tensor([4.0 * scale]))

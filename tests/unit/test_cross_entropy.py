@@ -115,3 +115,13 @@ def test_targets_of_another_shape_are_refused(cross_entropy):
 def test_probabilities_as_targets_are_refused(cross_entropy):
     with pytest.raises(ValueError, match="cross_entropy: targets must be int64, got float64"):
         cross_entropy(torch.ones(2, 3), torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("tokens", [129, 1025, 4097])
+def test_every_token_weighs_the_same_however_many_there_are(cross_entropy, tokens):
+    # All right answers at no cost but the last one, which costs 1000: a mean of means of chunks would weigh it more.
+    targets = tensor([[0] * (tokens - 1) + [1]])
+    logits = tensor([[1000.0, 0.0]]).expand(1, tokens, 2)
+    assert_close(
+        cross_entropy(logits, targets), tensor(1000.0 / tokens), "one mean over all tokens, the last chunk too"
+    )

@@ -1,6 +1,10 @@
 """Llama: embed the tokens, pass them through the decoder layers in turn, norm, and score every token."""
 
+import math
+from dataclasses import replace
+
 import pytest
+import torch
 
 from llama.config import LlamaConfig
 from tests.assertions import assert_close
@@ -120,3 +124,22 @@ def test_a_token_outside_the_vocabulary_is_an_index_error(llama):
 def test_tokens_without_a_batch_are_refused(llama):
     with pytest.raises(ValueError, match=r"llama: token_ids must be \[batch seq\], got \[2\]"):
         llama(tensor([1, 2]), model(), config())
+
+
+def test_rope_scaling_takes_every_parameter_of_the_config(llama):
+    # One turn per 2π positions and a context of 4π: 2 turns, on the bridge from 1.5 to 3.5, so s = 1/4 and the
+    # frequency 1/4 + 3/4 / 8. With low 1 and high 4 it would be s = 1/3.
+    own = LLAMA3 | {"low_freq_factor": 1.5, "high_freq_factor": 3.5, "original_max_position_embeddings": 4 * math.pi}
+    weights = model({"q": ONE, "k": ONE, "v": ONE, "o": ONE}, head=[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    angle = 0.25 + 0.75 / 8
+    seen = 1 / (1 + math.exp(2 * (1 - math.sin(angle)) / math.sqrt(2)))  # the weight of the first key
+    y = torch.tensor([1 + 1.0, -1 + seen - (1 - seen)])
+    y = y / y.square().mean().sqrt()
+    logits = llama(tensor([[1, 2]]), weights, config(rope_scaling=own))
+    assert_close(logits[0, 1], tensor([y[0].item(), y[1].item(), 0.0]), "rope_scaling of the config, all four numbers")
+
+
+def test_a_head_that_is_given_is_used_whatever_the_config_says(llama):
+    tied = replace(config(), tie_word_embeddings=True)
+    logits = llama(tensor([[1, 2]]), model(head=[[1.0, 0.0], [0.0, 1.0], [10.0, 1.0]]), tied)
+    assert_close(logits, tensor([[[1.0, 1.0, 11.0], [1.0, -1.0, 9.0]]]), "lm_head.weight, where there is one")

@@ -91,3 +91,17 @@ def test_frequencies_for_another_head_dim_are_refused(rope):
 def test_positions_that_are_not_integers_are_refused(rope):
     with pytest.raises(ValueError, match="rope: positions must be int64, got float"):
         rope(torch.ones(1, 1, 1, 8), torch.tensor([0.0]), torch.ones(4))
+
+
+def test_as_many_positions_as_sequences_are_still_those_of_the_sequence(rope):
+    # Two sequences of two tokens: [2] is [seq], never one position for each sequence.
+    x = tensor([[[[1.0, 0.0], [1.0, 0.0]]]] * 2)
+    y = rope(x, tensor([0, 1]), tensor([QUARTER]))
+    assert_close(y, tensor([[[[1.0, 0.0], [0.0, 1.0]]]] * 2), "positions of one axis are [seq], whatever batch is")
+
+
+def test_positions_in_another_order_between_the_same_ends_are_other_positions(rope):
+    x, frequencies = tensor([[[[1.0, 0.0]] * 4]]), tensor([QUARTER])
+    rope(x, tensor([0, 1, 2, 3]), frequencies)
+    y = rope(x, tensor([0, 2, 1, 3]), frequencies)
+    assert_close(y, tensor([[[[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]]]), "a table kept by its ends")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.assertions import assert_close
+from tests.strategies import tensor
 
 
 def test_eight_features_turn_at_four_speeds(rope_frequencies):
@@ -32,3 +33,12 @@ def test_a_head_dim_that_has_no_pairs_is_refused(rope_frequencies, head_dim):
 def test_a_theta_that_is_not_positive_is_refused(rope_frequencies):
     with pytest.raises(ValueError, match=r"rope_frequencies: theta must be positive, got 0\.0"):
         rope_frequencies(8, 0.0)
+
+
+def test_the_result_belongs_to_the_caller(rope_frequencies):
+    # As where a context is extended in place.
+    f = rope_frequencies(4, 100.0)
+    f /= 8
+    assert_close(
+        rope_frequencies(4, 100.0), tensor([1.0, 0.1], torch.float64), "a result that is kept and given out again"
+    )

@@ -485,6 +485,66 @@ def probes():
         call([1.0, 1.0], [1.0, 2.0], [[False, True], [True, True]]),
         call([1.0] * 4, [1.0, 2.0] * 4, [[[True, False]], [[False, True]]], of=(2, 2)),
         call([1.0, 1.0], [1.0], causal=False),
+        call([1.0, 1.0], [0.0, 0.0, 0.0], [[True] * 3] * 2),
+        call([1.0] * 4, [1.0, 2.0] * 2, [[True, False], [True, True]], of=(2, 1)),
+        call([1.0] * 200, torch.linspace(0, 1, 200).tolist(), [[at >= 150 for at in range(200)]]),
+        call([1.0] * 70, torch.linspace(0, 1, 70).tolist(), [[at % 2 == 0 for at in range(70)]]),
+        # Two heads at very different heights: a maximum that they share leaves one of them nothing.
+        call([1.0] * 4, [0.0, 1.0, -3000.0, -3001.0], causal=False, of=(1, 2)),
         call([1.0], [0.0] * 5000),
         call([200.0] * 4, [200.0] * 4 + [199.0] * 4, features=4, dtype=torch.float16),
     ]
+
+
+def mask_of_ones_as_causal_alone(q, k, v, causal=True, mask=None):
+    """a mask that hides nothing is replaced by torch's is_causal, which aligns the first query with the first key.
+
+    Tempting: without padding the fast path needs no mask tensor; where both lengths are equal it is right.
+    """
+    groups = q.shape[1] != k.shape[1]
+    if mask is not None and mask.all() and k.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal and q.shape[2] > 1, enable_gqa=groups)
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def mask_of_two_axes_for_padding(q, k, v, causal=True, mask=None):
+    """a mask [q_len kv_len] is taken for padding [batch kv_len] where there are as many entries as queries.
+
+    Tempting: it is what a tokenizer's attention_mask looks like.
+    """
+    if mask is not None and mask.shape == (q.shape[0], k.shape[2]) and q.shape[0] > 1:
+        mask = mask[:, None, None, :]
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def hidden_tiles_are_nan(q, k, v, causal=True, mask=None):
+    """two tiles of keys of which a query sees none give NaN: exp of minus infinity less minus infinity.
+
+    Tempting: the first tile has no maximum before it to be compared with, so that one such tile does no harm.
+    """
+    visible, largest, total, y = _visible(q, k, causal, mask), None, 0, 0
+    for start in range(0, k.shape[2], 64):
+        tile = slice(start, start + 64)
+        scores = _scores(q, k[:, :, tile]).masked_fill(~visible[..., tile], -torch.inf)
+        new = scores.amax(dim=-1, keepdim=True).detach()
+        new = new if largest is None else torch.maximum(new, largest)
+        powers = torch.exp(scores - new.masked_fill(new == -torch.inf, 0))
+        before = 0 if largest is None else torch.exp(largest - new)
+        total, y = before * total + powers.sum(-1, keepdim=True), before * y + powers @ _repeat(q, v[:, :, tile])
+        largest = new
+    return torch.zeros_like(q) if largest is None else (y / total.masked_fill(total == 0, 1)).to(q.dtype)
+
+
+def broadcast_mask_cut_in_blocks(q, k, v, causal=True, mask=None):
+    """the mask is cut into blocks of queries even where its axis of queries has size one.
+
+    Tempting: the queries are taken 64 at a time, and the mask is cut as they are; up to 64 it goes well.
+    """
+    if mask is None:
+        return _attend(q, k, v, _visible(q, k, causal, mask))
+    mask, parts = torch.atleast_2d(mask), []
+    for start in range(0, q.shape[2], 64):
+        block = slice(start, start + 64)
+        visible = _visible(q, k, causal, None)[:, :, block] & mask[..., block, :]
+        parts.append(_attend(q[:, :, block], k, v, visible))
+    return torch.cat(parts, dim=2) if parts else torch.zeros_like(q)

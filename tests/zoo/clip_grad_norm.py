@@ -8,7 +8,7 @@ from tests import strategies
 
 def probes():
     short, large = strategies.tensor([0.03, -0.04]), strategies.tensor([300.0, 400.0]).half()
-    return [(([short, 2 * short], 1.0), {}), (([large], 1.0), {})]
+    return [(([short, 2 * short], 1.0), {}), (([large], 1.0), {}), (([short.half(), short], 1.0), {})]
 
 
 LAYERS = implementation.load("vectorized")
@@ -71,3 +71,14 @@ def _norm(grads):
 def _scaled(grads, max_norm, norm):
     scale = (max_norm / norm).clamp(max=1)
     return [(grad * scale).to(grad.dtype) for grad in grads], norm.to(grads[0].dtype if grads else norm.dtype)
+
+
+def all_in_the_dtype_of_the_first(grads, max_norm):
+    """every gradient is returned in the dtype of the first.
+
+    Tempting: a model has one dtype, until its norms stay in float32.
+    """
+    if not grads:
+        return [], torch.zeros(())
+    clipped, norm = _scaled(grads, max_norm, _norm(grads))
+    return [grad.to(grads[0].dtype) for grad in clipped], norm

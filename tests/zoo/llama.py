@@ -1,5 +1,7 @@
 """The bugs that people make in llama."""
 
+import dataclasses
+
 import torch
 
 from llama import implementation
@@ -9,8 +11,11 @@ from tests import strategies
 def probes():
     scaling = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling |= {"original_max_position_embeddings": 20}
-    changes = {}, {"rope_theta": 10.0}, {"rope_scaling": scaling}, {"rms_norm_eps": 0.1}
-    return [_call(2, seed, **change) for seed, change in enumerate(changes)] + [_call(11, seed=5)]
+    bridge = scaling | {"low_freq_factor": 2.0, "high_freq_factor": 7.0}
+    changes = {}, {"rope_theta": 10.0}, {"rope_scaling": scaling}, {"rope_scaling": bridge}, {"rms_norm_eps": 0.1}
+    (ids, weights, of), _ = _call(1, seed=6)
+    tied = (ids, weights, dataclasses.replace(of, tie_word_embeddings=True)), {}
+    return [_call(2, seed, **change) for seed, change in enumerate(changes)] + [_call(11, seed=5), tied]
 
 
 def _call(n_layers, seed, **more):
@@ -92,6 +97,27 @@ def frequencies_of_the_first_model(token_ids, weights, config):
     if config.head_dim not in _tables:
         _tables[config.head_dim] = _scaled(LAYERS.rope_frequencies(config.head_dim, config.rope_theta), config)
     return _llama(token_ids, weights, config, frequencies=_tables[config.head_dim])
+
+
+def tied_by_the_config(token_ids, weights, config):
+    """a head that is given is left unused where the config says that it is tied.
+
+    Tempting: tie_word_embeddings says it; but a checkpoint that brings a head means it to be used.
+    """
+    tied = config.tie_word_embeddings or "lm_head.weight" not in weights
+    return _llama(token_ids, weights, config, head=weights["model.embed_tokens.weight"] if tied else None)
+
+
+def bridge_fixed(token_ids, weights, config):
+    """low_freq_factor and high_freq_factor of the config are not handed on: it is always 1 and 4.
+
+    Tempting: all of Meta's own configs have 1 and 4, which are the defaults too.
+    """
+    frequencies = LAYERS.rope_frequencies(config.head_dim, config.rope_theta)
+    if scaling := config.rope_scaling:
+        context = scaling["original_max_position_embeddings"]
+        frequencies = LAYERS.llama3_frequencies(frequencies, scaling["factor"], original_context=context)
+    return _llama(token_ids, weights, config, frequencies=frequencies)
 
 
 def _llama(token_ids, weights, config, frequencies=None, order=None, eps=None, last_norm=True, head=None):

@@ -347,6 +347,43 @@ def probes():
 
         return probe
 
+    def as_many_positions_as_sequences(layer):
+        x = strategies.tensor(torch.linspace(-1, 1, 3 * 3 * 14).reshape(3, 1, 3, 14))
+        return layer(x, strategies.tensor([4, 5, 2]), strategies.tensor([1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01]))
+
+    def between_the_same_ends(layer):
+        x, frequencies = strategies.tensor(torch.ones(1, 1, 4, 2)), strategies.tensor([0.625])
+        return [layer(x, strategies.tensor(at), frequencies) for at in ([0, 1, 2, 3], [0, 2, 1, 3])]
+
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     calls = [([3, 1, 2, 0], 500000.0), ([5000, 3, 60001, 301], 10000.0)]
-    return [call(dtype, *arguments) for dtype in dtypes for arguments in calls]
+    far = [call(dtype, *arguments) for dtype in dtypes for arguments in calls]
+    return [*far, as_many_positions_as_sequences, between_the_same_ends]
+
+
+def positions_per_sequence_where_they_fit(x, positions, frequencies):
+    """positions [seq] are taken for one position per sequence where there are as many sequences as tokens.
+
+    Tempting: decoding hands in one position for each sequence, and the two look alike.
+    """
+    if positions.ndim == 1 and len(positions) == len(x):
+        positions = positions[:, None]
+    angles = _angles(positions, frequencies)
+    return _turn(x, angles.cos(), angles.sin())
+
+
+_BY_ENDS = {}
+
+
+def table_kept_by_its_ends(x, positions, frequencies):
+    """a table is kept by the first and the last of its positions, and given for others between the same ends.
+
+    Tempting: positions count upwards, so the ends seem to say them all.
+    """
+    if positions.numel() == 0:
+        return x.clone()
+    ends = positions.flatten()[0].item(), positions.flatten()[-1].item()
+    key = (*positions.shape, *ends, *frequencies.tolist(), x.device)
+    if key not in _BY_ENDS:
+        _BY_ENDS[key] = _angles(positions, frequencies)
+    return _turn(x, _BY_ENDS[key].cos(), _BY_ENDS[key].sin())

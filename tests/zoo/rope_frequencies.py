@@ -3,6 +3,15 @@
 import torch
 
 
+def probes():
+    def changed_by_the_caller(layer):
+        first = layer(6, 123.0)
+        first /= 8
+        return layer(6, 123.0)
+
+    return [changed_by_the_caller]
+
+
 def counted_from_minus_one(head_dim, theta=10000.0):
     """the exponent is -2(i - 1)/head_dim while i starts at 0, so that every frequency is that of the pair before.
 
@@ -82,3 +91,17 @@ def kept_for_another_theta(head_dim, theta=10000.0):
 
 
 _KEPT = {}
+
+
+_KEPT = {}
+
+
+def result_kept_and_shared(head_dim, theta=10000.0):
+    """the tensor is made once and given out again, so that what one caller changes in place all others get.
+
+    Tempting: lru_cache is one line, and the numbers never change.
+    """
+    key = head_dim, theta
+    if key not in _KEPT:
+        _KEPT[key] = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    return _KEPT[key]

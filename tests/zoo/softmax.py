@@ -7,6 +7,7 @@ from tests import strategies
 
 def probes():
     rows = [[1000.0, 0.0], [0.0, 1000.0]], [[-1000.0, -1001.0]], [[1000.0, 0.0], [-1000.0, -1001.0]]
+    rows += ([[[3000.0, 2999.0]], [[0.0, 1.0]]],)
     many = strategies.tensor([0.0] * 70000).half()
     return [((strategies.tensor(x),), {}) for x in rows] + [lambda softmax: softmax(many).float().sum()]
 
