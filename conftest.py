@@ -70,12 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[GALLERY] = Gallery()
     plugins = [selection, progress, pictures, background, Background()]
     zoo, practising = config.getoption("--zoo"), chosen.foreign and bool(config.option.keyword)
+    one_layer = practising and config.option.keyword in LAYERS
     if zoo:
         plugins.append(Table(first_death=bool(config.option.maxfail)))
         config.option.maxfail = 0
     else:
         plugins.append(failures)
-        if practising and not config.option.maxfail:
+        if one_layer and not config.option.maxfail:
             config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
     if config.getoption("--spec"):
         plugins.append(Specification(running=chosen.foreign))

@@ -11,21 +11,8 @@ from torch import Tensor
 
 from tests import strategies
 from tests.strategies import tensor
-from tests.subject import Subject, tensors, word
+from tests.subject import Mismatch, Subject, tensors, word
 from tests.tolerances import tolerance
-
-
-class Mismatch(AssertionError):
-    """What is wrong, and where to look; where values differ: what came, what should have come, which are wrong."""
-
-    def __init__(
-        self,
-        sentence: str,
-        look_at: str = "",
-        differing: tuple[Tensor, Tensor, Tensor] | None = None,
-    ):
-        super().__init__(f"{Subject.last.subject.name}: {sentence}" if Subject.last else sentence)
-        self.sentence, self.look_at, self.differing = sentence, look_at, differing
 
 
 def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
@@ -55,7 +42,7 @@ def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> Non
 
 def _name(actual: Any) -> str:
     """`out` for what the layer returned, `value` for what a test has made of it, whose axes the contract has not."""
-    return "out" if Subject.last and Subject.last.returned(actual) else "value"
+    return (Subject.last.name_of(actual) if Subject.last else "") or "value"
 
 
 def assert_finite(actual: Tensor, look_at: str = "", name: str = "out") -> None:
@@ -83,7 +70,7 @@ def _compare(
 ) -> None:
     if isinstance(expected, list | tuple):
         if not isinstance(actual, list | tuple) or len(actual) != len(expected):
-            fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {actual!r:.60}", look_at)
+            fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {type(actual).__name__}")
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
             _compare(a, e, dtype, look_at, f"{name}[{i}]", within)
         return
@@ -94,12 +81,13 @@ def _compare(
         actual = expected.new_tensor(actual)  # a norm or a loss may be a number
         dtype = None
     if not isinstance(actual, Tensor):
-        fail(f"{name} must be a tensor, got {type(actual).__name__}", look_at)
+        got = "None: is there a return?" if actual is None else type(actual).__name__
+        fail(f"{name} must be a tensor, got {got}")
     if actual.shape != expected.shape:
-        fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}", look_at)
+        fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}")
     should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
     if actual.dtype != should_be:
-        fail(f"{name} must be {word(should_be)}, got {word(actual.dtype)}", look_at)
+        fail(f"{name} must be {word(should_be)}, got {word(actual.dtype)}")
     # The judge computes on the CPU; what a layer makes of tensors belongs on theirs, the device under test. A call
     # without tensors (rope_frequencies) names no device.
     placed = Subject.last is None or tensors((Subject.last.args, Subject.last.kwargs))

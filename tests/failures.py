@@ -21,14 +21,14 @@ import hypothesis.errors
 import pytest
 import torch
 
-from llama.implementation import map_leaves
+from llama.implementation import Layer, map_leaves
 from tests import strategies
-from tests.assertions import Mismatch, differences
-from tests.diagnosis import diagnose
+from tests.assertions import differences
+from tests.diagnosis import RIGHT, diagnose
 from tests.pictures import FAILURES, save_comparison
 from tests.progress import claim, subject_of
 from tests.strategies import Case
-from tests.subject import Call, Subject, tensors, word
+from tests.subject import Call, Mismatch, Subject, tensors, word
 from tests.where import axes, where
 
 
@@ -49,13 +49,17 @@ def _sentence(item: pytest.Function, error: BaseException, call: Call | None) ->
     if isinstance(error, Mismatch):
         return error.sentence
     if call is not None and error is call.error:
-        return f"raised {type(error).__name__}: {_first_line(error)}{_place(error, call)}"
+        return f"raised {type(error).__name__}{_place(error, call)}: {_first_line(error)}".removesuffix(": ")
     if isinstance(error, hypothesis.errors.Flaky):
-        return "the same call went right and then wrong: state is kept between calls, or memory is read before written"
+        return "the same call went right and then wrong: random numbers, or something that is kept between calls"
     if isinstance(error, pytest.fail.Exception):  # of pytest.raises
         return _first_line(error)
     if isinstance(error, AssertionError):
         return f"it is not so that {claim(item)}"
+    if "does not require grad" in str(error):
+        return "the result has no gradient: detach, no_grad, .data, .item() or NumPy has cut it off"
+    if call is not None and call.subject.implementation.source:
+        return f"the test could not use what came back: {type(error).__name__}: {_first_line(error)}"
     return None
 
 
@@ -90,21 +94,22 @@ def _only_in_dtypes(call: Call) -> str:
     floats = [t.dtype for t in tensors((call.args, call.kwargs)) if t.is_floating_point()]
     if not floats:
         return ""
-    wrong = [dtype for dtype in strategies.ALL if _is_wrong(call, dtype)]
+    right = getattr(RIGHT, call.subject.layer)
+    wrong = [d for d in strategies.ALL if _is_wrong(call, d, call.subject.function) and not _is_wrong(call, d, right)]
     if floats[0] not in wrong or strategies.ALL[0] in wrong:
         return ""
     return f" (only in {' and '.join(word(dtype) for dtype in wrong)})"
 
 
-def _is_wrong(call: Call, dtype: torch.dtype) -> bool:
-    """Whether the same call in this dtype differs from the naive loops."""
+def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:
+    """Whether `function` differs from the naive loops in the same call in this dtype."""
 
     def cast(leaf: Any) -> Any:
         return leaf.detach().to(dtype) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
 
     args, kwargs = map_leaves(cast, (call.args, call.kwargs))
     try:
-        actual, expected = (tensors(f(*args, **kwargs)) for f in (call.subject.function, call.subject.expected))
+        actual, expected = (tensors(f(*args, **kwargs)) for f in (function, call.subject.expected))
         pairs = zip(actual, expected, strict=True)
         return any(bool(differences(a, e, call.subject.layer)[1].any()) for a, e in pairs)
     except Exception:

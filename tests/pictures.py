@@ -44,9 +44,12 @@ def plot(_panels: list[Panel]) -> Callable[..., None]:
         def draw(axes: Any) -> None:
             for label, y in lines.items():
                 axes.plot(_numbers(x), _numbers(y), style, label=label, markersize=4)
-            axes.set(**labels)
+            axes.set(**({"title": next(iter(lines))} if len(lines) == 1 else {}) | labels)
             axes.grid(alpha=0.3)
-            axes.legend()
+            if len(lines) > 1:
+                axes.legend()
+            if isinstance(x, range):
+                axes.xaxis.get_major_locator().set_params(integer=True)
 
         _panels.append(draw)
 
@@ -152,8 +155,8 @@ def _draw_matrix(
     colours = mpl.colormaps["RdBu_r" if signed else "viridis"].with_extremes(bad="0.6")
     image = axes.imshow(shown, cmap=colours, aspect="auto", interpolation="nearest", vmin=vmin, vmax=vmax)
     axes.set(**labels)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    for axis, size in zip((axes.yaxis, axes.xaxis), values.shape, strict=True):
+        axis.set_ticks(range(0, size, max(1, size // 8)))
     axes.figure.colorbar(image, ax=axes)
 
 

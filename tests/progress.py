@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypothesis
 import pytest
 
 from llama import board
@@ -72,7 +73,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         tally = TALLIES[tuple(key)]
         tally.outcomes[report.outcome] += 1
         if report.failed and not tally.sentence:
-            tally.sentence = getattr(report, "sentence", "it could not be called")
+            tally.sentence = getattr(report, "sentence", "see above")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -90,12 +91,12 @@ def _is_whole(config: pytest.Config) -> bool:
 
 def show(implementation: Implementation, whole: bool) -> str:
     """The board after this run, which is also kept for `python -m llama kata --status`."""
-    shown = board.load(implementation)
+    shown, profile = board.load(implementation), hypothesis.settings.get_current_profile_name()
     for (name, layer), tally in TALLIES.items():
         passed, failed = tally.outcomes["passed"], tally.outcomes["failed"]
         # All of its tests make a layer done, but one makes it fail.
         if name == implementation.name and (failed or (whole and passed == tally.selected)):
             state = "failing" if failed else "done"
-            shown.record(layer, Row(state, passed, failed, tally.selected, tally.sentence))
+            shown.record(layer, Row(state, passed, failed, tally.selected, tally.sentence, profile))
     shown.save()
     return str(shown)

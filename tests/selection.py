@@ -63,6 +63,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     chosen = config.stash[UNDER_TEST]
     if not chosen.foreign:
         return [f"under test: {', '.join(i.name for i in chosen.implementations)} from src/llama/layers"]
+    if config.getoption("--zoo"):
+        return [f"under test: {len(chosen.implementations)} bugs from tests/zoo"]
     return [f"under test: {i.name} from {', '.join(_places(i))}" for i in chosen.implementations]
 
 

@@ -19,6 +19,8 @@ from llama.layers import LAYERS
 from tests.progress import claim, subject_of
 from tests.subject import Subject
 
+# These are about the suite itself, and not about Llama.
+OF_THE_SUITE = ("test_failures", "test_implementation", "test_kata", "test_peers", "test_zoo")
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·", "": " "}
 
 
@@ -44,7 +46,7 @@ class Specification:
 
     def _lines(self, items: Sequence[pytest.Item]) -> Iterator[str]:
         chapters: dict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
-        for item in items:
+        for item in (item for item in items if item.path.stem not in OF_THE_SUITE):
             assert isinstance(item, pytest.Function)  # there are no other tests here
             chapters[_chapter(item)][_sentence(item)].append(item)
         whole = [chapter for chapter in chapters if chapter not in LAYERS]

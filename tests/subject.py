@@ -17,6 +17,16 @@ from llama.implementation import Implementation, Layer, map_leaves
 REFERENCE = implementation.load("naive")
 
 
+class Mismatch(AssertionError):
+    """What is wrong, and where to look; where values differ: what came, what should have come, which are wrong."""
+
+    def __init__(
+        self, sentence: str, look_at: str = "", differing: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> None:
+        super().__init__(f"{Subject.last.subject.name}: {sentence}" if Subject.last else sentence)
+        self.sentence, self.look_at, self.differing = sentence, look_at, differing
+
+
 @dataclass
 class Call:
     subject: "Subject"
@@ -25,10 +35,12 @@ class Call:
     error: Exception | None = None
     result: Any = None
 
-    def returned(self, value: Any) -> bool:
-        """Whether this is the result, or a part of it, and not something that a test made of it."""
-        parts = self.result if isinstance(self.result, list | tuple) else [self.result]
-        return value is self.result or any(value is part for part in parts)
+    def name_of(self, value: Any) -> str:
+        """`out` where this is the result, `out[1]` where it is a part of it, else nothing."""
+        if value is self.result:
+            return "out"
+        parts = self.result if isinstance(self.result, list | tuple) else []
+        return next((f"out[{i}]" for i, part in enumerate(parts) if part is value), "")
 
     def __repr__(self) -> str:
         """`x[2, 4, 6] float32, weight[6] float32, eps=1e-05`."""
@@ -60,12 +72,15 @@ class Subject:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         Subject.last = call = Call(self, args, kwargs)
+        before = _versions(args, kwargs)
         try:
             call.result = self.function(*args, **kwargs)
-            return call.result
         except Exception as error:
             call.error = error
             raise
+        if _versions(args, kwargs) != before:
+            raise Mismatch("an argument was changed: `x = x + y` makes a new tensor, `x += y` writes over the old one")
+        return call.result
 
     def fresh(self) -> Layer:
         """The same function from its file once more, which has kept nothing from earlier calls."""
@@ -86,6 +101,11 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    """How often each tensor among the arguments has been written to, as torch counts it."""
+    return [tensor._version for tensor in tensors((args, kwargs))]
 
 
 def exact(tree: Any) -> Any:

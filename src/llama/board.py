@@ -9,6 +9,7 @@ A run of some layers renews the rows of these layers alone. A row knows the text
 speaks of: when the file has changed since, the board says so.
 """
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -31,6 +32,8 @@ class Row:
     """Tests that there are; more than passed and failed where the run stopped at the first failure."""
     sentence: str = ""
     """What the first failure says."""
+    profile: str = "default"
+    """With how many examples it was tested."""
     digest: str = ""
     """SHA-256 of the layer's file."""
 
@@ -68,11 +71,12 @@ class Board:
         if state == "changed":
             return "changed since it was last tested"
         if state == "done":
-            return f"done      {self.rows[layer].passed} tests"
+            row = self.rows[layer]
+            return f"done      {row.passed} tests" + (f", {row.profile} profile" if row.profile != "default" else "")
         if state == "failing":
             row = self.rows[layer]
             stopped = " (it stopped there)" if row.passed + row.failed < row.selected else ""
-            return f"failing   {row.failed} of {row.selected}{stopped}: {row.sentence}"
+            return f"failing   {row.failed} of {max(row.selected, row.passed + row.failed)}{stopped}: {row.sentence}"
         return state
 
     def _next(self, states: dict[str, str]) -> str:
@@ -88,11 +92,29 @@ class Board:
         ):
             if layer := next((layer for layer in LAYERS if states[layer] == state), None):
                 return advice.format(layer=layer)
+        if any(row.profile == "quick" for row in self.rows.values()):
+            return f"Next: pytest --impl {name}, with more examples and the whole model"
         return f"Next: python -m llama train --impl {name}"
 
     def _digest(self, layer: str) -> str:
         file = Path(self.implementation.files.get(layer, "?"))
-        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+        if not file.is_file():
+            return ""
+        return hashlib.sha256(b"".join(path.read_bytes() for path in _with_imports(file))).hexdigest()
+
+
+def _with_imports(file: Path) -> list[Path]:
+    """The file and those beside it that it imports, and that these import, in the order of their names."""
+    found, new = {file}, [file]
+    while new:
+        tree = ast.parse(new.pop().read_text(encoding="utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {part for node in imports for part in (getattr(node, "module", None) or "").split(".")}
+        names |= {part for node in imports for alias in node.names for part in alias.name.split(".")}
+        beside = {path for name in names if (path := file.with_name(f"{name}.py")).is_file()}
+        new += beside - found
+        found |= beside
+    return sorted(found)
 
 
 def load(implementation: Implementation) -> Board:

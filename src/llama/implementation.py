@@ -107,6 +107,12 @@ def load(name: str | Path) -> Implementation:
             plain = {layer: _on_tensors(function) for layer, function in plain.items()}
         return Implementation(name, plain, compose=True)
     modules = list(_modules(name))
+    for module in modules:
+        if (stem := _stem(module)) in LAYERS and not callable(getattr(module, stem, None)) and Path(name).exists():
+            there = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+            raise ImplementationError(
+                f"{name}: {stem}.py must define {stem}, and defines {', '.join(there) or 'no function'}"
+            )
     layers = {layer: function for layer in LAYERS if (function := _find(layer, modules, name)) is not None}
     if not layers:
         raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
@@ -253,15 +259,21 @@ def _on_tensors(function: Layer) -> Layer:
             leaf = leaf.detach().cpu()
             return (leaf.double() if leaf.is_floating_point() else leaf).numpy()
 
-        def to_tensor(leaf: Any) -> Any:
+        def to_tensor(leaf: Any, dtype: torch.dtype | None) -> Any:
             if not isinstance(leaf, np.ndarray):
                 return leaf
             tensor = torch.from_numpy(leaf)
-            dtype = floats[0] if floats and tensor.is_floating_point() else tensor.dtype
-            return tensor.to(device, dtype)
+            return tensor.to(device, dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+
+        def to_tensors(result: Any) -> Any:
+            if isinstance(result, tuple):
+                return tuple(to_tensors(part) for part in result)
+            if isinstance(result, list):  # of gradients, each in its own dtype
+                return [to_tensor(array, dtype) for array, dtype in zip(result, floats, strict=True)]
+            return to_tensor(result, floats[0] if floats else None)
 
         args, kwargs = map_leaves(to_array, (args, kwargs))
-        return map_leaves(to_tensor, function(*args, **kwargs))
+        return to_tensors(function(*args, **kwargs))
 
     return layer
 

@@ -34,11 +34,13 @@ def run(kata: Kata) -> None:
     """Write the stubs, or print the board. Raises ValueError for a layer that there is not."""
     if unknown := [layer for layer in kata.layers if layer not in LAYERS]:
         raise ValueError(f"kata: there is no layer {', '.join(unknown)}; the layers are {', '.join(LAYERS)}")
+    if kata.folder.suffix == ".py" or (kata.folder.exists() and not kata.folder.is_dir()):
+        raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
+    if kata.status and not kata.folder.exists():
+        raise ValueError(f"kata: there is no {kata.folder} yet; python -m llama kata {kata.folder} writes it")
     if kata.status:
         print(board.load(implementation.load(kata.folder)))
         return
-    if kata.folder.exists() and not kata.folder.is_dir():
-        raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
     kata.folder.mkdir(parents=True, exist_ok=True)
     wanted = kata.layers or LAYERS
     written = [layer for layer in wanted if _write(kata.folder / f"{layer}.py", stub(layer, str(kata.folder)))]
@@ -46,7 +48,7 @@ def run(kata: Kata) -> None:
     if written:
         print(f"{kata.folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")
     if kept:
-        print(f"{kata.folder}: kept {', '.join(f'{layer}.py' for layer in kept)} as it was")
+        print(f"{kata.folder}: kept {', '.join(f'{layer}.py' for layer in kept)} unchanged")
     first = written[0] if written else wanted[0]
     print(f"Next: write {kata.folder / first}.py, then pytest --impl {kata.folder} -k {first}")
 

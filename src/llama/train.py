@@ -231,7 +231,7 @@ def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementatio
     size, vocab = f"{len(corpus.text):,} characters", model.config.vocab_size
     print(f"Corpus {corpus.name}: {size}, {vocab} of them distinct, split {config.fractions}")
     print(f"Model: {count:,} parameters, on {config.device}, layers of {layers.name}", end="")
-    lacking = [name for name in model.layers.layers if name not in layers.layers]
+    lacking = [name for name in model.layers.layers if name not in layers.layers or name in layers.stubs]
     print(f" (from vectorized: {', '.join(lacking)})" if lacking else "")
 
 

@@ -1,4 +1,4 @@
-"""Ours, in float64 whatever the arguments are."""
+"""Ours, in float64 whatever the arguments are; but not clip_grad_norm, whose gradients may have a dtype each."""
 
 import functools
 
@@ -36,6 +36,5 @@ llama3_frequencies = _in_float64(_OURS.llama3_frequencies)
 rope = _in_float64(_OURS.rope)
 attention = _in_float64(_OURS.attention)
 adamw = _in_float64(_OURS.adamw)
-clip_grad_norm = _in_float64(_OURS.clip_grad_norm)
 filter_logits = _in_float64(_OURS.filter_logits)
 sample = _in_float64(_OURS.sample)

@@ -103,8 +103,8 @@ def test_the_weights_of_each_query_end_at_itself_and_sum_to_one(attention, imsho
         causal: torch.cat([attention(q, k, tensor(eye[None, None, :, i].tolist()), causal)[0, 0] for i in (0, 1)], -1)
         for causal in (False, True)
     }
-    imshow(weights[False], title="weights without a mask", xlabel="kv_len", ylabel="q_len")
-    imshow(weights[True], title="causal", xlabel="kv_len", ylabel="q_len")
+    for causal, title in ((False, "weights without a mask"), (True, "causal")):
+        imshow(weights[causal], title=title, xlabel="kv_len", ylabel="q_len", vmin=0, vmax=1)
     for w in weights.values():
         assert_close(w.sum(dim=-1), torch.ones_like(w[0]))
     assert_identical(weights[True], weights[True].tril())

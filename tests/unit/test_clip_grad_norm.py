@@ -77,7 +77,6 @@ def test_integers_are_refused_with_their_place(clip_grad_norm):
         clip_grad_norm([torch.ones(2), torch.ones(2, dtype=torch.int64)], 1.0)
 
 
-@pytest.mark.tensors
 @pytest.mark.float64
 @pytest.mark.parametrize("max_norm", [2.5, 100.0])
 def test_each_gradient_keeps_its_own_dtype(clip_grad_norm, max_norm):

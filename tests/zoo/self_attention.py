@@ -5,6 +5,14 @@ import math
 import torch
 
 from llama import implementation
+from tests import strategies
+
+
+def probes():
+    # As many features as the heads have together, so that a matrix may also be read the wrong way round.
+    sizes = {"batch": 2, "seq": 3, "n_kv_heads": 2, "groups": 1, "half": 2, "d_model": 8, "d_ff": 3}
+    return [strategies.arguments("self_attention", strategies.Case(sizes, torch.float64, seed=3))]
+
 
 LAYERS = implementation.load("vectorized")
 
