@@ -35,47 +35,58 @@ class Raised:
     error: str
 
 
+class Outcomes:
+    """What a function makes of the probes, asked in their order, and no further than anybody looks."""
+
+    def __init__(self, probes: list[Probe], function: Layer):
+        self.probes, self.function = probes, function
+        self.known: list[Any] = []
+
+    def __getitem__(self, index: int) -> Any:
+        while len(self.known) <= index:
+            self.known.append(_outcome(self.probes[len(self.known)], self.function))
+        return self.known[index]
+
+
 def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
     """The bugs of that layer which `function` cannot be told from, on the probes and on these calls."""
     known = _known(layer)
     asked = [_as_probe(layer, arguments) for arguments in calls]
-    right = [*known.right, *(_outcome(probe, getattr(RIGHT, layer)) for probe in asked)]
-    theirs = [_outcome(probe, function) for probe in [*known.plain, *known.special, *asked]]
-    if all(isinstance(outcome, Raised) for outcome in theirs):
+    probes = [*known.plain, *known.special, *asked]
+    theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
+    if all(isinstance(theirs[i], Raised) for i in range(len(probes))):
         return []  # it gets through no call; its own error says more than that others raise everywhere too
+    # Asked anew where a call has been added: they have kept nothing from calls that the layer has not seen.
+    bugs = {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)} if asked else known.bugs
     first, second = len(known.plain), len(known.plain) + len(known.special)
-    plain, special = [*range(first), *range(second, len(theirs))], range(first, second)
 
-    def alike(outcomes: list[Any], which: Iterable[int], slack: float = 1) -> bool:
-        return all(_same(layer, theirs[i], outcomes[i], slack) for i in which)
+    def named(floor: float) -> list[Bug]:
+        def alike(outcomes: Outcomes, which: Iterable[int], slack: float = 1) -> bool:
+            return all(_same(layer, theirs[i], outcomes[i], slack, floor) for i in which)
 
-    suspects = {bug: outcomes for bug, outcomes in known.bugs.items() if alike(outcomes, range(first))}
-    if asked and suspects:
-        # New functions, asked all of it again: they have kept nothing from calls that the layer has not seen.
-        fresh = {bug.name: bug.function for bug in zoo.bugs(layer)}
-        probes = [*known.plain, *known.special, *asked]
-        suspects = {bug: [_outcome(probe, fresh[bug.name]) for probe in probes] for bug in suspects}
-    agreeing = [bug for bug, outcomes in suspects.items() if alike(outcomes, plain)]
-    exact = [bug for bug in agreeing if alike(suspects[bug], special)]
-    # Clearly wrong, and not merely as far from right as rounding may take a right layer towards a bug.
-    if not alike(right, (i for i in range(first) if not isinstance(theirs[i], Raised)), slack=4):
-        return exact or agreeing
-    # What the plain calls do not show is named only where nothing speaks against it.
-    return exact if not alike(right, range(first, len(right)), slack=4) else []
+        plain = [bug for bug, outcomes in bugs.items() if alike(outcomes, range(first))]
+        agreeing = [bug for bug in plain if alike(bugs[bug], range(second, len(probes)))]
+        exact = [bug for bug in agreeing if alike(bugs[bug], range(first, second))]
+        # Clearly wrong, and not merely as far from right as rounding may take a right layer towards a bug.
+        if not alike(right, (i for i in range(first) if not isinstance(theirs[i], Raised)), slack=4):
+            return exact or agreeing
+        # What the plain calls do not show is named only where nothing speaks against it.
+        return exact if not alike(right, range(first, len(probes)), slack=4) else []
+
+    # Many a first draft computes float64 in float32, which is another fault than the bug that is looked for.
+    return named(floor=0.0) or named(floor=tolerance(torch.float32))
 
 
 @dataclass
 class _Known:
-    """The probes of a layer, and what a right one and each bug make of them (plain ones first)."""
-
     plain: list[Probe]
     special: list[Probe]
-    right: list[Any]
-    bugs: dict[Bug, list[Any]]
+    bugs: dict[Bug, Outcomes]
 
 
 @functools.cache
 def _known(layer: str) -> _Known:
+    """The probes of that layer, and its bugs as far as they have been asked."""
     axes, make = ARGUMENTS[layer]
     exact, single, *halves = strategies.ALL if len(strategies.ALL) == 4 else (strategies.ALL[0], *strategies.ALL)
     cases = []
@@ -87,8 +98,7 @@ def _known(layer: str) -> _Known:
     plain = calls[:6]
     special = calls[6:] if strategies.dtypes(layer) == strategies.ALL else []
     special += [_as_probe(layer, probe) for probe in zoo.probes(layer)]
-    bugs = {bug: [_outcome(probe, bug.function) for probe in [*plain, *special]] for bug in zoo.bugs(layer)}
-    return _Known(plain, special, [_outcome(probe, getattr(RIGHT, layer)) for probe in [*plain, *special]], bugs)
+    return _Known(plain, special, {bug: Outcomes([*plain, *special], bug.function) for bug in zoo.bugs(layer)})
 
 
 def _outcome(probe: Probe, function: Layer) -> Any:
@@ -130,19 +140,19 @@ def _copy(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _same(layer: str, a: Any, b: Any, slack: float = 1) -> bool:
+def _same(layer: str, a: Any, b: Any, slack: float, floor: float) -> bool:
+    """Whether two outcomes are the same within the dtype's tolerance, or `floor` where that is wider, times slack."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(_same(layer, x, y, slack) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_same(layer, x, y, slack, floor) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        if isinstance(a, float) and isinstance(b, float):
-            a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-        else:
-            return type(a) is type(b) and bool(a == b)
+        return type(a) is type(b) and bool(a == b)
     if (a.shape, a.dtype) != (b.shape, b.dtype):
         return False
     if torch.equal(a, b):
         return True  # mostly, and much faster to see
     both_nan = a.isnan() & b.isnan()
-    within = slack * tolerance(a.dtype, layer) if a.is_floating_point() else None
+    within = slack * max(tolerance(a.dtype, layer), floor) if a.is_floating_point() else None
     _, wrong = differences(a.masked_fill(both_nan, 0), b.masked_fill(both_nan, 0), layer, within)
     return not wrong.any()
