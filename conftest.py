@@ -11,10 +11,10 @@ HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, t
 import os
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from hypothesis import Phase
-from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401
 from llama.layers import LAYERS
@@ -23,7 +23,7 @@ from llama.layers import LAYERS
 SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
     f"llama.{module}" for module in ("model", "tokenizer", "data", "evaluation", "train", "generate")
 ]
-install_import_hook(SHAPED, "tests.typecheck.enforce")
+jaxtyping.install_import_hook(SHAPED, "tests.typecheck.enforce")
 
 from llama.device import usable  # noqa: E402
 from tests import background, failures, pictures, progress, selection, strategies  # noqa: E402
@@ -67,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(f"--{error}") from error
     chosen = config.stash[UNDER_TEST] = selection.choose(config)
+    if chosen.foreign:  # our own annotations are not what is tested, and checking them takes time
+        jaxtyping.config.update("jaxtyping_disable", True)
     config.stash[GALLERY] = Gallery()
     plugins = [selection, progress, pictures, background, Background()]
     zoo, practising = config.getoption("--zoo"), chosen.foreign and bool(config.option.keyword)

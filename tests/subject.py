@@ -96,11 +96,12 @@ class Subject:
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:
     """Without beartype, which takes as long as the loops: annotations are enforced where a layer is under test."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
     finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:

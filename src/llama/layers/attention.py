@@ -73,9 +73,11 @@ def naive(
         largest = max(scores, default=0.0)
         powers = [math.exp(score - largest) for score in scores]
         total = sum(powers)
+        mean = [0.0] * head_dim
         for s, power in zip(visible, powers, strict=True):
-            for i in range(head_dim):
-                y[b, h, t, i] += power / total * v[b, kv, s, i]
+            for i, feature in enumerate(v[b, kv, s].tolist()):
+                mean[i] += power / total * feature
+        y[b, h, t] = mean
     return y
 
 
