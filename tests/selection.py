@@ -149,6 +149,8 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
     subject = progress.subject_of(item)
     if subject is None or (item.get_closest_marker("refusal") and not config.getoption("strict")):
         return False
+    if isinstance(subject, Subject) and subject.implementation not in config.stash[UNDER_TEST].implementations:
+        return False  # a test that brings a layer of its own, as those of the peers do
     if layer := _asked_for(config):
         return isinstance(subject, Subject) and subject.layer == layer
     # A whole model is not needed to see that a layer is wrong.
