@@ -124,9 +124,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def save_comparison(path: Path, title: str, expected: Tensor, actual: Tensor, axes: Sequence[str]) -> Path:
-    """Expected, yours and the difference, side by side: the last two axes, through the worst element."""
+    """Expected, yours and the difference, side by side: the last two axes of any size, through the worst element."""
     e, a = (np.atleast_2d(_numbers(t)) for t in (expected, actual))
     axes = ["", *axes][-max(2, len(axes)) :]
+    # An axis of size one has nothing to show; those that have come last.
+    order = sorted(range(e.ndim), key=lambda axis: e.shape[axis] > 1)
+    e, a, axes = e.transpose(order), a.transpose(order), [axes[axis] for axis in order]
     with np.errstate(invalid="ignore"):
         difference = np.where(e == a, 0.0, a - e)  # equal infinities do not differ
     at = np.unravel_index(int(np.nan_to_num(np.abs(difference), nan=np.inf).argmax()), e.shape)[:-2]
