@@ -1,12 +1,12 @@
 """What a failing test says: never a dump of tensors, but what a person would want to be told, in this order.
 
     rms_norm (my_llama) was called with x[1, 2] float32, weight[2] float32, eps=3.0
-    out[0, 0] is 0.3660254 but should be 0.5
+    out[0, 0] is 0.25 but should be 0.5
     all 2 elements are wrong
     Your output is exactly what you get when eps is added outside the square root.
     Read tests/unit/test_rms_norm.py
-    Failed: eps is added to the mean square inside the root, tests/unit/test_rms_norm.py:31
-    Picture: out/failures/rms_norm-my_llama-test_eps_is_added_to_the_mean_square_inside_the_root.png
+    Failed: eps is added to the mean square inside the root, tests/unit/test_rms_norm.py:36
+    Picture: out/failures/rms_norm-test_eps_is_added_to_the_mean_square_inside_the_root-my_llama.png
 
 Hypothesis' report is left out: the sizes, the dtype and the seed of its smallest example stand in the first line.
 """

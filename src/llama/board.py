@@ -25,7 +25,7 @@ FOLDER = Path("out") / "kata"
 @dataclass
 class Row:
     state: str
-    """done, failing or not written"""
+    """done or failing"""
     passed: int = 0
     failed: int = 0
     selected: int = 0
@@ -35,7 +35,7 @@ class Row:
     profile: str = "default"
     """With how many examples it was tested."""
     digest: str = ""
-    """SHA-256 of the layer's file."""
+    """SHA-256 of the layer's file and of what it imports from beside it."""
 
 
 @dataclass
