@@ -8,6 +8,7 @@ pytest --spec                 the tests as sentences
 HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, thorough)
 """
 
+import gc
 import os
 
 import hypothesis
@@ -109,6 +110,11 @@ def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None
 
 def pytest_report_header() -> str:
     return f"device: {strategies.DEVICE}, profile: {hypothesis.settings.get_current_profile_name()}"
+
+
+def pytest_collection_finish() -> None:
+    # What is there by now stays to the end, and most of it is torch: no need to walk through it at each collection.
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:

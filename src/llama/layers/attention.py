@@ -59,15 +59,16 @@ def naive(
     (batch, n_heads, q_len, head_dim), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
     may_attend = np.broadcast_to(True if mask is None else mask, (batch, n_heads, q_len, kv_len))
     y = np.zeros(q.shape)
+    # Python's floats are the same float64, and much faster in a loop than NumPy's.
+    queries, keys, values = q.tolist(), k.tolist(), v.tolist()
     for b, h, t in np.ndindex(batch, n_heads, q_len):
         kv = h // (n_heads // n_kv_heads)
         position = kv_len - q_len + t
         visible = [s for s in range(kv_len) if may_attend[b, h, t, s] and (s <= position or not causal)]
-        query = q[b, h, t].tolist()  # Python's floats are the same float64, and much faster in a loop than NumPy's
         scores = []
         for s in visible:
             product = 0.0
-            for a, c in zip(query, k[b, kv, s].tolist(), strict=True):
+            for a, c in zip(queries[b][h][t], keys[b][kv][s], strict=True):
                 product += a * c
             scores.append(product / math.sqrt(head_dim))
         largest = max(scores, default=0.0)
@@ -75,7 +76,7 @@ def naive(
         total = sum(powers)
         mean = [0.0] * head_dim
         for s, power in zip(visible, powers, strict=True):
-            for i, feature in enumerate(v[b, kv, s].tolist()):
+            for i, feature in enumerate(values[b][kv][s]):
                 mean[i] += power / total * feature
         y[b, h, t] = mean
     return y
