@@ -13,6 +13,7 @@ Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", equatio
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from llama.layers.contract import contract
 
@@ -59,4 +61,34 @@ def vectorized(
 def fused(
     x: Float[Tensor, "... d_model"], weight: Float[Tensor, "d_model"], eps: float = 1e-5
 ) -> Float[Tensor, "... d_model"]:
+    if x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _WithGradient.apply(x, weight, eps)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
+
+
+class _WithGradient(torch.autograd.Function):
+    """On a CPU torch takes RMSNorm's gradient operation by operation, but has one kernel for LayerNorm's.
+
+    LayerNorm's gradient at mean 0 is RMSNorm's, less the mean of grad · weight, which is put back here.
+    Forward and backward take 0.5 of the time of F.rms_norm, see benchmarks/bench_rms_norm.py.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        reciprocal = (norm.square_() / x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, reciprocal)
+        return (wide * reciprocal).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, reciprocal = ctx.saved_tensors
+        wide, d_model = reciprocal.dtype, x.shape[-1]
+        grad, w = grad.to(wide), weight.to(wide)
+        grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x.to(wide), [d_model], torch.zeros_like(reciprocal), reciprocal, w, None, [True, True, False]
+        )
+        grad_x += (grad @ w).div_(d_model)[..., None] * reciprocal
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None

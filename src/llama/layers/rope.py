@@ -17,6 +17,7 @@ Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Emb
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,13 +69,23 @@ def fused(
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "head_dim//2"],
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
-    wide = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = _cos_sin(positions, frequencies, wide)
-    first, second = x.to(wide).chunk(2, dim=-1)
-    # addcmul is a product and a sum in one pass over memory, which is all that this costs.
-    return torch.cat(
-        (torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(first * sin, second, cos)), dim=-1
-    ).to(x.dtype)
+    cos, sin = _cos_sin(positions, frequencies, torch.promote_types(x.dtype, torch.float32))
+    return _Turn.apply(x, torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
+
+
+class _Turn(torch.autograd.Function):
+    """The turn as few passes over memory as there are, which is all that it costs; its gradient is the turn back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        wide = x.to(cos.dtype)
+        return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _Turn.apply(grad, cos, -sin), None, None
 
 
 def _cos_sin(
