@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
 from llama.config import LlamaConfig
@@ -25,7 +26,8 @@ def save(folder: str | Path, model: Llama, tokenizer: CharTokenizer) -> None:
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **asdict(model.config)}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     tokenizer.save(folder / "characters.json")
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # Copies: in the model several may be views of one memory.
+    tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from llama import checkpoint
+from llama.decode import Decoder
 from llama.device import usable
 from llama.model import KVCache, Llama
 
@@ -69,14 +70,17 @@ def stream(
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
+    decoder = Decoder(model) if Decoder.suits(model) and len(token_ids) == 1 else None
     cache, unread, seen = None, token_ids, token_ids
     for _ in range(max_new_tokens):
         if seen.shape[1] > context:
             cache, unread = None, (seen := seen[:, -max(1, context // 2) :])
         if model.layers.composes:
             logits = model(seen)[:, -1]
+        elif cache and decoder:
+            logits = decoder(int(unread), cache)[None]
         else:
-            cache = cache or KVCache(model.config, len(seen), weight.dtype, weight.device)
+            cache = KVCache(model.config, len(seen), weight.dtype, weight.device) if cache is None else cache
             logits = model(unread, cache)[:, -1]
         logits = model.layers.filter_logits(logits, temperature, top_k, top_p, min_p)
         u = torch.rand(len(token_ids), generator=random, dtype=torch.float64)

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from llama.layers import LAYERS
+from llama.layers.contract import unchecked
 
 OURS = ("naive", "vectorized", "fused")
 COMPOSED = ("self_attention", "decoder_layer", "llama")
@@ -50,13 +51,14 @@ class Implementation:
         self.source = source
         self._given = dict(layers)
         if compose:
-            own = {layer: functools.partial(_module(layer).compose, self) for layer in COMPOSED}
-            layers = own | self._given
+            layers = {layer: functools.partial(_module(layer).compose, self) for layer in COMPOSED} | self._given
+        self._take(layers)
+
+    def _take(self, layers: Mapping[str, Layer]) -> None:
         self.layers = {layer: layers[layer] for layer in LAYERS if layer in layers}
+        vars(self).update(self.layers)
 
     def __getattr__(self, layer: str) -> Layer:
-        if layer in LAYERS and layer in self.__dict__.get("layers", {}):
-            return self.layers[layer]
         raise AttributeError(f"implementation {self.__dict__.get('name')} does not define {layer}")
 
     def __repr__(self) -> str:
@@ -75,6 +77,19 @@ class Implementation:
     def completed(self, other: str = "vectorized") -> "Implementation":
         """All layers: these, and those of `other` where there are none, or stubs."""
         return Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
+
+    def unchecked(self) -> "Implementation":
+        """The same layers, our own without their contracts: for a model, which knows that its sizes fit.
+
+        A contract costs as much as the layer itself where a single token goes through it.
+        """
+        new = Implementation(self.name, {}, source=self.source)
+        new._given = self._given
+        layers = {layer: unchecked(function) for layer, function in self.layers.items()}
+        for layer in self.layers.keys() - self._given.keys():
+            layers[layer] = functools.partial(unchecked(_module(layer).compose), new)
+        new._take(layers)
+        return new
 
     @property
     def composes(self) -> list[str]:
@@ -247,7 +262,7 @@ def _from_file(name: str, path: Path, search: list[str] | None = None) -> Module
 def _on_tensors(function: Layer) -> Layer:
     """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside."""
 
-    @functools.wraps(function)
+    @functools.wraps(function, updated=())  # what is unchecked is the function over arrays, not this one
     def layer(*args: Any, **kwargs: Any) -> Any:
         given = [t for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         floats = [t.dtype for t in given if t.is_floating_point()]

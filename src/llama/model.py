@@ -16,18 +16,24 @@ from torch import Tensor, nn
 
 from llama.config import LlamaConfig
 from llama.implementation import Implementation, load
+from llama.layers import embedding
 from llama.layers.llama import names
 
 
 class Llama(nn.Module):
-    """The whole model; `implementation` says whose layers compute it."""
+    """The whole model; `implementation` says whose layers compute it.
+
+    `compute_dtype` is what they compute in, where it is not the dtype of the weights: with bfloat16 the weights
+    stay float32 for the optimizer, and everything between them and the logits is bfloat16.
+    """
 
     def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
         super().__init__()
         self.config = config
+        self.compute_dtype: torch.dtype | None = None
         self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
-        for name, shape in shapes(config).items():
-            self._place(name, nn.Parameter(torch.empty(shape)))
+        self._unchecked = self.layers.unchecked()
+        self._places = [(name, *self._place(name, shape)) for name, shape in shapes(config).items()]
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -36,31 +42,41 @@ class Llama(nn.Module):
             if parameter.ndim == 1:
                 nn.init.ones_(parameter)
             else:
-                nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
+                # Drawn row by row, so that the numbers do not depend on how the matrix lies in memory.
+                rows = parameter.data.contiguous()
+                parameter.data.copy_(nn.init.normal_(rows, std=self.config.initializer_range, generator=generator))
 
     def forward(
         self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
     ) -> Float[Tensor, "batch seq vocab"]:
         """Logits for every position; with a cache, token_ids are the positions after those it holds.
 
-        Raises ValueError for a cache where the implementation composes layers itself, which know of none.
+        Raises IndexError for an id outside the vocabulary, and ValueError for a cache where the implementation
+        composes layers itself, which know of none.
         """
-        weights = dict(self.named_parameters())
+        weights: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
+        if self.compute_dtype is not None:
+            weights = {name: weight.to(self.compute_dtype) for name, weight in weights.items()}
+        embedding.check(token_ids, weights["model.embed_tokens.weight"])
         if cache is None:
-            return self.layers.llama(token_ids, weights, self.config)
+            return self._unchecked.llama(token_ids, weights, self.config)
         if self.layers.composes:
             raise ValueError(f"cache: {', '.join(self.layers.composes)} of {self.layers.name} cannot use one")
-        return self.layers.llama(token_ids, weights, self.config, cache=cache)
+        return self._unchecked.llama(token_ids, weights, self.config, cache=cache)
 
-    def _place(self, name: str, parameter: nn.Parameter) -> None:
-        """Register a parameter under a dotted name, which is what makes the keys Hugging Face's."""
+    def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, nn.Parameter], str]:
+        """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is.
+
+        A matrix lies column by column in memory: its product with a single token then runs on all cores.
+        """
         module: nn.Module = self
         *path, last = name.split(".")
         for part in path:
             if part not in module._modules:
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
-        module.register_parameter(last, parameter)
+        module.register_parameter(last, nn.Parameter(torch.empty(shape[::-1]).permute(*reversed(range(len(shape))))))
+        return module._parameters, last
 
 
 class KVCache:
@@ -84,23 +100,39 @@ class KVCache:
         """How many positions are held."""
         return self.layers[0].length
 
+    def claim(self, count: int) -> int:
+        """Make room for so many positions in every layer, to be written by the caller; return the first of them."""
+        start = self.length
+        for layer in self.layers:
+            layer.claim(count)
+        return start
+
 
 class LayerCache:
-    """One layer's part of a KVCache."""
+    """One layer's part of a KVCache.
+
+    `rows` [2·n_kv_heads positions head_dim] are the keys and then the values of the first sequence, as a view.
+    """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str):
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        memory = torch.empty((2, *shape), dtype=dtype, device=device)
+        self.keys, self.values = memory[0], memory[1]
+        self.rows = memory[:, :1].flatten(0, 2)
         self.length = 0
+
+    def claim(self, count: int) -> None:
+        """Count so many positions as held. Raises ValueError where they do not fit."""
+        end, context = self.length + count, self.keys.shape[2]
+        if end > context:
+            raise ValueError(f"cache: {end} positions do not fit into a context of {context}")
+        self.length = end
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v [batch n_kv_heads seq head_dim] behind what is held; return views of all of it."""
-        start, end = self.length, self.length + k.shape[2]
-        if end > self.keys.shape[2]:
-            raise ValueError(f"cache: {end} positions do not fit into a context of {self.keys.shape[2]}")
-        self.keys[:, :, start:end], self.values[:, :, start:end] = k, v
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        start = self.length
+        self.claim(k.shape[2])
+        self.keys[:, :, start : self.length], self.values[:, :, start : self.length] = k, v
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """Train a small Llama on a text: the layers, the data and the schedule put to work.
 
-text -> tokenizer -> splits -> batches -> model -> loss -> gradients -> clip -> AdamW, and at the end
+text -> tokenizer -> splits -> batches -> model -> loss -> gradients -> optimizer, and at the end
 the loss on all three splits, a sample, a checkpoint, a CSV and a plot.
 """
 
@@ -21,6 +21,7 @@ from llama.config import LlamaConfig
 from llama.device import usable
 from llama.implementation import Implementation
 from llama.model import Llama
+from llama.optimizer import Optimizer
 from llama.tokenizer import CharTokenizer
 
 
@@ -50,6 +51,8 @@ class Train:
     """Learning rate at the end of the warm-up."""
     min_lr: float = 1e-4
     """Learning rate at the end of the cosine."""
+    muon_lr: float = 0.0
+    """Peak learning rate of Muon for the matrices within the layers; 0 leaves them to AdamW as well."""
     warmup_steps: int = 100
     """Steps of the warm-up."""
     weight_decay: float = 0.1
@@ -66,6 +69,8 @@ class Train:
     """Seed of the weights, the batches and the sample."""
     impl: str = "fused"
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
+    dtype: str = "float32"
+    """What the layers compute in: float32 or bfloat16. The weights are float32 always."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
@@ -81,42 +86,6 @@ class Result:
     validation_loss: float
     test_loss: float | None
     seconds: float
-
-
-class AdamW:
-    """AdamW with clipping over all parameters of a model, by the functions of an implementation."""
-
-    def __init__(
-        self,
-        model: Llama,
-        betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-8,
-        weight_decay: float = 0.1,
-        max_norm: float = 1.0,
-    ):
-        self.model, self.layers = model, model.layers
-        self.parameters = list(model.parameters())
-        self.averages = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
-        self.betas, self.eps, self.weight_decay, self.max_norm = betas, eps, weight_decay, max_norm
-        self.step_count = 0
-
-    @torch.no_grad()
-    def step(self, lr: float) -> float:
-        """Apply the gradients, clear them, and return their norm before clipping."""
-        self.step_count += 1
-        without = [name for name, p in self.model.named_parameters() if p.grad is None]
-        if without:
-            raise ValueError(f"train: no gradient reaches {without[0]}: a layer of {self.layers.name} keeps it back")
-        grads, norm = self.layers.clip_grad_norm([p.grad for p in self.parameters], self.max_norm)
-        for i, (parameter, grad) in enumerate(zip(self.parameters, grads, strict=True)):
-            # Decay pulls matrices towards zero; the weight of a norm has its rest at one.
-            decay = self.weight_decay if parameter.ndim > 1 else 0.0
-            parameter.data, *averages = self.layers.adamw(
-                parameter.data, grad, *self.averages[i], self.step_count, lr, self.betas, self.eps, decay
-            )
-            self.averages[i] = (averages[0], averages[1])
-            parameter.grad = None
-        return float(norm)
 
 
 def next_token_loss(
@@ -151,6 +120,8 @@ def run(config: Train) -> Result:
         raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
     _ask(config)
     model = _model(config, tokenizer.vocab, layers).to(device)
+    if config.dtype != "float32":
+        model.compute_dtype = getattr(torch, config.dtype)
     _say(config, corpus, model, layers)
 
     started = time.perf_counter()
@@ -198,7 +169,13 @@ def _fit(
     config: Train, model: Llama, windows: data.Windows, validation: Int64[Tensor, "n"]
 ) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """The losses of all steps, and those of the whole validation split with the step they were taken at."""
-    optimizer = AdamW(model, (config.beta1, config.beta2), weight_decay=config.weight_decay, max_norm=config.max_norm)
+    optimizer = Optimizer(
+        model,
+        (config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        max_norm=config.max_norm,
+        muon=config.muon_lr > 0,
+    )
     warmup = min(config.warmup_steps, config.steps)
     losses: list[tuple[int, float]] = []
     validation_losses = [(0, evaluation.loss(model, validation, config.window))]
@@ -212,7 +189,7 @@ def _fit(
             lr = model.layers.cosine_schedule(step, config.peak_lr, warmup, config.steps, config.min_lr)
             loss = next_token_loss(model, *windows.batch(config.batch_size, config.seed, step))
             loss.backward()
-            norm = optimizer.step(lr)
+            norm = optimizer.step(lr, lr * config.muon_lr / config.peak_lr)
             losses.append((step + 1, loss.item()))
             if not math.isfinite(losses[-1][1]):
                 raise ValueError(f"train: the loss is {losses[-1][1]} at step {step}; try a smaller --peak-lr")

@@ -18,7 +18,8 @@ from llama.config import LlamaConfig
 from llama.data import Windows
 from llama.implementation import Implementation
 from llama.model import Llama
-from llama.train import AdamW, next_token_loss
+from llama.optimizer import Optimizer
+from llama.train import next_token_loss
 from tests import strategies
 from tests.assertions import assert_close
 from tests.tolerances import LOSS
@@ -50,7 +51,7 @@ def _entropy_rate(chain):
 
 
 def _fit(model, windows, steps, batch=32, lr=1e-2):
-    optimizer = AdamW(model, weight_decay=0.0)
+    optimizer = Optimizer(model, weight_decay=0.0)
     for step in range(steps):
         loss = next_token_loss(model, *windows(batch, step))
         loss.backward()
@@ -154,7 +155,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_the_weights_of_norms():
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    AdamW(model, weight_decay=0.5).step(lr=0.1)
+    Optimizer(model, weight_decay=0.5).step(lr=0.1)
     for name, parameter in model.named_parameters():
         assert_close(parameter, before[name] * (1.0 if parameter.ndim == 1 else 0.95))
 

@@ -65,9 +65,10 @@ def test_eps_is_what_bounds_a_small_x(rms_norm, case, eps):
 @pytest.mark.tensors
 @given(case=cases("batch seq d_model", d_model=(2, 9)))
 def test_the_gradient_of_x_passes_through_the_statistic(rms_norm, case):
-    # y does not change along x itself (eps aside), so the gradient is orthogonal to x. It would not be if the
-    # root mean square were held constant.
-    x, weight = case.normal("batch seq d_model").requires_grad_(), case.normal("d_model")
-    (rms_norm(x, weight, eps=0.0) * case.normal("batch seq d_model")).sum().backward()
-    along_x = (x.grad * x).sum(dim=-1)
-    assert_close(along_x, torch.zeros_like(along_x))
+    # y does not change along x itself (eps aside), so the gradient is orthogonal to x: their product is the sum of
+    # what y sends back, less the same sum. It would not vanish if the root mean square were held constant.
+    x, weight, towards = (case.normal(shape) for shape in ("batch seq d_model", "d_model", "batch seq d_model"))
+    y = rms_norm(x.requires_grad_(), weight, eps=0.0)
+    y.backward(towards)
+    left = (x.grad * x).sum(dim=-1) / (y * towards).abs().sum(dim=-1)
+    assert_close(left, torch.zeros_like(left))

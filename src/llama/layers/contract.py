@@ -24,6 +24,7 @@ import torch
 from jaxtyping import AbstractArray
 
 P = ParamSpec("P")
+UNCHECKED = "unchecked"
 R = TypeVar("R")
 
 
@@ -55,9 +56,15 @@ def contract(
                 _bind(layer, signature, args, kwargs)
                 raise
 
+        setattr(checked, UNCHECKED, function)
         return checked
 
     return decorate
+
+
+def unchecked(layer: Callable[P, R]) -> Callable[P, R]:
+    """The layer without its contract, for a caller who knows that it holds; any other function as it is."""
+    return getattr(layer, UNCHECKED, layer)
 
 
 def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

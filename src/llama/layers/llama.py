@@ -54,7 +54,7 @@ def compose(
 ) -> Float[Tensor, "batch seq vocab"]:
     start = 0 if cache is None else cache.length
     positions = torch.arange(start, start + token_ids.shape[1], device=token_ids.device)
-    frequencies = _frequencies(layers, config, token_ids.device)
+    turns = frequencies(layers, config, token_ids.device)
     x = layers.embedding(token_ids, weights["model.embed_tokens.weight"])
     for i in range(config.num_hidden_layers):
         x = layers.decoder_layer(
@@ -63,7 +63,7 @@ def compose(
             config.num_attention_heads,
             config.num_key_value_heads,
             positions,
-            frequencies,
+            turns,
             config.rms_norm_eps,
             **({} if cache is None else {"cache": cache.layers[i]}),
         )
@@ -71,15 +71,16 @@ def compose(
     return layers.linear(x, weights.get("lm_head.weight", weights["model.embed_tokens.weight"]))
 
 
-def _frequencies(layers: Any, config: Any, device: torch.device) -> Float[Tensor, "half"]:
-    frequencies = layers.rope_frequencies(config.head_dim, config.rope_theta)
+def frequencies(layers: Any, config: Any, device: torch.device) -> Float[Tensor, "half"]:
+    """The rotation frequencies of a config, rescaled where it asks for that."""
+    by_pair = layers.rope_frequencies(config.head_dim, config.rope_theta)
     if scaling := config.rope_scaling:
-        frequencies = layers.llama3_frequencies(
-            frequencies,
+        by_pair = layers.llama3_frequencies(
+            by_pair,
             scaling["factor"],
             scaling["low_freq_factor"],
             scaling["high_freq_factor"],
             scaling["original_max_position_embeddings"],
         )
     # Apple's GPUs have no float64.
-    return frequencies.to(device, torch.float32 if device.type == "mps" else frequencies.dtype)
+    return by_pair.to(device, torch.float32 if device.type == "mps" else by_pair.dtype)

@@ -1,0 +1,122 @@
+"""One new token at a time, in as few operations as there are.
+
+    cache = KVCache(model.config, batch=1)
+    logits = model(prompt, cache)                  # the prompt in one pass
+    decoder = Decoder(model)
+    logits = decoder(token, cache)                 # what model([[token]], cache) computes, [vocab]
+
+A single token leaves nothing for a matrix product to share: each weight is read once and used once, so
+what counts is how fast memory is read, and, in small models, how many operations there are. Hence
+
+- the matrices that are multiplied with the same vector are one matrix (queries, keys and values; gate and up);
+- RMSNorm's weights are multiplied into the matrices that follow; what is left of the norm is one number for
+  the token, a factor of the product;
+- the angles of all positions are computed once;
+- large matrices are multiplied as the two halves of a sum, since torch multiplies a matrix with a single vector
+  on one core.
+
+The weights are copied when a decoder is made: it does not see what becomes of the model later.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from llama.layers.llama import frequencies
+from llama.model import KVCache, Llama
+
+LARGE = 150_000
+"""Elements from which on it pays to wake the second core for a product."""
+
+
+class Decoder:
+    """A Llama for one sequence on a CPU, position by position."""
+
+    def __init__(self, model: Llama):
+        c, weights = model.config, model.state_dict()
+        self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
+        self.n_heads, self.n_kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        self.embedding = weights["model.embed_tokens.weight"]
+
+        def product(norm: str, *names: str) -> Product:
+            matrix = torch.cat([weights[name] for name in names])
+            return Product(matrix * weights[norm] if norm else matrix)
+
+        self.layers = []
+        for i in range(c.num_hidden_layers):
+            layer = f"model.layers.{i}."
+            q, k, v, o = (f"{layer}self_attn.{name}_proj.weight" for name in "qkvo")
+            gate, up, down = (f"{layer}mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
+            self.layers.append(
+                (
+                    product(f"{layer}input_layernorm.weight", q, k, v),
+                    product("", o),
+                    product(f"{layer}post_attention_layernorm.weight", gate, up),
+                    product("", down),
+                )
+            )
+        head = "model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"
+        self.head = product("model.norm.weight", head)
+        angle = torch.arange(c.max_position_embeddings)[:, None, None] * frequencies(
+            model.layers, c, self.embedding.device
+        )
+        cos, sin = angle.cos().to(self.embedding.dtype), angle.sin().to(self.embedding.dtype)
+        self.cos, self.sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+    @staticmethod
+    def suits(model: Llama) -> bool:
+        """Whether a decoder computes what this model does: with layers of ours, on a CPU, in its weights' own dtype."""
+        weight = next(model.parameters())
+        fused = model.layers.is_ours and model.layers.name == "fused"
+        return fused and weight.is_cpu and model.compute_dtype is None
+
+    @torch.no_grad()
+    def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:
+        """The logits after one more token.
+
+        Raises IndexError for a token outside the vocabulary and ValueError where the cache is full.
+        """
+        if not 0 <= token < len(self.embedding):
+            raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
+        at = cache.claim(1)
+        x, cos, sin = self.embedding[token], self.cos[at], self.sin[at]
+        n_heads, n_kv_heads, half = self.n_heads, self.n_kv_heads, self.head_dim // 2
+        for (qkv, o, gate_up, down), layer in zip(self.layers, cache.layers, strict=True):
+            memory = layer.rows
+            heads = qkv(x, self._norm(x)).view(-1, self.head_dim)
+            turned = heads[: n_heads + n_kv_heads]
+            torch.addcmul(turned * cos, turned.roll(half, -1), sin, out=turned)
+            memory[:, at] = heads[n_heads:]
+            keys, values = memory[None, :n_kv_heads, : at + 1], memory[None, n_kv_heads:, : at + 1]
+            y = F.scaled_dot_product_attention(
+                heads[None, :n_heads, None], keys, values, enable_gqa=n_heads != n_kv_heads
+            )
+            x = o(y.view(-1), 1.0, x)
+            gate, up = gate_up(x, self._norm(x)).chunk(2)
+            x = down(F.silu(gate).mul_(up), 1.0, x)
+        return self.head(x, self._norm(x))
+
+    def _norm(self, x: Float[Tensor, "d_model"]) -> float:
+        """What RMSNorm multiplies x with, but for its weight."""
+        return (float(torch.dot(x, x)) / self.d_model + self.eps) ** -0.5
+
+
+class Product:
+    """factor · weight · x, or that on top of another vector."""
+
+    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
+        columns = weight.T.contiguous()
+        d_in, d_out = columns.shape
+        self.weight = columns.T
+        self.nothing = columns.new_zeros(d_out)
+        self.halves = columns.unflatten(0, (2, -1)) if columns.numel() >= LARGE and d_in % 2 == 0 else None
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, plus: Float[Tensor, "d_out"] | None = None
+    ) -> Float[Tensor, "d_out"]:
+        start = self.nothing if plus is None else plus
+        if self.halves is None:
+            return torch.addmv(start, self.weight, x, alpha=factor)
+        first, second = torch.baddbmm(start, x.view(2, 1, -1), self.halves, beta=0, alpha=factor)[:, 0]
+        return first.add_(second) if plus is None else first.add_(second).add_(plus)
