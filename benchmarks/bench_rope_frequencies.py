@@ -1,0 +1,26 @@
+"""The frequencies of RoPE: computed once per call of a model, and small however wide its heads are."""
+
+import torch
+
+from benchmarks.cases import layer
+
+
+def transformers(head_dim, theta):
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    from benchmarks.peers import config
+
+    of = config(head_dim, 1, 1, head_dim=head_dim)
+    return lambda: LlamaRotaryEmbedding.compute_default_rope_parameters(of)
+
+
+bench_rope_frequencies = layer(
+    "rope_frequencies",
+    along="half",
+    sizes=(4, 32, 256, 4096),
+    others={},
+    moved=lambda c: c.half,
+    naive=4096,
+    peers={"transformers": transformers},
+    dtypes=(torch.float64,),
+)
