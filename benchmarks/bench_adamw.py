@@ -20,7 +20,7 @@ def torch_optim(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_d
 bench_adamw = layer(
     "adamw",
     along="n",
-    sizes=(64, 4096, 262144, 4194304),
+    sizes=(64, 4096, 131072, 2097152),
     others={"batch": 1},
     moved=lambda c: 7 * c.n,
     naive=4096,

@@ -21,7 +21,7 @@ def torch_nn(grads, max_norm):
 bench_clip_grad_norm = layer(
     "clip_grad_norm",
     along="n",
-    sizes=(64, 1024, 65536, 1048576),
+    sizes=(64, 1024, 32768, 524288),
     others={},
     moved=lambda c: 3 * COUNT * c.n,
     naive=1024,

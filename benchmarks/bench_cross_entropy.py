@@ -13,10 +13,10 @@ def torch_nn(logits, targets):
 bench_cross_entropy = layer(
     "cross_entropy",
     along="vocab",
-    sizes=(64, 1024, 8192, 32768),
+    sizes=(64, 512, 4096, 16384),
     others={"batch": 1, "seq": 256},
     moved=lambda c: c.seq * c.vocab,
     backward=2,
-    naive=1024,
+    naive=512,
     peers={"torch.nn": torch_nn},
 )

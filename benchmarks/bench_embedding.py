@@ -13,8 +13,8 @@ def torch_nn(token_ids, weight):
 bench_embedding = layer(
     "embedding",
     along="seq",
-    sizes=(16, 128, 1024, 16384),
-    others={"batch": 1, "vocab": 32000, "d_model": 256},
+    sizes=(16, 128, 1024, 8192),
+    others={"batch": 1, "vocab": 8192, "d_model": 512},
     moved=lambda c: 2 * c.seq * c.d_model,
     naive=1024,
     peers={"torch.nn": torch_nn},

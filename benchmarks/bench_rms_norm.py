@@ -20,7 +20,7 @@ def transformers(x, weight, eps):
 bench_rms_norm = layer(
     "rms_norm",
     along="seq",
-    sizes=(4, 64, 1024, 16384),
+    sizes=(4, 64, 1024, 8192),
     others={"batch": 1, "d_model": 512},
     moved=lambda c: 2 * c.seq * c.d_model,
     naive=64,

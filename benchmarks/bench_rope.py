@@ -17,7 +17,7 @@ def transformers(x, positions, frequencies):
 bench_rope = layer(
     "rope",
     along="seq",
-    sizes=(4, 64, 1024, 16384),
+    sizes=(4, 64, 1024, 8192),
     others={"batch": 1, "n_kv_heads": 8, "groups": 1, "half": 32},
     moved=lambda c: 2 * c.n_heads * c.seq * c.head_dim,
     naive=64,

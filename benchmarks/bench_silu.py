@@ -13,9 +13,9 @@ def torch_nn(x):
 bench_silu = layer(
     "silu",
     along="n",
-    sizes=(16, 256, 4096, 32768),
+    sizes=(16, 128, 2048, 16384),
     others={"batch": 1, "seq": 256},
     moved=lambda c: 2 * c.seq * c.n,
-    naive=256,
+    naive=128,
     peers={"torch.nn": torch_nn},
 )

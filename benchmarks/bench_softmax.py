@@ -13,7 +13,7 @@ def torch_nn(x):
 bench_softmax = layer(
     "softmax",
     along="n",
-    sizes=(64, 1024, 8192, 32768),
+    sizes=(64, 512, 4096, 16384),
     others={"batch": 1, "seq": 256},
     moved=lambda c: 2 * c.seq * c.n,
     naive=64,

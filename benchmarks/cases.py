@@ -7,11 +7,12 @@ implementation that is called. The columns of one size stand next to each other,
 down slows all of them.
 """
 
+import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -41,6 +42,13 @@ class Work:
     """The tokens of one call, where they are what counts."""
 
 
+class Prepared(NamedTuple):
+    """A call of one argument that it changes, and what makes that anew each time, which is not timed."""
+
+    call: Run
+    argument: Callable[[], Any]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number of a table: what is called how, and its size along one axis."""
@@ -52,13 +60,11 @@ class Cell:
     along: str
     size: int
     work: Work
-    prepare: Callable[[], Run] = field(repr=False)
+    prepare: "Callable[[], Run | Prepared]" = field(repr=False)
     reference: bool = False
     """A peer: it stays the same when our code changes."""
     memory: bool = False
     """Whether its memory is measured too."""
-    before: Callable[[], Any] | None = None
-    """What makes the one argument of each call anew, where a call changes it; it is not timed."""
     rounds: int = 0
     """Calls, where pytest-benchmark is not to choose them; a single one is not preceded by any other."""
 
@@ -79,22 +85,19 @@ def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
     peak = PeakMemory()
     benchmark.group = cell.group
     with torch.set_grad_enabled(cell.passes == BOTH):
-        call = cell.prepare()
-        before = (lambda: ((cell.before(),), {})) if cell.before else None
-        if cell.rounds == 1:
-            with peak:
-                benchmark.pedantic(call)
-        else:
-            given = before()[0] if before else ()
-            if cell.memory:
-                with peak:
-                    call(*given)
+        prepared = cell.prepare()
+        call, argument = prepared if isinstance(prepared, Prepared) else (prepared, None)
+        given = (argument(),) if argument else ()
+        with peak if cell.memory else contextlib.nullcontext():
+            if cell.rounds == 1:
+                benchmark.pedantic(call, given)
             else:
-                call(*given)
-            if cell.rounds:
-                benchmark.pedantic(call, setup=before, rounds=cell.rounds)
-            else:
-                benchmark(call)
+                call(*given)  # the first call is longer than those after it
+        if cell.rounds > 1:
+            setup = (lambda: ((argument(),), {})) if argument else None
+            benchmark.pedantic(call, setup=setup, rounds=cell.rounds)
+        elif not cell.rounds:
+            benchmark(call)
     benchmark.extra_info |= {
         **{name: getattr(cell, name) for name in ("layer", "column", "dtype", "passes", "along", "size", "reference")},
         **asdict(cell.work),
@@ -128,6 +131,9 @@ def layer(
     differentiable = name in strategies.DIFFERENTIABLE
     back = backward if backward is not None else (2.0 if flops else 1.5)
 
+    def case(size: int, dtype: torch.dtype) -> Case:
+        return Case({**others, along: size}, dtype, seed=0)
+
     def work(case: Case, passes: str) -> Work:
         times = 1 + (back if passes == BOTH else 0)
         if flops is not None:
@@ -135,10 +141,10 @@ def layer(
         return Work(times * moved(case) * case.dtype.itemsize if moved else 0.0, "byte")
 
     def cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+        # The columns of one size share their arguments, which are let go for the next.
+        given = functools.lru_cache(maxsize=1)(lambda size, dtype: _arguments(name, make, case(size, dtype)))
         for size in sizes:
             for dtype in dtypes:
-                case = Case({**others, along: size}, dtype, seed=0)
-                given = functools.cache(functools.partial(_arguments, name, make, case))
                 for passes in (FORWARD, BOTH) if differentiable else (FORWARD,):
                     for column, peer, reference in _columns(name, columns, peers or {}):
                         if column == "naive" and (size > naive or dtype == torch.bfloat16 or passes == BOTH):
@@ -150,8 +156,8 @@ def layer(
                             passes=passes,
                             along=along,
                             size=size,
-                            work=work(case, passes),
-                            prepare=functools.partial(_call, peer, given, passes),
+                            work=work(case(size, dtype), passes),
+                            prepare=functools.partial(_call, peer, functools.partial(given, size, dtype), passes),
                             reference=reference,
                             memory=size in sorted(sizes)[-2:] and column != "naive",
                         )
@@ -219,7 +225,7 @@ def _call(peer: Peer, given: Callable[[], Any], passes: str) -> Run:
     if passes == FORWARD:
         return forward
     out = forward()
-    if not out.requires_grad:
+    if not (out[0] if isinstance(out, tuple) else out).requires_grad:
         pytest.skip("its result has no gradient")
-    cotangent = torch.ones_like(out)
+    cotangent = map_leaves(torch.ones_like, out)
     return lambda: torch.autograd.grad(forward(), leaves, cotangent)

@@ -86,7 +86,8 @@ def _summary(of: Sequence[Measurement]) -> Iterator[list[str]]:
     for m in of:
         by_curve[m.curve].append(m)
     limit = "matrix product" if of[0].unit == "flop" else "copy"
-    yield ["column", "dtype", "pass", "grows as", "largest", "reaches", f"of this machine's {limit}", "peak extra memory"]
+    share = f"of this machine's {limit}"
+    yield ["column", "dtype", "pass", "grows as", "largest", "reaches", share, "peak extra memory"]
     for (column, dtype, passes), curve in by_curve.items():
         curve.sort(key=lambda m: m.size)
         last, power = curve[-1], exponent(curve)
@@ -143,10 +144,9 @@ def compare(before: Mapping[str, Measurement], after: Mapping[str, Measurement])
         f"and single ones differ from that by {math.expm1(between):.0%}"
     )
     for change, noise, old, new in sorted(slower, key=lambda s: -s[0]):
-        yield (
-            f"SLOWER  {math.exp(change):.2f}x (noise {math.expm1(SIGMAS * noise):.0%})  {new.layer} {new.along}={new.size} "
-            f"{new.dtype} {new.passes} {new.column}: {_time(old.median)} -> {_time(new.median)}"
-        )
+        what = f"{new.layer} {new.along}={new.size} {new.dtype} {new.passes} {new.column}"
+        times = f"{_time(old.median)} -> {_time(new.median)}"
+        yield f"SLOWER  {math.exp(change):.2f}x (noise {math.expm1(SIGMAS * noise):.0%})  {what}: {times}"
     if not slower:
         yield "nothing got slower by more than the noise"
 

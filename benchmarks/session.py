@@ -1,9 +1,11 @@
 """The plugin of `pytest --benchmark`: what is collected, in which columns, and what is shown at the end."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from pytest_benchmark.logger import PytestBenchmarkWarning
 
 from benchmarks import machine as machines
 from benchmarks import report
@@ -41,6 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.args = [str(FOLDER)]
     config.addinivalue_line("python_files", "bench_*.py")
     config.addinivalue_line("python_functions", "bench_*")
+    # It warns of what is no error: that nothing was selected, that there is no run to compare with, or, of any two
+    # runs, that the clock of the processor is another one now.
+    warnings.filterwarnings("default", category=PytestBenchmarkWarning)
+    warnings.filterwarnings("ignore", "Benchmark machine_info is different", PytestBenchmarkWarning)
     option = config.option
     option.benchmark_json = option.benchmark_json or OUT / "benchmarks.json"
     option.benchmark_json.parent.mkdir(parents=True, exist_ok=True)
