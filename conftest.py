@@ -12,6 +12,7 @@ HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, t
 import jaxtyping
 import pytest
 
+import tests.typecheck  # noqa: F401
 from llama.layers import LAYERS
 
 SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [

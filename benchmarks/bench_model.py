@@ -1,7 +1,8 @@
 """The model at work: a step of training, a prompt, and one token after another, beside transformers' Llama.
 
-Both have the same weights, dtype and threads. The work is that of the weights, 2 FLOP for each of them and token
-and three times that in training; what attention adds is left out, as is usual.
+Both have the same weights, dtype and threads. The work is that of the weights: 2 FLOP for each of them and token,
+three times that in training, and in decoding that they are read for every token. What attention adds is left out,
+as is usual.
 """
 
 import copy
@@ -48,8 +49,9 @@ CONFIGS = {
 WINDOWS, WINDOW = 64, 64
 PROMPT = 256
 CACHED = (16, 128, 512, 1000)
-DECODED = 8
+DECODED = 4
 LR = 1e-3
+ROUNDS = 3
 
 
 class Ours:
@@ -155,7 +157,7 @@ def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
                 reference=reference,
                 memory=True,
                 # The largest takes half a minute, beside which what is only done in the first step is little.
-                rounds=1 if name == "110M" else 3,
+                rounds=1 if name == "110M" else ROUNDS,
             )
 
 
@@ -179,6 +181,7 @@ def prefill_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
                     prepare=functools.partial(_prefill, make, name, dtype),
                     reference=reference,
                     memory=True,
+                    rounds=ROUNDS,
                 )
 
 
@@ -199,11 +202,11 @@ def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cel
                     passes=FORWARD,
                     along="cached",
                     size=cached,
-                    work=_work(name, DECODED, FORWARD),
+                    work=Work(_parameters(name) * dtype.itemsize * DECODED, "byte", DECODED),
                     prepare=functools.partial(_decoding, make, name, dtype, cached),
                     reference=reference,
                     memory=True,
-                    rounds=3,
+                    rounds=ROUNDS,
                 )
 
 

@@ -69,7 +69,8 @@ class Cell:
     """Calls, where pytest-benchmark is not to choose them; a single one is not preceded by any other."""
 
     def __str__(self) -> str:
-        return f"{self.along}={self.size}-{self.dtype}-{self.passes}-{self.column}"
+        # A colon, which -k can be given: `-k "n:64-float32"`.
+        return f"{self.along}:{self.size}-{self.dtype}-{self.passes}-{self.column}"
 
     @property
     def group(self) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -56,7 +57,8 @@ class PeakMemory:
 
     def __exit__(self, *error: object) -> None:
         self._profile.__exit__(*error)
-        events = [e for e in self._profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        profiler: Any = self._profile.profiler
+        events = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
         held = 0
         for event in sorted(events, key=lambda e: e.start_ns()):
             held += event.nbytes()

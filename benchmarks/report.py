@@ -5,7 +5,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +81,17 @@ def _cell(m: Measurement, base: Measurement | None) -> str:
 
 def _summary(of: Sequence[Measurement]) -> Iterator[list[str]]:
     """How each column grows, and what it reaches and takes at the largest size."""
-    by_curve: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
-    for m in of:
-        by_curve[m.curve].append(m)
     limit = "matrix product" if of[0].unit == "flop" else "copy"
     share = f"of this machine's {limit}"
     yield ["column", "dtype", "pass", "grows as", "largest", "reaches", share, "peak extra memory"]
-    for (column, dtype, passes), curve in by_curve.items():
-        curve.sort(key=lambda m: m.size)
+    for (column, dtype, passes), curve in _curves(of).items():
         last, power = curve[-1], exponent(curve)
         rate = last.amount / last.median
         yield [
             column,
             dtype,
             passes,
-            "" if power is None else f"{last.along}^{power:.2f}",
+            "" if power is None else f"{last.along}^{power + 0.0:.2f}",
             f"{last.size:,}",
             f"{rate / 1e9:.3g} {'GFLOP/s' if last.unit == 'flop' else 'GB/s'}" if rate else "",
             f"{rate / last.limit:.0%}" if rate and last.limit else "",
@@ -162,7 +157,7 @@ def charts(run: Sequence[Measurement], folder: Path) -> Iterator[Path]:
         figure.suptitle(f"{layer}: what a call takes")
         panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
         for axes, dtype in zip(panels, dtypes, strict=True):
-            for curve in _curves(m for m in of if m.dtype == dtype):
+            for curve in _curves(m for m in of if m.dtype == dtype).values():
                 forward = curve[0].passes == "forward"
                 axes.loglog(
                     [m.size for m in curve],
@@ -186,10 +181,12 @@ def charts(run: Sequence[Measurement], folder: Path) -> Iterator[Path]:
         yield path
 
 
-def _curves(of: Iterable[Measurement]) -> Iterator[list[Measurement]]:
-    in_order = sorted(of, key=lambda m: (m.curve, m.size))
-    for _, curve in groupby(in_order, key=lambda m: m.curve):
-        yield list(curve)
+def _curves(of: Iterable[Measurement]) -> dict[tuple[str, str, str], list[Measurement]]:
+    """By column, dtype and pass, each from the smallest size to the largest."""
+    curves: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    for m in sorted(of, key=lambda m: m.size):
+        curves[m.curve].append(m)
+    return curves
 
 
 def _by_layer(run: Iterable[Measurement]) -> dict[str, list[Measurement]]:

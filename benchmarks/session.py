@@ -1,7 +1,9 @@
 """The plugin of `pytest --benchmark`: what is collected, in which columns, and what is shown at the end."""
 
+import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ FOLDER = Path(__file__).parent
 OUT = Path("out") / "benchmarks"
 COLUMNS = pytest.StashKey[list[Implementation]]()
 # Options that ask pytest-benchmark for its own table, which holds a line per number, and what they are otherwise.
-ITS_TABLE = {
+ITS_TABLE: dict[str, Any] = {
     "sort": "min",
     "group_by": "group",
     "columns": None,
@@ -55,7 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     columns = ", ".join(i.name for i in config.stash[COLUMNS])
-    return [f"benchmarks: {torch.get_num_threads()} threads, {machines.measured()}", f"columns: {columns}, and peers"]
+    header = [f"benchmarks: {torch.get_num_threads()} threads, {machines.measured()}", f"columns: {columns}, and peers"]
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    if load > cores / 2:
+        # A thread that waits for a core holds up all others, for a whole time slice of some milliseconds.
+        header.append(f"busy: load {load:.1f} on {cores} cores; with OMP_NUM_THREADS=1 short times can be trusted more")
+    return header
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -87,7 +94,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(title)
         for line in lines:
             write(line)
-    for path in report.charts(list(current.values()), OUT):
+    for path in report.charts(list(current.values()), config.option.benchmark_json.parent):
         write(f"chart: {path}")
     if current:
         write(f"all numbers: {config.option.benchmark_json}")
