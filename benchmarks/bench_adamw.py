@@ -14,6 +14,7 @@ def torch_optim(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_d
     parameter = nn.Parameter(param.clone())
     parameter.grad = grad
     optimizer = torch.optim.AdamW([parameter], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+    optimizer.step()  # the first one makes the averages, which ours is given
     return optimizer.step
 
 

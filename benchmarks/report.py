@@ -50,6 +50,11 @@ class Measurement:
         return self.column, self.dtype, self.passes
 
     @property
+    def each(self) -> float:
+        """The time of a token where tokens count, else of the call."""
+        return self.median / (self.tokens or 1)
+
+    @property
     def noise(self) -> float:
         """The spread of its rounds, as a standard deviation of the logarithm: an IQR is 1.35 of them."""
         return self.iqr / 1.35 / self.median
@@ -80,7 +85,10 @@ def _cell(m: Measurement, base: Measurement | None) -> str:
 
 
 def _summary(of: Sequence[Measurement]) -> Iterator[list[str]]:
-    """How each column grows, and what it reaches and takes at the largest size."""
+    """How each column grows, and what it reaches and takes at the largest size.
+
+    It may reach more than the machine's copy where what it moves stays in a cache: what is copied does not.
+    """
     limit = "matrix product" if of[0].unit == "flop" else "copy"
     share = f"of this machine's {limit}"
     yield ["column", "dtype", "pass", "grows as", "largest", "reaches", share, "peak extra memory"]
@@ -119,6 +127,9 @@ def compare(before: Mapping[str, Measurement], after: Mapping[str, Measurement])
     than 4 standard deviations of these together is named. A peer is never named: it only measures.
     """
     both = [(before[name], m) for name, m in after.items() if name in before]
+    if not both:
+        yield "no number is in both runs"
+        return
     logs = defaultdict(list)
     for old, new in both:
         if new.reference:
@@ -154,14 +165,15 @@ def charts(run: Sequence[Measurement], folder: Path) -> Iterator[Path]:
         dtypes = list(dict.fromkeys(m.dtype for m in of))
         columns = list(dict.fromkeys(m.column for m in of))
         figure = Figure(figsize=(1.5 + 5 * len(dtypes), 4.8), layout="constrained")
-        figure.suptitle(f"{layer}: what a call takes")
+        what = "token" if of[0].tokens else "call"
+        figure.suptitle(f"{layer}: what a {what} takes")
         panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
         for axes, dtype in zip(panels, dtypes, strict=True):
             for curve in _curves(m for m in of if m.dtype == dtype).values():
                 forward = curve[0].passes == "forward"
                 axes.loglog(
                     [m.size for m in curve],
-                    [m.median for m in curve],
+                    [m.each for m in curve],
                     "o-" if forward else "s--",
                     color=f"C{columns.index(curve[0].column)}",
                     label=curve[0].column + ("" if forward else ", forward+backward"),
@@ -173,7 +185,10 @@ def charts(run: Sequence[Measurement], folder: Path) -> Iterator[Path]:
             axes.set(title=dtype, xlabel=of[0].along)
             axes.yaxis.set_major_formatter(lambda seconds, _: _time(seconds))
             axes.grid(alpha=0.3)
-        panels[0].set_ylabel("median time of a call")
+        panels[0].set_ylabel(f"median time of a {what}")
+        # From one power of ten to another, or there might be none on the axis to read a time from.
+        powers = [math.log10(m.each) for m in of]
+        panels[0].set_ylim(10 ** math.floor(min(powers)), 10 ** math.ceil(max(powers)))
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
         path = folder / f"{layer.replace(' ', '_')}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
