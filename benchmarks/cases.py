@@ -66,7 +66,9 @@ class Cell:
     memory: bool = False
     """Whether its memory is measured too."""
     rounds: int = 0
-    """Calls, where pytest-benchmark is not to choose them; a single one is not preceded by any other."""
+    """Calls, where pytest-benchmark is not to choose them."""
+    warm_up: bool = True
+    """Whether a call goes before those that are measured."""
 
     def __str__(self) -> str:
         # A colon, which -k can be given: `-k "n:64-float32"`.
@@ -89,15 +91,17 @@ def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
         prepared = cell.prepare()
         call, argument = prepared if isinstance(prepared, Prepared) else (prepared, None)
         given = (argument(),) if argument else ()
-        with peak if cell.memory else contextlib.nullcontext():
-            if cell.rounds == 1:
+        single = cell.rounds == 1  # too long for another call that measures its memory
+        if cell.warm_up:
+            with peak if cell.memory and not single else contextlib.nullcontext():
+                call(*given)
+        if single:
+            with peak:
                 benchmark.pedantic(call, given)
-            else:
-                call(*given)  # the first call is longer than those after it
-        if cell.rounds > 1:
+        elif cell.rounds:
             setup = (lambda: ((argument(),), {})) if argument else None
             benchmark.pedantic(call, setup=setup, rounds=cell.rounds)
-        elif not cell.rounds:
+        else:
             benchmark(call)
     benchmark.extra_info |= {
         **{name: getattr(cell, name) for name in ("layer", "column", "dtype", "passes", "along", "size", "reference")},
