@@ -10,7 +10,8 @@ def transformers(head_dim, theta):
 
     from benchmarks.peers import config
 
-    of = config(head_dim, 1, 1, head_dim=head_dim)
+    rotation = {"rope_type": "default", "rope_theta": theta}
+    of = config(head_dim, 1, 1, head_dim=head_dim, rope_parameters=rotation)
     return lambda: LlamaRotaryEmbedding.compute_default_rope_parameters(of)
 
 

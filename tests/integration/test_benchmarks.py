@@ -1,5 +1,6 @@
 """`pytest --benchmark`: what it shows, what it leaves, and what it says of another run."""
 
+import importlib
 import json
 import math
 from dataclasses import replace
@@ -9,9 +10,13 @@ import pytest
 import torch
 
 from benchmarks import report
+from benchmarks.cases import BOTH
 from benchmarks.machine import PeakMemory
 from benchmarks.report import Measurement
+from llama import implementation
 from llama.layers import LAYERS
+from tests import strategies
+from tests.assertions import assert_close
 from tests.background import run_suite
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +50,17 @@ def test_every_layer_has_a_benchmark():
     assert {path.stem for path in (ROOT / "benchmarks").glob("bench_*.py")} == {
         f"bench_{name}" for name in (*LAYERS, "model")
     }
+
+
+@pytest.mark.parametrize("name", strategies.DIFFERENTIABLE)
+def test_the_peers_compute_what_the_layer_does_down_to_the_gradients(name):
+    bench = getattr(importlib.import_module(f"benchmarks.bench_{name}"), f"bench_{name}")
+    cells = [c for c in bench.cells([implementation.load("fused")]) if (c.dtype, c.passes) == ("float32", BOTH)]
+    expected, *others = [c.prepare()() for c in cells if c.size == min(c.size for c in cells)]
+    assert others
+    for gradients in others:
+        for ours, theirs in zip(expected, gradients, strict=True):
+            assert_close(theirs, ours)
 
 
 @pytest.mark.suite({}, "--collect-only", "-q", "benchmarks", "tests/unit/test_softmax.py")
