@@ -36,7 +36,7 @@ class Background:
             mark = item.get_closest_marker("suite")
             assert mark is not None  # a test that takes `run` says which
             folder = Path(self.folder.name) / str(len(self.runs))
-            self.runs[item.nodeid] = self.executor.submit(_run, folder, *mark.args, **mark.kwargs)
+            self.runs[item.nodeid] = self.executor.submit(run_suite, folder, *mark.args, **mark.kwargs)
         return self.runs[item.nodeid]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -58,7 +58,8 @@ def run(request: pytest.FixtureRequest) -> Finished:
     return background.start(request.node).result()
 
 
-def _run(folder: Path, files: Mapping[str, str], *arguments: str, **environment: str) -> Finished:
+def run_suite(folder: Path, files: Mapping[str, str], *arguments: str, **environment: str) -> Finished:
+    """What a mark describes, at once: for a test that needs a second run after the one of its mark."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,236 @@
+"""From the description of a layer's benchmark to cells, and from a cell to a number.
+
+    bench_silu = layer("silu", "n", (16, 256, 4096), {"batch": 1, "seq": 256}, moved=lambda c: 2 * c.seq * c.n)
+
+is a function that pytest finds, and runs once per cell: a size, a dtype, a pass and a column, which is the
+implementation that is called. The columns of one size stand next to each other, so that a machine that slows
+down slows all of them.
+"""
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import Machine, PeakMemory
+from llama.implementation import Implementation, map_leaves
+from tests import strategies
+from tests.strategies import Case
+
+FORWARD, BOTH = "forward", "forward+backward"
+HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
+
+Run = Callable[..., Any]
+# From the arguments of the layer to a call without any. All that is made once in a program is made outside that call.
+Peer = Callable[..., Run]
+Formula = Callable[[Case], float]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call has to do at least, in FLOP (then a matrix product is the limit) or in bytes (then a copy)."""
+
+    amount: float
+    unit: str
+    tokens: int = 0
+    """The tokens of one call, where they are what counts."""
+
+
+class Prepared(NamedTuple):
+    """A call of one argument that it changes, and what makes that anew each time, which is not timed."""
+
+    call: Run
+    argument: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: what is called how, and its size along one axis."""
+
+    layer: str
+    column: str
+    dtype: str
+    passes: str
+    along: str
+    size: int
+    work: Work
+    prepare: "Callable[[], Run | Prepared]" = field(repr=False)
+    reference: bool = False
+    """A peer: it stays the same when our code changes."""
+    memory: bool = False
+    """Whether its memory is measured too."""
+    rounds: int = 0
+    """Calls, where pytest-benchmark is not to choose them."""
+    warm_up: bool = True
+    """Whether a call goes before those that are measured."""
+
+    def __str__(self) -> str:
+        # A colon, which -k can be given: `-k "n:64-float32"`.
+        return f"{self.along}:{self.size}-{self.dtype}-{self.passes}-{self.column}"
+
+    @property
+    def group(self) -> str:
+        return f"{self.layer} {self.along}={self.size} {self.dtype} {self.passes}"
+
+    def limit(self, machine: Machine) -> float:
+        """What the machine reaches of such work, per second; 0 where it was not measured."""
+        return machine.copy if self.work.unit == "byte" else machine.products.get(self.dtype, 0.0)
+
+
+def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
+    """Time the cell, and note beside the time what the report needs."""
+    peak = PeakMemory()
+    benchmark.group = cell.group
+    with torch.set_grad_enabled(cell.passes == BOTH):
+        prepared = cell.prepare()
+        call, argument = prepared if isinstance(prepared, Prepared) else (prepared, None)
+        given = (argument(),) if argument else ()
+        single = cell.rounds == 1  # too long for another call that measures its memory
+        if cell.warm_up:
+            with peak if cell.memory and not single else contextlib.nullcontext():
+                call(*given)
+        if single:
+            with peak:
+                benchmark.pedantic(call, given)
+        elif cell.rounds:
+            setup = (lambda: ((argument(),), {})) if argument else None
+            benchmark.pedantic(call, setup=setup, rounds=cell.rounds)
+        else:
+            benchmark(call)
+    benchmark.extra_info |= {
+        **{name: getattr(cell, name) for name in ("layer", "column", "dtype", "passes", "along", "size", "reference")},
+        **asdict(cell.work),
+        "limit": cell.limit(machine),
+        "peak": peak.bytes,
+    }
+
+
+def layer(
+    name: str,
+    along: str,
+    sizes: Sequence[int],
+    others: Mapping[str, int],
+    *,
+    flops: Formula | None = None,
+    moved: Formula | None = None,
+    backward: float | None = None,
+    naive: int = 0,
+    arguments: Callable[[Case], strategies.Arguments] | None = None,
+    peers: Mapping[str, Peer] | None = None,
+    dtypes: Sequence[torch.dtype] = HALF_AND_SINGLE,
+) -> Callable[..., None]:
+    """The benchmark of one layer, over `sizes` of one axis while the `others` stay.
+
+    `flops` is the FLOP of a forward pass, or `moved` the elements it has to read and write. A backward pass takes
+    `backward` times that: 2 for products, each of which has two in its gradient; 1.5 for what is moved, since a
+    gradient reads two and writes one where the layer read one and wrote one. The naive loops run up to the size
+    `naive`, within a second. Arguments are typical ones, as in the tests, where none are given.
+    """
+    make = arguments or functools.partial(strategies.arguments, name)
+    differentiable = name in strategies.DIFFERENTIABLE
+    back = backward if backward is not None else (2.0 if flops else 1.5)
+
+    def case(size: int, dtype: torch.dtype) -> Case:
+        return Case({**others, along: size}, dtype, seed=0)
+
+    def work(case: Case, passes: str) -> Work:
+        times = 1 + (back if passes == BOTH else 0)
+        if flops is not None:
+            return Work(times * flops(case), "flop")
+        return Work(times * moved(case) * case.dtype.itemsize if moved else 0.0, "byte")
+
+    def cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+        # The columns of one size share their arguments, which are let go for the next.
+        given = functools.lru_cache(maxsize=1)(lambda size, dtype: _arguments(name, make, case(size, dtype)))
+        for size in sizes:
+            for dtype in dtypes:
+                for passes in (FORWARD, BOTH) if differentiable else (FORWARD,):
+                    for column, peer, reference in _columns(name, columns, peers or {}):
+                        if column == "naive" and (size > naive or dtype == torch.bfloat16 or passes == BOTH):
+                            continue  # it computes in float64 whatever comes in, and has no gradient
+                        yield Cell(
+                            layer=name,
+                            column=column,
+                            dtype=_name(dtype),
+                            passes=passes,
+                            along=along,
+                            size=size,
+                            work=work(case(size, dtype), passes),
+                            prepare=functools.partial(_call, peer, functools.partial(given, size, dtype), passes),
+                            reference=reference,
+                            memory=size in sorted(sizes)[-2:] and column != "naive",
+                        )
+
+    return benchmark_of(cells)
+
+
+def benchmark_of(cells: Callable[[Sequence[Implementation]], Iterator[Cell]]) -> Callable[..., None]:
+    """A function for pytest to find, that measures each of these cells."""
+
+    def bench(cell: Cell, benchmark: Any, machine: Machine) -> None:
+        measure(cell, benchmark, machine)
+
+    bench.cells = cells  # type: ignore[attr-defined]
+    return bench
+
+
+def installed(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Those whose package is there: `torch.nn`, `transformers`."""
+    return {name: peer for name, peer in columns.items() if importlib.util.find_spec(name.partition(".")[0])}
+
+
+def loaded(make: Callable[[], nn.Module], **weights: Tensor) -> nn.Module:
+    """The module with these very tensors as its parameters, so that gradients reach them."""
+    with torch.device("meta"):
+        module = make()
+    module.load_state_dict(weights, strict=True, assign=True)
+    return module.eval()
+
+
+def _columns(
+    name: str, columns: Sequence[Implementation], peers: Mapping[str, Peer]
+) -> Iterator[tuple[str, Peer, bool]]:
+    for i in columns:
+        if name in i.layers and name not in i.stubs:
+            yield i.name, functools.partial(functools.partial, i.layers[name]), False
+    for column, peer in installed(peers).items():
+        yield column, peer, True
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _arguments(
+    name: str, make: Callable[[Case], strategies.Arguments], case: Case
+) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
+    """The arguments, and those tensors among them that have a gradient, as parameters."""
+    args, kwargs = make(case)
+    leaves: list[Tensor] = []
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            leaves.append(nn.Parameter(value))
+            return leaves[-1]
+        return value
+
+    of = strategies.DIFFERENTIABLE.get(name, ())
+    return tuple(map_leaves(leaf, a) if i in of else a for i, a in enumerate(args)), kwargs, leaves
+
+
+def _call(peer: Peer, given: Callable[[], Any], passes: str) -> Run:
+    args, kwargs, leaves = given()
+    forward = peer(*args, **kwargs)
+    if passes == FORWARD:
+        return forward
+    out = forward()
+    if not (out[0] if isinstance(out, tuple) else out).requires_grad:
+        pytest.skip("its result has no gradient")
+    cotangent = map_leaves(torch.ones_like, out)
+    return lambda: torch.autograd.grad(forward(), leaves, cotangent)
