@@ -7,6 +7,7 @@ as is usual.
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from benchmarks.cases import BOTH, FORWARD, Cell, Prepared, Work, benchmark_of, 
 from llama.config import LlamaConfig
 from llama.implementation import Implementation
 from llama.model import KVCache, Llama
-from llama.train import AdamW, next_token_loss
+from llama.optimizer import Optimizer
+from llama.train import next_token_loss
 
 CONTEXT = 1024
 CONFIGS = {
@@ -61,8 +63,10 @@ class Ours:
         self.model = _with_weights(Llama(config, implementation)).to(dtype)
         self.dtype = dtype
 
-    def training_step(self) -> Callable[[Tensor], object]:
-        optimizer = AdamW(self.model)
+    def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
+        """Of weights in float32, computed in `dtype`."""
+        self.model.compute_dtype = None if dtype == torch.float32 else dtype
+        optimizer = Optimizer(self.model)
 
         def step(ids: Tensor) -> None:
             next_token_loss(self.model, ids[:, :-1], ids[:, 1:]).backward()
@@ -78,8 +82,12 @@ class Ours:
         self.model(ids, cache)
         return cache
 
-    def next_logits(self, ids: Tensor, cache: Any) -> Tensor:
-        return self.model(ids, cache)
+    @functools.cached_property
+    def next_logits(self) -> Callable[[Tensor, Any], Tensor]:
+        if not Decoder.suits(self.model):
+            return self.model
+        decoder = Decoder(self.model)
+        return lambda ids, cache: decoder(int(ids), cache)
 
 
 class Theirs:
@@ -88,7 +96,7 @@ class Theirs:
     def __init__(self, config: LlamaConfig, dtype: torch.dtype):
         self.model = peers.causal_lm(dict(_with_weights(Llama(config)).to(dtype).named_parameters()), config)
 
-    def training_step(self) -> Callable[[Tensor], object]:
+    def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
         parameters = list(self.model.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
         # It makes its averages in its first step, ours at once; they are to count for neither.
@@ -98,8 +106,9 @@ class Theirs:
         optimizer.zero_grad()
 
         def step(ids: Tensor) -> None:
-            logits = self.model(ids[:, :-1], use_cache=False).logits
-            F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                logits = self.model(ids[:, :-1], use_cache=False).logits
+            F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten()).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -148,20 +157,22 @@ def _work(name: str, tokens: int, passes: str) -> Work:
 
 
 def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
-    for name in CONFIGS:
+    for name, dtype in itertools.product(CONFIGS, (torch.float32, torch.bfloat16)):
         # A step of the largest takes half a minute. Much of the first is the system's, which hands out memory by the
         # gigabyte that the next step finds in place, whoever's it is; so the first column steps twice, for all.
         long = name == "110M"
+        if long and dtype != torch.float32:
+            continue
         for i, (column, make, reference) in enumerate(_columns(columns)):
             yield Cell(
                 layer="model training step",
                 column=column,
-                dtype="float32",
+                dtype=str(dtype).removeprefix("torch."),
                 passes=BOTH,
                 along="parameters",
                 size=_parameters(name),
                 work=_work(name, WINDOWS * WINDOW, BOTH),
-                prepare=functools.partial(_training_step, make, name),
+                prepare=functools.partial(_training_step, make, name, dtype),
                 reference=reference,
                 memory=True,
                 rounds=1 if long else ROUNDS,
@@ -169,8 +180,8 @@ def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
             )
 
 
-def _training_step(make: Callable[..., Ours | Theirs], name: str) -> Callable[[], object]:
-    step, ids = make(CONFIGS[name], torch.float32).training_step(), _ids(name, WINDOWS, WINDOW + 1)
+def _training_step(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) -> Callable[[], object]:
+    step, ids = make(CONFIGS[name], torch.float32).training_step(dtype), _ids(name, WINDOWS, WINDOW + 1)
     return lambda: step(ids)
 
 

@@ -123,7 +123,7 @@ def fused(
 ) -> Float[Tensor, "batch n_heads q_len head_dim"]:
     q_len, kv_len, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    few = 0 < q.numel() and q_len * kv_len <= (SCORES if q.element_size() == 2 else SCORES // 16)
+    few = q.numel() > 0 and q_len * kv_len <= (SCORES if q.element_size() == 2 else SCORES // 16)
     if learning and mask is None and causal and q.is_cpu and few:
         return _WithGradient.apply(q, k, v)
     mask = mask if mask is None else torch.atleast_2d(mask)  # torch asks for the axes of queries and keys

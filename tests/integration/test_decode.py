@@ -1,0 +1,105 @@
+"""The decoder: one token at a time, by other operations than the model's, to the same logits."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama.config import LlamaConfig
+from llama.decode import LARGE, Decoder
+from llama.implementation import load
+from llama.model import KVCache, Llama
+from tests.assertions import assert_close
+from tests.strategies import cases, config, model_weights
+
+SIZES = "batch seq n_kv_heads groups half d_model d_ff vocab n_layers"
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+@torch.no_grad()
+@given(
+    case=cases(SIZES, [torch.float32, torch.float64], batch=(1, 1)),
+    tied=st.booleans(),
+    scaling=st.sampled_from([None, LLAMA3]),
+    data=st.data(),
+)
+def test_a_token_has_the_logits_that_it_has_in_a_pass_over_all(case, tied, scaling, data):
+    of = dataclasses.replace(config(case), tie_word_embeddings=tied, rope_scaling=scaling)
+    model, ids = Llama(of).to(case.dtype), case.integers("batch seq", case.vocab).cpu()
+    weights = model_weights(case, of)
+    model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    whole, cache, decoder = model(ids)[0], KVCache(of, 1, case.dtype), Decoder(model)
+    prompt = data.draw(st.integers(0, case.seq - 1), label="tokens before the decoder's")
+    if prompt:
+        model(ids[:, :prompt], cache)
+    rows = [decoder(token, cache) for token in ids[0, prompt:].tolist()]
+    assert_close(torch.stack(rows), whole[prompt:], "the decoder's own copy of the model's formulas")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("d_model", [390, 391])
+def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
+    torch.manual_seed(0)
+    of = LlamaConfig(
+        vocab_size=997,
+        hidden_size=d_model,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        head_dim=10,
+        intermediate_size=1021,
+    )
+    assert of.vocab_size * d_model > LARGE
+    model, ids, cache = Llama(of), torch.arange(5)[None], KVCache(of, 1)
+    decoder = Decoder(model)
+    rows = [decoder(token, cache) for token in ids[0].tolist()]
+    assert_close(torch.stack(rows), model(ids)[0])
+
+
+def _decoder():
+    of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=2)
+    return Decoder(Llama(of)), KVCache(of, 1)
+
+
+@pytest.mark.parametrize("token", [-1, 5])
+def test_a_token_outside_the_vocabulary_is_refused(token):
+    decoder, cache = _decoder()
+    with pytest.raises(IndexError, match=f"decoder: token must lie in 0..4, got {token}"):
+        decoder(token, cache)
+    assert cache.length == 0
+
+
+def test_a_full_cache_is_refused_and_left_as_it_was():
+    decoder, cache = _decoder()
+    for token in (1, 2):
+        decoder(token, cache)
+    with pytest.raises(ValueError, match="cache: 3 positions do not fit into a context of 2"):
+        decoder(3, cache)
+    assert [layer.length for layer in cache.layers] == [2, 2]
+
+
+def test_a_decoder_stands_in_for_our_fused_layers_alone():
+    of = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2)
+    assert Decoder.suits(Llama(of))
+    assert not Decoder.suits(Llama(of, "vectorized"))
+    in_half = Llama(of)
+    in_half.compute_dtype = torch.bfloat16
+    assert not Decoder.suits(in_half)
+
+
+@pytest.mark.parametrize("name", ["naive", "vectorized", "fused"])
+def test_unchecked_layers_compute_the_same_and_refuse_nothing(name):
+    layers = load(name)
+    x, weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), torch.ones(3)
+    assert torch.equal(layers.unchecked().rms_norm(x, weight), layers.rms_norm(x, weight))
+    with pytest.raises(TypeError, match="rms_norm: eps"):
+        layers.rms_norm(x, weight, eps=True)
+    if name != "naive":  # whose check is of arrays
+        layers.unchecked().rms_norm(x, weight, eps=True)

@@ -1,0 +1,94 @@
+"""The optimizer: what a step does to a whole model, beside torch's own optimizers."""
+
+import copy
+
+import pytest
+import torch
+
+from llama.config import LlamaConfig
+from llama.model import Llama
+from llama.optimizer import Optimizer
+from tests.assertions import assert_close
+
+LR, DECAY = 0.01, 0.5
+
+
+def _models():
+    """Two models alike, with gradients that will be clipped."""
+    torch.manual_seed(0)
+    of = LlamaConfig(vocab_size=7, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.5)
+    ours = Llama(of)
+    theirs = copy.deepcopy(ours)
+    return ours, theirs
+
+
+def _send_back(*models):
+    for model in models:
+        (model(torch.tensor([[1, 2, 3, 6, 0]])) ** 2).sum().backward()
+
+
+def _groups(model):
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    return [{"params": matrices, "weight_decay": DECAY}, {"params": norms, "weight_decay": 0.0}]
+
+
+def _assert_same(ours, theirs):
+    for (name, parameter), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert_close(parameter.detach(), other.detach(), f"the step of {name}")
+
+
+def test_three_steps_equal_those_of_torchs_adamw_and_clipping():
+    ours, theirs = _models()
+    optimizer = Optimizer(ours, betas=(0.9, 0.95), weight_decay=DECAY, max_norm=1.0)
+    reference = torch.optim.AdamW(_groups(theirs), lr=LR, betas=(0.9, 0.95))
+    for _ in range(3):
+        _send_back(ours, theirs)
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        assert optimizer.step(LR) == pytest.approx(float(norm))
+        reference.step()
+        reference.zero_grad()
+        _assert_same(ours, theirs)
+
+
+def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest():
+    ours, theirs = _models()
+    optimizer = Optimizer(ours, betas=(0.9, 0.95), weight_decay=DECAY, max_norm=1e9, muon=True)
+    inner = [p for name, p in theirs.named_parameters() if p.ndim > 1 and "layers" in name]
+    muon = torch.optim.Muon(inner, lr=0.1, weight_decay=DECAY, momentum=0.95)
+    groups = _groups(theirs)
+    groups[0]["params"] = [theirs.model.embed_tokens.weight, theirs.lm_head.weight]
+    reference = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95))
+    for _ in range(2):
+        _send_back(ours, theirs)
+        optimizer.step(LR, muon_lr=0.1)
+        for other in (muon, reference):
+            other.step()
+            other.zero_grad()
+        _assert_same(ours, theirs)
+
+
+def test_gradients_are_gone_after_a_step():
+    ours, _ = _models()
+    _send_back(ours)
+    Optimizer(ours).step(LR)
+    assert all(p.grad is None for p in ours.parameters())
+
+
+def test_a_parameter_that_no_gradient_reaches_is_named():
+    ours, _ = _models()
+    _send_back(ours)
+    ours.model.norm.weight.grad = None
+    with pytest.raises(ValueError, match="no gradient reaches model.norm.weight"):
+        Optimizer(ours).step(LR)
+
+
+def test_weights_stay_float32_while_everything_between_is_bfloat16():
+    ours, _ = _models()
+    exact = ours(torch.tensor([[1, 2, 3]]))
+    ours.compute_dtype = torch.bfloat16
+    logits = ours(torch.tensor([[1, 2, 3]]))
+    assert logits.dtype == torch.bfloat16
+    assert_close(logits, exact.detach().double(), dtype=torch.bfloat16)
+    logits.sum().backward()
+    assert {p.dtype for p in ours.parameters()} == {p.grad.dtype for p in ours.parameters()} == {torch.float32}
