@@ -1,8 +1,9 @@
 """python -m llama: train a small Llama, let one write, or write one yourself."""
 
+import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -16,12 +17,25 @@ COMMANDS: dict[type, Callable[[Any], object]] = {
 }
 
 
+def _defaults(command: type, arguments: list[str]) -> Any:
+    """What the flags are where they are not given: those of the preset that is named."""
+    if command is not train.Train:
+        return tyro.MISSING_NONPROP
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--preset")
+    return train.PRESETS.get(chosen.parse_known_args(arguments)[0].preset, train.Train())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; with none, `train`. Wrong input is one sentence on standard error and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        config = tyro.extras.subcommand_cli_from_dict(
-            {command.__name__.lower(): command for command in COMMANDS},
+        choices = [
+            Annotated[command, tyro.conf.subcommand(command.__name__.lower(), default=_defaults(command, arguments))]
+            for command in COMMANDS
+        ]
+        config: Any = tyro.cli(
+            Union[*choices],
             prog="python -m llama",
             description="A Llama that really trains. Without a command: train on TinyShakespeare, about two minutes.",
             args=arguments or ["train"],

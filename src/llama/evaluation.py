@@ -7,9 +7,27 @@ The two agree to rounding for every model that predicts from the past. Where the
 the model reads the future.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+
+@contextmanager
+def as_it_is(model: nn.Module) -> Iterator[None]:
+    """Without dropout, and with its own weights rather than what they are rounded to in training."""
+    training, rounded = model.training, getattr(model, "compute_dtype", None)
+    model.eval()
+    if rounded is not None:
+        model.compute_dtype = None
+    try:
+        yield
+    finally:
+        model.train(training)
+        if rounded is not None:
+            model.compute_dtype = rounded
 
 
 @torch.no_grad()
@@ -31,8 +49,9 @@ def loss(model: nn.Module, ids: Int64[Tensor, "n"], window: int, batch: int = 64
     )
     if whole < len(inputs):
         rows.append((inputs[None, whole:], targets[None, whole:]))
-    for x, y in rows:
-        total += token_losses(model(x), y).double().sum().item()
+    with as_it_is(model):
+        for x, y in rows:
+            total += token_losses(model(x), y).double().sum().item()
     return total / len(inputs)
 
 
@@ -44,16 +63,18 @@ def prefix_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> float:
     that could be read. It costs a pass per position; the parallel loss over the same windows is
     `parallel_loss`.
     """
-    per_position = [
-        token_losses(model(windows[:, :t])[:, -1:], windows[:, t : t + 1]) for t in range(1, windows.shape[1])
-    ]
+    with as_it_is(model):
+        per_position = [
+            token_losses(model(windows[:, :t])[:, -1:], windows[:, t : t + 1]) for t in range(1, windows.shape[1])
+        ]
     return torch.cat(per_position, dim=1).double().mean().item()
 
 
 @torch.no_grad()
 def parallel_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> float:
     """Mean cross-entropy of all positions of the windows but the first, from one pass."""
-    return token_losses(model(windows[:, :-1]), windows[:, 1:]).double().mean().item()
+    with as_it_is(model):
+        return token_losses(model(windows[:, :-1]), windows[:, 1:]).double().mean().item()
 
 
 def token_losses(

@@ -80,7 +80,7 @@ def stream(
         elif cache and decoder:
             logits = decoder(int(unread), cache)[None]
         else:
-            cache = KVCache(model.config, len(seen), weight.dtype, weight.device) if cache is None else cache
+            cache = cache or KVCache(model.config, len(seen), model.compute_dtype or weight.dtype, weight.device)
             logits = model(unread, cache)[:, -1]
         logits = model.layers.filter_logits(logits, temperature, top_k, top_p, min_p)
         u = torch.rand(len(token_ids), generator=random, dtype=torch.float64)

@@ -10,7 +10,11 @@
 The keys of `state_dict` are those of a Hugging Face checkpoint.
 """
 
+import functools
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -24,13 +28,15 @@ class Llama(nn.Module):
     """The whole model; `implementation` says whose layers compute it.
 
     `compute_dtype` is what they compute in, where it is not the dtype of the weights: with bfloat16 the weights
-    stay float32 for the optimizer, and everything between them and the logits is bfloat16.
+    stay float32 for the optimizer, and everything between them and the logits is bfloat16. `dropout` is the part of
+    the embeddings, and of what each block adds, that is set to zero in training.
     """
 
     def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
         super().__init__()
         self.config = config
         self.compute_dtype: torch.dtype | None = None
+        self.dropout = 0.0
         self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
         self._unchecked = self.layers.unchecked()
         self._places = [(name, *self._place(name, shape)) for name, shape in shapes(config).items()]
@@ -51,18 +57,23 @@ class Llama(nn.Module):
     ) -> Float[Tensor, "batch seq vocab"]:
         """Logits for every position; with a cache, token_ids are the positions after those it holds.
 
-        Raises IndexError for an id outside the vocabulary, and ValueError for a cache where the implementation
-        composes layers itself, which know of none.
+        Raises IndexError for an id outside the vocabulary, and ValueError for a cache or dropout where the
+        implementation composes layers itself, which know of neither.
         """
         weights: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
         if self.compute_dtype is not None:
             weights = {name: weight.to(self.compute_dtype) for name, weight in weights.items()}
         embedding.check(token_ids, weights["model.embed_tokens.weight"])
-        if cache is None:
-            return self._unchecked.llama(token_ids, weights, self.config)
-        if self.layers.composes:
-            raise ValueError(f"cache: {', '.join(self.layers.composes)} of {self.layers.name} cannot use one")
-        return self._unchecked.llama(token_ids, weights, self.config, cache=cache)
+        more: dict[str, Any] = {}
+        if cache is not None:
+            more["cache"] = cache
+        if self.dropout and self.training:
+            more["dropout"] = functools.partial(F.dropout, p=self.dropout)
+        if more and self.layers.composes:
+            raise ValueError(
+                f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
+            )
+        return self._unchecked.llama(token_ids, weights, self.config, **more)
 
     def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, nn.Parameter], str]:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is.

@@ -8,15 +8,18 @@ import csv
 import math
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from llama import checkpoint, data, evaluation, generate, implementation, plots
+from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling
 from llama.config import LlamaConfig
 from llama.device import usable
 from llama.implementation import Implementation
@@ -29,6 +32,8 @@ from llama.tokenizer import CharTokenizer
 class Train:
     """Train a small Llama on a text and report how well it predicts what it has not seen."""
 
+    preset: Literal["quick", "shakespeare"] = "quick"
+    """Where the defaults come from: quick is two minutes on two cores, shakespeare the best that they can do."""
     corpus: str = "tinyshakespeare"
     """tinyshakespeare, grammar (built in, with known entropy), or the path of a text file."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -63,18 +68,40 @@ class Train:
     """AdamW's memory of its square."""
     max_norm: float = 1.0
     """Length that the gradient is clipped to."""
+    dropout: float = 0.0
+    """Part of the embeddings, and of what each block adds, that is set to zero in training."""
     evaluate_every: int = 400
     """Steps between two passes over the whole validation split."""
     seed: int = 0
     """Seed of the weights, the batches and the sample."""
     impl: str = "fused"
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
-    dtype: str = "float32"
-    """What the layers compute in: float32 or bfloat16. The weights are float32 always."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """What the layers compute in; the weights are float32 always."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
     """Folder for the checkpoint, the CSV and the plot."""
+    profile: bool = False
+    """Print where the time of a step goes, and train no further."""
+
+
+PRESETS = {
+    "quick": Train(),
+    "shakespeare": Train(
+        preset="shakespeare",
+        hidden_size=192,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        window=256,
+        batch_size=12,
+        steps=4000,
+        peak_lr=4e-3,
+        muon_lr=0.02,
+        dropout=0.1,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -95,8 +122,8 @@ def next_token_loss(
     return model.layers.cross_entropy(model(inputs), targets)
 
 
-def run(config: Train) -> Result:
-    """Train, report and write everything under `config.out`.
+def run(config: Train) -> Result | None:
+    """Train, report and write everything under `config.out`; with `config.profile` print that and return None.
 
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
     written.
@@ -120,13 +147,16 @@ def run(config: Train) -> Result:
         raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
     _ask(config)
     model = _model(config, tokenizer.vocab, layers).to(device)
-    if config.dtype != "float32":
-        model.compute_dtype = getattr(torch, config.dtype)
     _say(config, corpus, model, layers)
 
+    trainer = Trainer(config, model, windows)
+    if config.profile:
+        profiling.report(lambda watch: trainer.step(0, watch), device, config.batch_size * config.window)
+        return None
     started = time.perf_counter()
-    train_losses, validation_losses = _fit(config, model, windows, splits[1])
+    train_losses, validation_losses = _fit(trainer, splits[1])
     seconds = time.perf_counter() - started
+    model.eval().compute_dtype = None
 
     result = Result(
         model,
@@ -162,21 +192,51 @@ def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
     )
     model = Llama(shape, layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
+    model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
+    model.dropout = config.dropout
     return model
 
 
-def _fit(
-    config: Train, model: Llama, windows: data.Windows, validation: Int64[Tensor, "n"]
-) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+class Step(NamedTuple):
+    lr: float
+    norm: float
+    loss: float
+
+
+class Trainer:
+    """A model, its optimizer and its data: one step after another."""
+
+    def __init__(self, config: Train, model: Llama, windows: data.Windows):
+        self.config, self.model, self.windows = config, model, windows
+        self.optimizer = Optimizer(
+            model,
+            (config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            max_norm=config.max_norm,
+            muon=config.muon_lr > 0,
+        )
+
+    def step(self, number: int, watch: Callable[[str], AbstractContextManager[None]] = nullcontext) -> Step:
+        """Step `number`, from 0: its learning rate, the norm of the gradient and the loss before it.
+
+        `watch` is entered with the name of each part of the step.
+        """
+        c = self.config
+        lr = self.model.layers.cosine_schedule(number, c.peak_lr, min(c.warmup_steps, c.steps), c.steps, c.min_lr)
+        with watch("data"):
+            inputs, targets = self.windows.batch(c.batch_size, c.seed, number)
+        with watch("forward"):
+            loss = next_token_loss(self.model, inputs, targets)
+        with watch("backward"):
+            loss.backward()
+        with watch("optimizer"):
+            norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr)
+        return Step(lr, norm, loss.item())
+
+
+def _fit(trainer: Trainer, validation: Int64[Tensor, "n"]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """The losses of all steps, and those of the whole validation split with the step they were taken at."""
-    optimizer = Optimizer(
-        model,
-        (config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        max_norm=config.max_norm,
-        muon=config.muon_lr > 0,
-    )
-    warmup = min(config.warmup_steps, config.steps)
+    config, model = trainer.config, trainer.model
     losses: list[tuple[int, float]] = []
     validation_losses = [(0, evaluation.loss(model, validation, config.window))]
     config.out.mkdir(parents=True, exist_ok=True)
@@ -185,20 +245,17 @@ def _fit(
         rows = csv.writer(file)
         rows.writerow(["step", "learning_rate", "gradient_norm", "train_loss", "validation_loss"])
         rows.writerow([0, "", "", "", validation_losses[0][1]])
-        for step in range(config.steps):
-            lr = model.layers.cosine_schedule(step, config.peak_lr, warmup, config.steps, config.min_lr)
-            loss = next_token_loss(model, *windows.batch(config.batch_size, config.seed, step))
-            loss.backward()
-            norm = optimizer.step(lr, lr * config.muon_lr / config.peak_lr)
-            losses.append((step + 1, loss.item()))
-            if not math.isfinite(losses[-1][1]):
-                raise ValueError(f"train: the loss is {losses[-1][1]} at step {step}; try a smaller --peak-lr")
+        for number in range(config.steps):
+            step = trainer.step(number)
+            losses.append((number + 1, step.loss))
+            if not math.isfinite(step.loss):
+                raise ValueError(f"train: the loss is {step.loss} at step {number}; try a smaller --peak-lr")
             measured = ""
-            if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
-                validation_losses.append((step + 1, evaluation.loss(model, validation, config.window)))
+            if (number + 1) % config.evaluate_every == 0 or number + 1 == config.steps:
+                validation_losses.append((number + 1, evaluation.loss(model, validation, config.window)))
                 measured = str(validation_losses[-1][1])
-            rows.writerow([step + 1, lr, norm, losses[-1][1], measured])
-            bar.set_postfix(train=f"{losses[-1][1]:.3f}", validation=f"{validation_losses[-1][1]:.3f}", refresh=False)
+            rows.writerow([number + 1, *step, measured])
+            bar.set_postfix(train=f"{step.loss:.3f}", validation=f"{validation_losses[-1][1]:.3f}", refresh=False)
             bar.update()
     return losses, validation_losses
 

@@ -159,5 +159,5 @@ def test_layers_that_an_implementation_composes_itself_are_those_that_generate()
     model = Llama(SMALL, own)
     # Each token is followed by itself, without a cache, which a composed layer of another's knows nothing of.
     assert torch.equal(generate(model, PROMPT, 20, temperature=0.0)[:, 3:], PROMPT[:, -1:].expand(2, 20))
-    with pytest.raises(ValueError, match="cache: llama of mine cannot use one"):
+    with pytest.raises(ValueError, match="cache: llama of mine has no use for it"):
         model(PROMPT, KVCache(SMALL, batch=2))

@@ -9,6 +9,7 @@ from llama.config import LlamaConfig
 from llama.model import Llama
 from llama.optimizer import Optimizer
 from tests.assertions import assert_close
+from tests.tolerances import tolerance
 
 LR, DECAY = 0.01, 0.5
 
@@ -33,9 +34,9 @@ def _groups(model):
     return [{"params": matrices, "weight_decay": DECAY}, {"params": norms, "weight_decay": 0.0}]
 
 
-def _assert_same(ours, theirs):
+def _assert_same(ours, theirs, computed_in=torch.float32):
     for (name, parameter), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert_close(parameter.detach(), other.detach(), f"the step of {name}")
+        assert_close(parameter.detach(), other.detach(), f"the step of {name}", tolerance(computed_in))
 
 
 def test_three_steps_equal_those_of_torchs_adamw_and_clipping():
@@ -65,7 +66,8 @@ def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest():
         for other in (muon, reference):
             other.step()
             other.zero_grad()
-        _assert_same(ours, theirs)
+        # Both make the step orthogonal in bfloat16, one matrix at a time or several.
+        _assert_same(ours, theirs, torch.bfloat16)
 
 
 def test_gradients_are_gone_after_a_step():
@@ -89,6 +91,6 @@ def test_weights_stay_float32_while_everything_between_is_bfloat16():
     ours.compute_dtype = torch.bfloat16
     logits = ours(torch.tensor([[1, 2, 3]]))
     assert logits.dtype == torch.bfloat16
-    assert_close(logits, exact.detach().double(), dtype=torch.bfloat16)
+    assert_close(logits.float(), exact.detach(), within=tolerance(torch.bfloat16))
     logits.sum().backward()
     assert {p.dtype for p in ours.parameters()} == {p.grad.dtype for p in ours.parameters()} == {torch.float32}

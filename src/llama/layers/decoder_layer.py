@@ -10,13 +10,13 @@ Pre-norm: what is added to is x itself, not the normalised x. The two norms have
 same eps. With both output projections zero the layer is the identity.
 
 `compose` is written over the layers that it is given: `layers.rms_norm`, `layers.self_attention`,
-`layers.swiglu`. `cache` is handed on to self_attention.
+`layers.swiglu`. `cache` is handed on to self_attention; `dropout` is applied to what each block adds, in training.
 
 Raises ValueError where `weights` lacks one of the nine names or has one more (a bias, say).
 Source: Touvron et al. 2023, "LLaMA", section 2.2; Xiong et al. 2020 for the place of the norm.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxtyping import Float, Int64
@@ -37,6 +37,11 @@ NAMES = (
 )
 
 
+def _all(x: Tensor) -> Tensor:
+    """Drops nothing."""
+    return x
+
+
 def check(layers: Any, x: Tensor, weights: Mapping[str, Tensor], *_: Any, **__: Any) -> None:
     if wrong := sorted(set(NAMES) ^ weights.keys()):
         lacks = [name for name in wrong if name in NAMES]
@@ -55,9 +60,11 @@ def compose(
     frequencies: Float[Tensor, "half"],
     eps: float = 1e-5,
     cache: Any = None,
+    dropout: Callable[[Tensor], Tensor] = _all,
 ) -> Float[Tensor, "batch seq d_model"]:
     w_norm, w_q, w_k, w_v, w_o, w_ffn_norm, w_gate, w_up, w_down = (weights[name] for name in NAMES)
     normed = layers.rms_norm(x, w_norm, eps)
     cached = {} if cache is None else {"cache": cache}
-    x = x + layers.self_attention(normed, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies, **cached)
-    return x + layers.swiglu(layers.rms_norm(x, w_ffn_norm, eps), w_gate, w_up, w_down)
+    attended = layers.self_attention(normed, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies, **cached)
+    x = x + dropout(attended)
+    return x + dropout(layers.swiglu(layers.rms_norm(x, w_ffn_norm, eps), w_gate, w_up, w_down))

@@ -12,14 +12,15 @@ The logits at a position depend on that position and those before it, and on not
 for Llama 3.1 and later, `config.rope_scaling`.
 
 `compose` is written over the layers that it is given. With a cache (`cache.length` positions held, and a
-cache per layer in `cache.layers`), token_ids are the positions that come next.
+cache per layer in `cache.layers`), token_ids are the positions that come next. `dropout`, in training, is applied
+to the embeddings and to what each block adds.
 
 Raises ValueError where `weights` lacks a tensor or has one that has no place, IndexError for a token id
 outside the vocabulary.
 Source: Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models", section 2.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def names(n_layers: int) -> list[str]:
     return ["model.embed_tokens.weight", *within, "model.norm.weight", "lm_head.weight"]
 
 
-def check(layers: Any, token_ids: Tensor, weights: Mapping[str, Tensor], config: Any, cache: Any = None) -> None:
+def check(layers: Any, token_ids: Tensor, weights: Mapping[str, Tensor], config: Any, **_: Any) -> None:
     known = set(names(config.num_hidden_layers))
     if lacks := sorted(known - weights.keys() - {"lm_head.weight"}):
         raise ValueError(f"llama: weights lacks {', '.join(lacks)}")
@@ -51,11 +52,15 @@ def compose(
     weights: Mapping[str, Tensor],
     config: Any,
     cache: Any = None,
+    dropout: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "batch seq vocab"]:
     start = 0 if cache is None else cache.length
     positions = torch.arange(start, start + token_ids.shape[1], device=token_ids.device)
     turns = frequencies(layers, config, token_ids.device)
     x = layers.embedding(token_ids, weights["model.embed_tokens.weight"])
+    more: dict[str, Any] = {}
+    if dropout is not None:
+        x, more["dropout"] = dropout(x), dropout
     for i in range(config.num_hidden_layers):
         x = layers.decoder_layer(
             x,
@@ -65,6 +70,7 @@ def compose(
             positions,
             turns,
             config.rms_norm_eps,
+            **more,
             **({} if cache is None else {"cache": cache.layers[i]}),
         )
     x = layers.rms_norm(x, weights["model.norm.weight"], config.rms_norm_eps)
