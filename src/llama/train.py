@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -128,6 +129,10 @@ def run(config: Train) -> Result | None:
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
     written.
     """
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"train: dropout must lie in [0, 1), got {config.dropout}")
+    if not config.muon_lr >= 0:
+        raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
     for name in ("batch_size", "steps", "evaluate_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
@@ -145,6 +150,8 @@ def run(config: Train) -> Result | None:
     layers = implementation.load(config.impl)
     if layers.is_ours and layers.name == "naive":
         raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
+    if config.dropout and layers.composes:
+        raise ValueError(f"train: {', '.join(layers.composes)} of {layers.name} knows no dropout; use --dropout 0")
     _ask(config)
     model = _model(config, tokenizer.vocab, layers).to(device)
     _say(config, corpus, model, layers)
@@ -197,6 +204,10 @@ def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
     return model
 
 
+DROPOUT = 1
+"""Sets what is dropped in a step apart from what is read in it: both follow from the seed and the step alone."""
+
+
 class Step(NamedTuple):
     lr: float
     norm: float
@@ -225,6 +236,8 @@ class Trainer:
         lr = self.model.layers.cosine_schedule(number, c.peak_lr, min(c.warmup_steps, c.steps), c.steps, c.min_lr)
         with watch("data"):
             inputs, targets = self.windows.batch(c.batch_size, c.seed, number)
+        if c.dropout:
+            torch.manual_seed(int(np.random.default_rng((c.seed, number, DROPOUT)).integers(2**63)))
         with watch("forward"):
             loss = next_token_loss(self.model, inputs, targets)
         with watch("backward"):

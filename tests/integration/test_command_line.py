@@ -1,6 +1,7 @@
 """`python -m llama`: train, generate, and wrong input in one sentence."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from llama import checkpoint, evaluation, train
 from llama.__main__ import main
 from llama.tokenizer import CharTokenizer
 
-TINY = ["--hidden-size", "16", "--num-hidden-layers", "1", "--window", "8", "--steps", "12", "--evaluate-every", "5"]
+TINY = ["--hidden-size", "24", "--num-hidden-layers", "1", "--window", "8", "--steps", "12", "--evaluate-every", "5"]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,8 @@ def test_a_text_with_known_entropy_is_reported_with_its_floor(tmp_path, capsys):
         (["--device", "meta"], "device: meta cannot be used here"),
         (["--max-norm", "0"], "clip_grad_norm: max_norm must be positive, got 0.0"),
         (["--weight-decay", "-1"], "lr, eps and weight_decay must not be negative"),
+        (["--dropout", "1"], "train: dropout must lie in [0, 1), got 1.0"),
+        (["--muon-lr", "-1"], "train: muon_lr must not be negative, got -1.0"),
         (["--impl", "naive"], "the naive layers have no gradients; train with vectorized or fused"),
         (["--impl", "no_such_module"], "an implementation is naive, vectorized, fused"),
     ],
@@ -125,7 +128,7 @@ def test_a_character_that_the_model_does_not_know_is_refused(trained, capsys):
 
 def test_a_checkpoint_that_does_not_fit_its_config_is_refused(trained):
     path = trained / "checkpoint" / "config.json"
-    path.write_text(path.read_text().replace('"hidden_size": 16', '"hidden_size": 32'))
+    path.write_text(path.read_text().replace('"hidden_size": 24', '"hidden_size": 48'))
     with pytest.raises(ValueError, match=r"does not fit its config.json: .* should be \[.*\] and is \[.*\]"):
         checkpoint.load(trained / "checkpoint")
 
@@ -159,7 +162,32 @@ def test_the_schedule_is_the_one_that_was_asked_for(trained):
     with (trained / "losses.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file) if row["learning_rate"]]
     # Twelve steps are fewer than the warm-up of a hundred, so the whole run rises in a straight line.
-    assert rates == pytest.approx([3e-3 * (step + 1) / 12 for step in range(12)])
+    peak = train.PRESETS["quick"].peak_lr
+    assert rates == pytest.approx([peak * (step + 1) / 12 for step in range(12)])
+
+
+def test_a_preset_gives_the_defaults_and_flags_go_before_it(tmp_path, text, capsys):
+    assert main(["train", "--preset", "shakespeare", "--corpus", str(text), "--out", str(tmp_path), *TINY]) == 0
+    config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    preset = train.PRESETS["shakespeare"]
+    assert config["num_attention_heads"] == preset.num_attention_heads != train.PRESETS["quick"].num_attention_heads
+    assert config["hidden_size"] == 24
+
+
+def test_a_profile_shows_the_parts_of_a_step_and_writes_nothing(tmp_path, text, capsys):
+    assert main(["train", "--profile", "--corpus", str(text), "--out", str(tmp_path / "out"), *TINY]) == 0
+    shown = capsys.readouterr().out
+    for part in ("data", "forward", "backward", "optimizer", "aten::"):
+        assert part in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_dropout_is_refused_where_the_layers_are_composed_by_another(tmp_path, text, capsys):
+    (tmp_path / "mine.py").write_text("def decoder_layer(x, *_, **__):\n    return x\n")
+    arguments = ["--impl", str(tmp_path / "mine.py"), "--dropout", "0.1", "--corpus", str(text)]
+    assert main(["train", *arguments, "--out", str(tmp_path / "out"), *TINY]) == 2
+    assert "decoder_layer of mine knows no dropout" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_loss_is_that_of_its_own_split(tmp_path):

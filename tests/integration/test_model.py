@@ -161,3 +161,20 @@ def test_layers_that_an_implementation_composes_itself_are_those_that_generate()
     assert torch.equal(generate(model, PROMPT, 20, temperature=0.0)[:, 3:], PROMPT[:, -1:].expand(2, 20))
     with pytest.raises(ValueError, match="cache: llama of mine has no use for it"):
         model(PROMPT, KVCache(SMALL, batch=2))
+
+
+def test_dropout_sets_parts_to_zero_in_training_alone():
+    model = Llama(SMALL)
+    exact = model(PROMPT)
+    model.dropout = 0.5
+    assert not torch.equal(model(PROMPT), exact)
+    assert torch.equal(model.eval()(PROMPT), exact)
+    model.dropout = 1.0
+    assert torch.equal(model.train()(PROMPT), torch.zeros_like(exact))  # of nothing, norms and head make nothing
+
+
+def test_dropout_is_refused_where_the_layers_are_composed_by_another():
+    model = Llama(SMALL, Implementation("mine", {"decoder_layer": lambda x, *_, **__: x}))
+    model.dropout = 0.5
+    with pytest.raises(ValueError, match="dropout: decoder_layer of mine has no use for it"):
+        model(PROMPT)

@@ -25,6 +25,8 @@ from jaxtyping import AbstractArray
 
 P = ParamSpec("P")
 UNCHECKED = "unchecked"
+MANY = 1000
+"""Kinds of calls that a layer remembers as allowed, so that it need not look at their like again."""
 R = TypeVar("R")
 
 
@@ -40,15 +42,24 @@ def contract(
         names = list(parameters)
         rules = {name: rule for name, p in parameters.items() if (rule := _rule(p.annotation)) is not None}
 
+        def follow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            sizes: dict[str, Any] = {}
+            for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+                if name in rules:
+                    rules[name](f"{layer}: {name}", value, sizes)
+            if one_dtype:
+                _one_dtype(layer, dict(zip(names, args, strict=False)) | kwargs)
+
+        seen: set[Any] = set()
+
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            sizes: dict[str, Any] = {}
             try:
-                for name, value in (*zip(names, args, strict=False), *kwargs.items()):
-                    if name in rules:
-                        rules[name](f"{layer}: {name}", value, sizes)
-                if one_dtype:
-                    _one_dtype(layer, dict(zip(names, args, strict=False)) | kwargs)
+                kinds = _kinds(args, kwargs)
+                if kinds is None or kinds not in seen:
+                    follow(args, kwargs)
+                    if kinds is not None and len(seen) < MANY:
+                        seen.add(kinds)
                 if check is not None:
                     check(*args, **kwargs)
                 return function(*args, **kwargs)
@@ -65,6 +76,22 @@ def contract(
 def unchecked(layer: Callable[P, R]) -> Callable[P, R]:
     """The layer without its contract, for a caller who knows that it holds; any other function as it is."""
     return getattr(layer, UNCHECKED, layer)
+
+
+def _kinds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """All that the rules look at: equal for two calls of which both are allowed or both are not. None where it is
+    more than the types of scalars and the dtypes and shapes of tensors."""
+    kinds: list[Any] = [len(args), *kwargs]
+    for value in (*args, *kwargs.values()):
+        kind = type(value)
+        if kind is torch.Tensor or kind is torch.nn.Parameter:
+            kinds += (value.dtype, value.shape)
+        elif kind in (int, float, bool, types.NoneType):
+            kinds.append(kind)
+        else:
+            return None
+    # Within autocast more is allowed.
+    return None if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") else tuple(kinds)
 
 
 def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
