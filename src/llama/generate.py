@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Int64
@@ -44,6 +45,8 @@ class Generate:
     """The same seed gives the same text."""
     impl: str = "fused"
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the weights are rounded to; bfloat16 is faster for large models."""
     device: str = "cpu"
     """cpu, cuda or mps."""
 
@@ -109,7 +112,7 @@ def run(config: Generate) -> None:
     """Print the prompt and what the model makes of it, character by character."""
     device = usable(config.device)
     model, tokenizer = checkpoint.load(config.checkpoint, config.impl)
-    model.to(device)
+    model.to(device).compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     ids = tokenizer.encode(config.prompt)[None].to(device)
     c = config
     tokens = stream(model, ids, c.max_new_tokens, c.temperature, c.top_k, c.top_p, c.min_p, c.seed)

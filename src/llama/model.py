@@ -10,11 +10,10 @@
 The keys of `state_dict` are those of a Hugging Face checkpoint.
 """
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -28,15 +27,15 @@ class Llama(nn.Module):
     """The whole model; `implementation` says whose layers compute it.
 
     `compute_dtype` is what they compute in, where it is not the dtype of the weights: with bfloat16 the weights
-    stay float32 for the optimizer, and everything between them and the logits is bfloat16. `dropout` is the part of
-    the embeddings, and of what each block adds, that is set to zero in training.
+    stay float32 for the optimizer, and everything between them and the logits is bfloat16. `dropout` is applied,
+    in training, to the embeddings and to what each block adds.
     """
 
     def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
         super().__init__()
         self.config = config
         self.compute_dtype: torch.dtype | None = None
-        self.dropout = 0.0
+        self.dropout: Callable[[Tensor], Tensor] | None = None
         self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
         self._unchecked = self.layers.unchecked()
         self._places = [(name, *self._place(name, shape)) for name, shape in shapes(config).items()]
@@ -67,8 +66,8 @@ class Llama(nn.Module):
         more: dict[str, Any] = {}
         if cache is not None:
             more["cache"] = cache
-        if self.dropout and self.training:
-            more["dropout"] = functools.partial(F.dropout, p=self.dropout)
+        if self.dropout is not None and self.training:
+            more["dropout"] = self.dropout
         if more and self.layers.composes:
             raise ValueError(
                 f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"

@@ -47,17 +47,17 @@ class Train:
     """Number of query heads."""
     num_key_value_heads: int = 2
     """Number of key and value heads."""
-    window: int = 64
+    window: int = 128
     """Characters that the model sees at once."""
     batch_size: int = 16
     """Windows per step."""
-    steps: int = 1600
+    steps: int = 1100
     """Optimizer steps."""
-    peak_lr: float = 3e-3
+    peak_lr: float = 6e-3
     """Learning rate at the end of the warm-up."""
-    min_lr: float = 1e-4
+    min_lr: float = 3e-5
     """Learning rate at the end of the cosine."""
-    muon_lr: float = 0.0
+    muon_lr: float = 0.02
     """Peak learning rate of Muon for the matrices within the layers; 0 leaves them to AdamW as well."""
     warmup_steps: int = 100
     """Steps of the warm-up."""
@@ -70,8 +70,8 @@ class Train:
     max_norm: float = 1.0
     """Length that the gradient is clipped to."""
     dropout: float = 0.0
-    """Part of the embeddings, and of what each block adds, that is set to zero in training."""
-    evaluate_every: int = 400
+    """Part of the embeddings, and of what each block adds, that is set to zero in training, to the nearest 256th."""
+    evaluate_every: int = 275
     """Steps between two passes over the whole validation split."""
     seed: int = 0
     """Seed of the weights, the batches and the sample."""
@@ -97,10 +97,9 @@ PRESETS = {
         num_key_value_heads=6,
         window=256,
         batch_size=12,
-        steps=4000,
-        peak_lr=4e-3,
-        muon_lr=0.02,
+        steps=2300,
         dropout=0.1,
+        evaluate_every=575,
     ),
 }
 
@@ -200,12 +199,24 @@ def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
     model = Llama(shape, layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
-    model.dropout = config.dropout
     return model
 
 
-DROPOUT = 1
-"""Sets what is dropped in a step apart from what is read in it: both follow from the seed and the step alone."""
+class Dropout:
+    """Sets a part of what it is given to zero, and makes the rest larger by as much.
+
+    What is dropped follows from the seed and the step alone, apart from what is read in that step. NumPy draws it, a
+    byte per element: torch's own dropout takes ten times as long on a CPU, an eighth of a step.
+    """
+
+    def __init__(self, part: float, seed: int, step: int):
+        self.limit = round(256 * part)
+        self.random = np.random.default_rng((seed, step, 1))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        drawn = np.frombuffer(self.random.bytes(x.numel()), np.uint8).reshape(x.shape)
+        dropped = torch.from_numpy(drawn < self.limit).to(x.device)
+        return x.masked_fill(dropped, 0.0) * (256 / (256 - self.limit))
 
 
 class Step(NamedTuple):
@@ -237,7 +248,7 @@ class Trainer:
         with watch("data"):
             inputs, targets = self.windows.batch(c.batch_size, c.seed, number)
         if c.dropout:
-            torch.manual_seed(int(np.random.default_rng((c.seed, number, DROPOUT)).integers(2**63)))
+            self.model.dropout = Dropout(c.dropout, c.seed, number)
         with watch("forward"):
             loss = next_token_loss(self.model, inputs, targets)
         with watch("backward"):

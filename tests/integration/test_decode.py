@@ -13,6 +13,7 @@ from llama.implementation import load
 from llama.model import KVCache, Llama
 from tests.assertions import assert_close
 from tests.strategies import cases, config, model_weights
+from tests.tolerances import tolerance
 
 SIZES = "batch seq n_kv_heads groups half d_model d_ff vocab n_layers"
 LLAMA3 = {
@@ -63,6 +64,18 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
     assert_close(torch.stack(rows), model(ids)[0])
 
 
+@torch.no_grad()
+def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding():
+    torch.manual_seed(0)
+    model = Llama(LlamaConfig(vocab_size=37, hidden_size=64, num_hidden_layers=2, num_key_value_heads=2))
+    ids, whole = torch.arange(6)[None], model(torch.arange(6)[None])[0]
+    model.compute_dtype = torch.bfloat16
+    cache, decoder = KVCache(model.config, 1, torch.bfloat16), Decoder(model)
+    model(ids[:, :2], cache)
+    rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
+    assert_close(torch.stack(rows), whole[2:], within=tolerance(torch.bfloat16))
+
+
 def _decoder():
     of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=2)
     return Decoder(Llama(of)), KVCache(of, 1)
@@ -89,9 +102,7 @@ def test_a_decoder_stands_in_for_our_fused_layers_alone():
     of = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2)
     assert Decoder.suits(Llama(of))
     assert not Decoder.suits(Llama(of, "vectorized"))
-    in_half = Llama(of)
-    in_half.compute_dtype = torch.bfloat16
-    assert not Decoder.suits(in_half)
+    assert not Decoder.suits(Llama(of).bfloat16())
 
 
 @pytest.mark.parametrize("name", ["naive", "vectorized", "fused"])

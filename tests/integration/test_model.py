@@ -163,18 +163,23 @@ def test_layers_that_an_implementation_composes_itself_are_those_that_generate()
         model(PROMPT, KVCache(SMALL, batch=2))
 
 
-def test_dropout_sets_parts_to_zero_in_training_alone():
-    model = Llama(SMALL)
+def test_dropout_meets_the_embeddings_and_what_each_block_adds_in_training_alone():
+    model, calls = Llama(SMALL), []
     exact = model(PROMPT)
-    model.dropout = 0.5
-    assert not torch.equal(model(PROMPT), exact)
+
+    def nothing(x):
+        calls.append(x)
+        return torch.zeros_like(x)
+
+    model.dropout = nothing
     assert torch.equal(model.eval()(PROMPT), exact)
-    model.dropout = 1.0
+    assert not calls
     assert torch.equal(model.train()(PROMPT), torch.zeros_like(exact))  # of nothing, norms and head make nothing
+    assert len(calls) == 1 + 2 * SMALL.num_hidden_layers
 
 
 def test_dropout_is_refused_where_the_layers_are_composed_by_another():
     model = Llama(SMALL, Implementation("mine", {"decoder_layer": lambda x, *_, **__: x}))
-    model.dropout = 0.5
+    model.dropout = torch.zeros_like
     with pytest.raises(ValueError, match="dropout: decoder_layer of mine has no use for it"):
         model(PROMPT)

@@ -19,7 +19,7 @@ from llama.data import Windows
 from llama.implementation import Implementation
 from llama.model import Llama
 from llama.optimizer import Optimizer
-from llama.train import next_token_loss
+from llama.train import Dropout, next_token_loss
 from tests import strategies
 from tests.assertions import assert_close
 from tests.tolerances import LOSS
@@ -158,6 +158,22 @@ def test_weight_decay_shrinks_matrices_and_leaves_the_weights_of_norms():
     Optimizer(model, weight_decay=0.5).step(lr=0.1)
     for name, parameter in model.named_parameters():
         assert_close(parameter, before[name] * (1.0 if parameter.ndim == 1 else 0.95))
+
+
+def test_dropout_drops_its_part_and_keeps_the_mean():
+    ones = torch.ones(100, 1000)
+    dropped = Dropout(0.25, seed=0, step=0)(ones)
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    error = math.sqrt(0.25 * 0.75 / ones.numel())  # the standard error of the part that is kept
+    assert abs((dropped > 0).double().mean().item() - 0.75) < 4 * error
+
+
+def test_what_is_dropped_follows_from_the_seed_and_the_step():
+    x = torch.ones(5, 7)
+    drawn = [Dropout(0.5, seed, step)(x) for seed, step in [(0, 0), (0, 0), (0, 1), (1, 0)]]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[3])
 
 
 @pytest.mark.tensors
