@@ -16,7 +16,8 @@ import tests.typecheck  # noqa: F401
 from llama.layers import LAYERS
 
 SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
-    f"llama.{module}" for module in ("model", "tokenizer", "data", "evaluation", "train", "generate")
+    f"llama.{module}"
+    for module in ("model", "tokenizer", "data", "evaluation", "train", "optimizer", "generate", "decode")
 ]
 
 

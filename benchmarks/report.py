@@ -14,6 +14,8 @@ FITTED = 3
 """Sizes, the largest ones, that the growth is fitted to: of a toy, most of the time is the call itself."""
 SIGMAS = 4
 """Of some thousand numbers, which spread more widely than a normal distribution, none is to be slower by chance."""
+LEAST_NOISE = 0.02
+"""Two calls of the same function, measured one after the other, differ by as much, whatever their own rounds say."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,31 @@ def exponent(curve: Sequence[Measurement]) -> float | None:
     return statistics.linear_regression(
         [math.log(m.size) for m in largest], [math.log(m.median) for m in largest]
     ).slope
+
+
+def standing(run: Sequence[Measurement]) -> Iterator[str]:
+    """How `fused` stands beside its peers: the geometric mean by layer, and where it is slower by more than noise."""
+    rows: dict[tuple[str, int, str, str], list[Measurement]] = defaultdict(list)
+    for m in run:
+        rows[m.layer, *m.row].append(m)
+    times: dict[str, list[float]] = defaultdict(list)
+    slower = []
+    for (layer, *_), cells in rows.items():
+        base = next((m for m in cells if m.column == REFERENCE), None)
+        for peer in (m for m in cells if m.reference and base is not None):
+            ratio = math.log(peer.median / base.median)
+            times[layer].append(ratio)
+            if -ratio > SIGMAS * math.hypot(base.noise, peer.noise, LEAST_NOISE):
+                slower.append((ratio, base, peer))
+    if not times:
+        return
+    for layer, logs in times.items():
+        yield f"{layer}: {math.exp(statistics.mean(logs)):.2f}x as fast, over {len(logs)} numbers"
+    everything = [x for logs in times.values() for x in logs]
+    yield f"all: {math.exp(statistics.mean(everything)):.2f}x as fast, over {len(everything)} numbers"
+    for ratio, base, peer in sorted(slower, key=lambda s: s[0]):
+        what = f"{base.layer} {base.along}={base.size} {base.dtype} {base.passes}"
+        yield f"SLOWER  {math.exp(-ratio):.2f}x  {what}: {_time(base.median)}, {peer.column} {_time(peer.median)}"
 
 
 def compare(before: Mapping[str, Measurement], after: Mapping[str, Measurement]) -> Iterator[str]:

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             for command in COMMANDS
         ]
         config: Any = tyro.cli(
-            Union[*choices],
+            Union[*choices],  # type: ignore[call-overload]  # a choice that is made as the program runs
             prog="python -m llama",
             description="A Llama that really trains. Without a command: train on TinyShakespeare, about two minutes.",
             args=arguments or ["train"],

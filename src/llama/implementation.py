@@ -31,6 +31,8 @@ from llama.layers.contract import unchecked
 
 OURS = ("naive", "vectorized", "fused")
 COMPOSED = ("self_attention", "decoder_layer", "llama")
+INTERNAL = ("layers", "cache", "dropout")
+"""Parameters of our own composed layers that are not in their contract."""
 
 Layer = Callable[..., Any]
 

@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from llama import board, implementation
+from llama.implementation import INTERNAL
 from llama.layers import LAYERS
 
 
@@ -69,8 +70,7 @@ def stub(layer: str, folder: str = "my_llama") -> str:
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     composed = layer in implementation.COMPOSED
     function = functions["compose"] if composed else functions.get("vectorized", functions["naive"])
-    # The layers beneath and the cache are the house's own; they are not in the contract.
-    parameters = [p for p in _parameters(function) if p.partition(":")[0] not in ("layers", "cache")]
+    parameters = [p for p in _parameters(function) if p.partition(":")[0] not in INTERNAL]
     paragraphs = [p for p in (inspect.getdoc(module) or "").split("\n\n") if "`compose`" not in p]
     if composed:
         paragraphs.append("The layers beneath are there already, and right: call them as layers.linear(x, weight).")

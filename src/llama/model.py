@@ -74,7 +74,7 @@ class Llama(nn.Module):
             )
         return self._unchecked.llama(token_ids, weights, self.config, **more)
 
-    def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, nn.Parameter], str]:
+    def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is.
 
         A matrix lies column by column in memory: its product with a single token then runs on all cores.

@@ -52,7 +52,7 @@ class Optimizer:
         without = [name for name, p in self.model.named_parameters() if p.grad is None]
         if without:
             raise ValueError(f"train: no gradient reaches {without[0]}: a layer of {self.layers.name} keeps it back")
-        gradients = [_together([p.grad for p in group.parameters]) for group in self.groups]
+        gradients = [_together([p.grad for p in group.parameters if p.grad is not None]) for group in self.groups]
         clipped, norm = self.layers.clip_grad_norm([*gradients, *self.muon.gradients()], self.max_norm)
         for group, gradient in zip(self.groups, clipped, strict=False):
             new, *group.averages = self.layers.adamw(

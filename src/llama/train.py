@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -97,9 +97,9 @@ PRESETS = {
         num_key_value_heads=6,
         window=256,
         batch_size=12,
-        steps=2300,
+        steps=2000,
         dropout=0.1,
-        evaluate_every=575,
+        evaluate_every=500,
     ),
 }
 
@@ -118,8 +118,8 @@ class Result:
 def next_token_loss(
     model: Llama, inputs: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of a batch, by the model's own implementation."""
-    return model.layers.cross_entropy(model(inputs), targets)
+    """Mean cross-entropy of a batch in float32, by the model's own implementation."""
+    return model.layers.cross_entropy(model(inputs).float(), targets)
 
 
 def run(config: Train) -> Result | None:
@@ -238,7 +238,7 @@ class Trainer:
             muon=config.muon_lr > 0,
         )
 
-    def step(self, number: int, watch: Callable[[str], AbstractContextManager[None]] = nullcontext) -> Step:
+    def step(self, number: int, watch: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> Step:
         """Step `number`, from 0: its learning rate, the norm of the gradient and the loss before it.
 
         `watch` is entered with the name of each part of the step.

@@ -101,6 +101,17 @@ def test_what_got_slower_since_a_saved_run_is_named(run):
     assert any("softmax n=64 float32 forward mine:" in line for line in named), again.stdout
 
 
+def test_fused_is_set_beside_its_peers_and_where_it_is_slower_is_named():
+    twice_as_fast, slower = replace(PEER, median=2 * ONE.median), replace(ONE, size=128, median=4e-3)
+    beside = replace(PEER, size=128, median=2e-3)
+    assert list(report.standing([ONE, twice_as_fast, slower, beside])) == [
+        "softmax: 1.00x as fast, over 2 numbers",
+        "all: 1.00x as fast, over 2 numbers",
+        "SLOWER  2.00x  softmax n=128 float32 forward: 4 ms, torch.nn 2 ms",
+    ]
+    assert list(report.standing([ONE, replace(PEER, median=0.99 * ONE.median)]))[2:] == []
+
+
 def test_the_drift_of_the_machine_is_divided_out():
     before = {"ours": ONE, "theirs": PEER}
     twice = {name: replace(m, median=2 * m.median) for name, m in before.items()}

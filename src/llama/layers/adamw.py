@@ -27,6 +27,9 @@ from torch.optim.adamw import adamw as torch_adamw
 
 from llama.layers.contract import contract
 
+CACHED = 2**17
+"""Elements of each tensor that the cores' own caches hold (four of 0.5 MB): there a copy is cheap to read again."""
+
 
 def check(
     param: Tensor | ndarray,
@@ -109,21 +112,27 @@ def fused(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
     # torch's kernel works in place, so it gets copies; and it walks through memory without looking at the
     # strides, so everything has to be contiguous. Its own count of steps is the number of those done.
-    new = [t.detach().clone(memory_format=torch.contiguous_format) for t in (param, exp_avg, exp_avg_sq)]
-    torch_adamw(
-        [new[0]],
-        [grad.detach().to(param.dtype).contiguous()],
-        [new[1]],
-        [new[2]],
-        [],
-        [torch.tensor(step - 1.0, device=param.device)],
-        fused=True,
-        amsgrad=False,
-        beta1=betas[0],
-        beta2=betas[1],
-        lr=lr,
-        weight_decay=weight_decay,
-        eps=eps,
-        maximize=False,
-    )
+    old = [t.detach().to(param.dtype).contiguous() for t in (param, exp_avg, exp_avg_sq, grad)]
+    new = [torch.empty_like(t) for t in old[:3]]
+    flat_old, flat_new = ([t.view(-1) for t in tensors] for tensors in (old, new))
+    for i in range(0, param.numel(), CACHED):
+        part = slice(i, i + CACHED)
+        for target, source in zip(flat_new, flat_old, strict=False):
+            target[part] = source[part]
+        torch_adamw(
+            [flat_new[0][part]],
+            [flat_old[3][part]],
+            [flat_new[1][part]],
+            [flat_new[2][part]],
+            [],
+            [torch.tensor(step - 1.0, device=param.device)],
+            fused=True,
+            amsgrad=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=lr,
+            weight_decay=weight_decay,
+            eps=eps,
+            maximize=False,
+        )
     return new[0], new[1], new[2]

@@ -30,7 +30,7 @@ from torch.autograd.function import once_differentiable
 
 from llama.layers.contract import contract
 
-SCORES = 512 * 512
+SCORES = 2**18
 """As many float32 scores as a core's own cache holds (1 MB)."""
 
 

@@ -14,6 +14,7 @@ Source: Shannon 1948, "A Mathematical Theory of Communication", section 6 (natur
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from llama.layers.contract import contract
+
+CACHED = 2**18
+"""As many float32 numbers as a core's own cache holds (1 MB)."""
 
 
 def check(logits: Tensor | ndarray, targets: Tensor | ndarray) -> None:
@@ -56,6 +61,34 @@ def vectorized(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]
 
 @contract(check)
 def fused(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
-    # torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(wide.reshape(-1, wide.shape[-1]), targets.reshape(-1)).to(logits.dtype)
+    rows, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    if logits.element_size() == 2:
+        return _Half.apply(rows, targets)
+    return F.cross_entropy(rows, targets)
+
+
+class _Half(torch.autograd.Function):
+    """The loss of half precision, in float32 a few tokens at a time, so that what is wide stays in the cache.
+
+    torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        total, (tokens, vocab) = 0.0, logits.shape
+        grad = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        few = CACHED // vocab + 1
+        for i in range(0, tokens, few):
+            chosen = targets[i : i + few, None]
+            scores = logits[i : i + few].float().log_softmax(dim=-1)
+            total = total - scores.gather(1, chosen).sum()
+            if grad is not None:
+                grad[i : i + few] = scores.exp_().scatter_add_(1, chosen, scores.new_full(chosen.shape, -1.0)) / tokens
+        ctx.save_for_backward(grad)
+        return (total / tokens).to(logits.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, towards: Tensor) -> tuple[Tensor, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * towards, None
