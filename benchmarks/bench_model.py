@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.cases import BOTH, FORWARD, Cell, Prepared, Work, benchmark_of, installed
 from llama.config import LlamaConfig
+from llama.decode import Decoder
 from llama.implementation import Implementation
 from llama.model import KVCache, Llama
 from llama.optimizer import Optimizer
@@ -234,9 +235,10 @@ def _decoding(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype,
     model, next_id = _model(make, name, dtype), _ids(name, 1, 1)
     filled = model.cache(_ids(name, 1, cached))
 
-    def decode(cache: Any) -> None:
+    def decode(cache: Any) -> Tensor:
         for _ in range(DECODED):
-            model.next_logits(next_id, cache)
+            logits = model.next_logits(next_id, cache)
+        return logits
 
     return Prepared(decode, lambda: copy.deepcopy(filled))
 

@@ -1,5 +1,6 @@
 """What is shown of a run: a table and a chart per layer, and what got slower since another run."""
 
+import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -127,12 +128,12 @@ def standing(run: Sequence[Measurement]) -> Iterator[str]:
     times: dict[str, list[float]] = defaultdict(list)
     slower = []
     for (layer, *_), cells in rows.items():
-        base = next((m for m in cells if m.column == REFERENCE), None)
-        for peer in (m for m in cells if m.reference and base is not None):
-            ratio = math.log(peer.median / base.median)
-            times[layer].append(ratio)
-            if -ratio > SIGMAS * math.hypot(base.noise, peer.noise, LEAST_NOISE):
-                slower.append((ratio, base, peer))
+        for base, peer in itertools.product(cells, cells):
+            if base.column == REFERENCE and peer.reference:
+                ratio = math.log(peer.median / base.median)
+                times[layer].append(ratio)
+                if -ratio > SIGMAS * math.hypot(base.noise, peer.noise, LEAST_NOISE):
+                    slower.append((ratio, base, peer))
     if not times:
         return
     for layer, logs in times.items():

@@ -15,6 +15,9 @@ from llama.implementation import Implementation, Layer, map_leaves
 
 # The judge. Always our own loops in float64, whatever is under test.
 REFERENCE = implementation.load("naive")
+# Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
+# That these are the derivatives of the values is what gradcheck proves.
+FORMULA = implementation.load("vectorized")
 
 
 class Mismatch(AssertionError):

@@ -22,7 +22,7 @@ def _defaults(command: type, arguments: list[str]) -> Any:
     if command is not train.Train:
         return tyro.MISSING_NONPROP
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--preset")
+    chosen.add_argument("--preset", nargs="?")  # without a name tyro says what is wrong
     return train.PRESETS.get(chosen.parse_known_args(arguments)[0].preset, train.Train())
 
 

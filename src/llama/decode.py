@@ -19,6 +19,8 @@ what counts is how fast memory is read, and, in small models, how many operation
 The weights are copied when a decoder is made: it does not see what becomes of the model later.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -41,7 +43,7 @@ class Decoder:
         c, weights = model.config, model.state_dict()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.n_heads, self.n_kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
-        self.embedding = weights["model.embed_tokens.weight"]
+        self.embedding = weights["model.embed_tokens.weight"].clone()
 
         kind = HalfProduct if model.compute_dtype == torch.bfloat16 else Product
 
@@ -81,10 +83,12 @@ class Decoder:
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:
         """The logits after one more token.
 
-        Raises IndexError for a token outside the vocabulary and ValueError where the cache is full.
+        Raises IndexError for a token outside the vocabulary and ValueError for a cache that is full or of more
+        sequences.
         """
         if not 0 <= token < len(self.embedding):
             raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
+        cache.check(1, cache.layers[0].keys.dtype)
         at = cache.claim(1)
         x, cos, sin = self.embedding[token], self.cos[at], self.sin[at]
         n_heads, n_kv_heads, half = self.n_heads, self.n_kv_heads, self.head_dim // 2
@@ -104,7 +108,8 @@ class Decoder:
 
     def _norm(self, x: Float[Tensor, "d_model"]) -> float:
         """What RMSNorm multiplies x with, but for its weight."""
-        return (float(torch.dot(x, x)) / self.d_model + self.eps) ** -0.5
+        mean_square = float(torch.dot(x, x)) / self.d_model + self.eps
+        return mean_square**-0.5 if mean_square else math.nan  # 0 / 0, as the formula says
 
 
 class Product:

@@ -14,19 +14,21 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from llama.model import Llama
+
 
 @contextmanager
 def as_it_is(model: nn.Module) -> Iterator[None]:
     """Without dropout, and with its own weights rather than what they are rounded to in training."""
     training, rounded = model.training, getattr(model, "compute_dtype", None)
     model.eval()
-    if rounded is not None:
+    if isinstance(model, Llama):
         model.compute_dtype = None
     try:
         yield
     finally:
         model.train(training)
-        if rounded is not None:
+        if isinstance(model, Llama):
             model.compute_dtype = rounded
 
 

@@ -71,6 +71,7 @@ def stream(
         raise ValueError(f"generate: the prompt must have 1 to {context} tokens, got {token_ids.shape[1]}")
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
+    model.eval()  # nothing is dropped
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
     decoder = Decoder(model) if Decoder.suits(model) and len(token_ids) == 1 else None

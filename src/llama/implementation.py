@@ -264,7 +264,7 @@ def _from_file(name: str, path: Path, search: list[str] | None = None) -> Module
 def _on_tensors(function: Layer) -> Layer:
     """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside."""
 
-    @functools.wraps(function, updated=())  # what is unchecked is the function over arrays, not this one
+    @functools.wraps(function)
     def layer(*args: Any, **kwargs: Any) -> Any:
         given = [t for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         floats = [t.dtype for t in given if t.is_floating_point()]

@@ -37,7 +37,8 @@ class Llama(nn.Module):
         self.compute_dtype: torch.dtype | None = None
         self.dropout: Callable[[Tensor], Tensor] | None = None
         self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
-        self._unchecked = self.layers.unchecked()
+        # Ours need no contract within a model, whose sizes fit; another's are spared no sentence.
+        self._unchecked = self.layers.unchecked() if self.layers.is_ours else self.layers
         self._places = [(name, *self._place(name, shape)) for name, shape in shapes(config).items()]
         self.reset_parameters()
 
@@ -47,9 +48,7 @@ class Llama(nn.Module):
             if parameter.ndim == 1:
                 nn.init.ones_(parameter)
             else:
-                # Drawn row by row, so that the numbers do not depend on how the matrix lies in memory.
-                rows = parameter.data.contiguous()
-                parameter.data.copy_(nn.init.normal_(rows, std=self.config.initializer_range, generator=generator))
+                nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
     def forward(
         self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
@@ -62,7 +61,7 @@ class Llama(nn.Module):
         weights: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
         if self.compute_dtype is not None:
             weights = {name: weight.to(self.compute_dtype) for name, weight in weights.items()}
-        embedding.check(token_ids, weights["model.embed_tokens.weight"])
+        self._check(token_ids, cache)
         more: dict[str, Any] = {}
         if cache is not None:
             more["cache"] = cache
@@ -74,18 +73,24 @@ class Llama(nn.Module):
             )
         return self._unchecked.llama(token_ids, weights, self.config, **more)
 
-    def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
-        """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is.
+    def _check(self, token_ids: Tensor, cache: "KVCache | None") -> None:
+        if token_ids.ndim != 2 or token_ids.dtype != torch.int64:
+            got = f"{list(token_ids.shape)} {str(token_ids.dtype).removeprefix('torch.')}"
+            raise ValueError(f"llama: token_ids must be [batch seq] int64, got {got}")
+        weight = self.get_parameter("model.embed_tokens.weight")
+        embedding.check(token_ids, weight)
+        if cache is not None:
+            cache.check(len(token_ids), self.compute_dtype or weight.dtype)
 
-        A matrix lies column by column in memory: its product with a single token then runs on all cores.
-        """
+    def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
+        """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is."""
         module: nn.Module = self
         *path, last = name.split(".")
         for part in path:
             if part not in module._modules:
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
-        module.register_parameter(last, nn.Parameter(torch.empty(shape[::-1]).permute(*reversed(range(len(shape))))))
+        module.register_parameter(last, nn.Parameter(torch.empty(shape)))
         return module._parameters, last
 
 
@@ -105,6 +110,16 @@ class KVCache:
         shape = (batch, config.num_key_value_heads, config.max_position_embeddings, config.head_dim)
         self.layers = [LayerCache(shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
+    def check(self, batch: int, dtype: torch.dtype) -> None:
+        """Raise ValueError unless it was made for so many sequences of that dtype."""
+        keys = self.layers[0].keys
+        if (len(keys), keys.dtype) != (batch, dtype):
+            made, asked = (
+                f"{n} sequences in {str(t).removeprefix('torch.')}"
+                for n, t in ((len(keys), keys.dtype), (batch, dtype))
+            )
+            raise ValueError(f"cache: it holds {made}, and is asked for {asked}")
+
     @property
     def length(self) -> int:
         """How many positions are held."""
@@ -121,13 +136,14 @@ class KVCache:
 class LayerCache:
     """One layer's part of a KVCache.
 
-    `rows` [2·n_kv_heads positions head_dim] are the keys and then the values of the first sequence, as a view.
+    `rows` [2·n_kv_heads positions head_dim] are the keys and then the values of the first sequence, in the same memory.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str):
-        memory = torch.empty((2, *shape), dtype=dtype, device=device)
-        self.keys, self.values = memory[0], memory[1]
-        self.rows = memory[:, :1].flatten(0, 2)
+        batch, n_kv_heads, context, head_dim = shape
+        memory = torch.empty((batch, 2 * n_kv_heads, context, head_dim), dtype=dtype, device=device)
+        self.keys, self.values = memory[:, :n_kv_heads], memory[:, n_kv_heads:]
+        self.rows = memory[:1].flatten(0, 1)
         self.length = 0
 
     def claim(self, count: int) -> None:

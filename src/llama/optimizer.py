@@ -48,10 +48,10 @@ class Optimizer:
 
         Raises ValueError where a parameter has no gradient.
         """
-        self.step_count += 1
         without = [name for name, p in self.model.named_parameters() if p.grad is None]
         if without:
             raise ValueError(f"train: no gradient reaches {without[0]}: a layer of {self.layers.name} keeps it back")
+        self.step_count += 1
         gradients = [_together([p.grad for p in group.parameters if p.grad is not None]) for group in self.groups]
         clipped, norm = self.layers.clip_grad_norm([*gradients, *self.muon.gradients()], self.max_norm)
         for group, gradient in zip(self.groups, clipped, strict=False):
@@ -81,15 +81,15 @@ class _Group:
 
 
 def _together(tensors: list[Tensor]) -> Tensor:
-    """All elements in one vector, each tensor in the order of its memory: a matrix of the model column by column."""
-    return torch.cat([t.T.reshape(-1) if t.ndim == 2 else t for t in tensors])
+    """All elements in one vector."""
+    return torch.cat([t.reshape(-1) for t in tensors])
 
 
 def _apart(vector: Tensor, parameters: list[nn.Parameter]) -> None:
     """Let the parameters be views of the vector that `_together` made of them."""
     parts = vector.split([p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
-        parameter.data = part.view(parameter.shape[::-1]).T if parameter.ndim == 2 else part
+        parameter.data = part.view(parameter.shape)
 
 
 class Muon:

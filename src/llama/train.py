@@ -34,7 +34,7 @@ class Train:
     """Train a small Llama on a text and report how well it predicts what it has not seen."""
 
     preset: Literal["quick", "shakespeare"] = "quick"
-    """Where the defaults come from: quick is two minutes on two cores, shakespeare the best that they can do."""
+    """What the flags that are not given are: quick is two minutes on two cores, shakespeare the best they can do."""
     corpus: str = "tinyshakespeare"
     """tinyshakespeare, grammar (built in, with known entropy), or the path of a text file."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -97,9 +97,9 @@ PRESETS = {
         num_key_value_heads=6,
         window=256,
         batch_size=12,
-        steps=2000,
+        steps=2300,
         dropout=0.1,
-        evaluate_every=500,
+        evaluate_every=575,
     ),
 }
 
@@ -118,8 +118,9 @@ class Result:
 def next_token_loss(
     model: Llama, inputs: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of a batch in float32, by the model's own implementation."""
-    return model.layers.cross_entropy(model(inputs).float(), targets)
+    """Mean cross-entropy of a batch in at least float32, by the model's own implementation."""
+    logits = model(inputs)
+    return model.layers.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
 
 def run(config: Train) -> Result | None:
@@ -128,8 +129,8 @@ def run(config: Train) -> Result | None:
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
     written.
     """
-    if not 0 <= config.dropout < 1:
-        raise ValueError(f"train: dropout must lie in [0, 1), got {config.dropout}")
+    if not 0 <= config.dropout <= 255 / 256:
+        raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
     if not config.muon_lr >= 0:
         raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
     for name in ("batch_size", "steps", "evaluate_every"):
@@ -254,7 +255,7 @@ class Trainer:
         with watch("backward"):
             loss.backward()
         with watch("optimizer"):
-            norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr)
+            norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr if lr else 0.0)
         return Step(lr, norm, loss.item())
 
 
@@ -273,7 +274,7 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"]) -> tuple[list[tuple[i
             step = trainer.step(number)
             losses.append((number + 1, step.loss))
             if not math.isfinite(step.loss):
-                raise ValueError(f"train: the loss is {step.loss} at step {number}; try a smaller --peak-lr")
+                raise ValueError(f"train: the loss is {step.loss} at step {number}; try smaller learning rates")
             measured = ""
             if (number + 1) % config.evaluate_every == 0 or number + 1 == config.steps:
                 validation_losses.append((number + 1, evaluation.loss(model, validation, config.window)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import report
+from benchmarks import bench_model, report
 from benchmarks.cases import BOTH
 from benchmarks.machine import PeakMemory
 from benchmarks.report import Measurement
@@ -50,6 +50,15 @@ def test_every_layer_has_a_benchmark():
     assert {path.stem for path in (ROOT / "benchmarks").glob("bench_*.py")} == {
         f"bench_{name}" for name in (*LAYERS, "model")
     }
+
+
+@torch.no_grad()
+def test_a_token_of_the_small_model_is_decoded_in_every_column():
+    cells = bench_model.bench_model_decoding_small.cells([implementation.load("fused")])
+    first = [c for c in cells if (c.size, c.dtype) == (bench_model.CACHED[0], "float32")]
+    logits = [call(argument()) for call, argument in (cell.prepare() for cell in first)]
+    assert [c.column for c in first] == ["fused", "transformers"]
+    assert_close(logits[0].flatten(), logits[1].flatten())
 
 
 @pytest.mark.parametrize("name", strategies.DIFFERENTIABLE)

@@ -101,7 +101,7 @@ def test_a_text_with_known_entropy_is_reported_with_its_floor(tmp_path, capsys):
         (["--device", "meta"], "device: meta cannot be used here"),
         (["--max-norm", "0"], "clip_grad_norm: max_norm must be positive, got 0.0"),
         (["--weight-decay", "-1"], "lr, eps and weight_decay must not be negative"),
-        (["--dropout", "1"], "train: dropout must lie in [0, 1), got 1.0"),
+        (["--dropout", "1"], "train: dropout must lie in 0..255/256, got 1.0"),
         (["--muon-lr", "-1"], "train: muon_lr must not be negative, got -1.0"),
         (["--impl", "naive"], "the naive layers have no gradients; train with vectorized or fused"),
         (["--impl", "no_such_module"], "an implementation is naive, vectorized, fused"),
@@ -166,7 +166,7 @@ def test_the_schedule_is_the_one_that_was_asked_for(trained):
     assert rates == pytest.approx([peak * (step + 1) / 12 for step in range(12)])
 
 
-def test_a_preset_gives_the_defaults_and_flags_go_before_it(tmp_path, text, capsys):
+def test_a_preset_gives_the_defaults_and_a_flag_beats_it(tmp_path, text, capsys):
     assert main(["train", "--preset", "shakespeare", "--corpus", str(text), "--out", str(tmp_path), *TINY]) == 0
     config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
     preset = train.PRESETS["shakespeare"]

@@ -1,6 +1,7 @@
 """The decoder: one token at a time, by other operations than the model's, to the same logits."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from llama.config import LlamaConfig
 from llama.decode import LARGE, Decoder
-from llama.implementation import load
+from llama.implementation import Implementation, load
 from llama.model import KVCache, Llama
 from tests.assertions import assert_close
 from tests.strategies import cases, config, model_weights
@@ -96,6 +97,35 @@ def test_a_full_cache_is_refused_and_left_as_it_was():
     with pytest.raises(ValueError, match="cache: 3 positions do not fit into a context of 2"):
         decoder(3, cache)
     assert [layer.length for layer in cache.layers] == [2, 2]
+
+
+def test_a_cache_of_other_sequences_or_of_another_dtype_is_refused_and_left_as_it_was():
+    of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    model, two, half = Llama(of), KVCache(of, 2), KVCache(of, 1, torch.bfloat16)
+    with pytest.raises(ValueError, match="cache: it holds 2 sequences in float32, and is asked for 1 "):
+        model(torch.tensor([[1]]), two)
+    with pytest.raises(ValueError, match="cache: it holds 2 sequences"):
+        Decoder(model)(1, two)
+    with pytest.raises(ValueError, match="in bfloat16, and is asked for 1 sequences in float32"):
+        model(torch.tensor([[1]]), half)
+    assert two.length == half.length == 0
+
+
+@pytest.mark.parametrize(
+    "ids", [torch.tensor([1, 2]), torch.tensor([[1, 2]], dtype=torch.int32)], ids=["flat", "int32"]
+)
+def test_ids_of_another_shape_or_dtype_are_refused(ids):
+    with pytest.raises((ValueError, TypeError), match=r"token_ids"):
+        Llama(LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2))(ids)
+
+
+def test_what_wraps_a_layer_is_not_taken_for_the_layer():
+    @functools.wraps(load("fused").silu)
+    def doubled(x):
+        return 2 * load("fused").silu(x)
+
+    mine = Implementation("mine", {"silu": doubled}).unchecked()
+    assert torch.equal(mine.silu(torch.ones(2)), doubled(torch.ones(2)))
 
 
 def test_a_decoder_stands_in_for_our_fused_layers_alone():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical
 from tests.strategies import Case, cases
+from tests.subject import FORMULA
 
 SIZES = "batch n_kv_heads groups q_len more half"
 SQUARE = "batch n_kv_heads groups seq half"
@@ -153,6 +154,21 @@ def test_nothing_to_attend_leaves_no_nan_in_the_gradients(attention, case):
 def test_long_sequences_agree_too(attention, dtype, q_len):
     sizes = {"batch": 1, "n_heads": 2, "n_kv_heads": 1, "q_len": q_len, "kv_len": 330, "head_dim": 4}
     assert_equals_naive(attention, *_qkv(Case(sizes, dtype, seed=q_len)))
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_many_heads_have_the_values_and_gradients_of_the_formula(attention, dtype):
+    # More scores than fit into a cache: kernels take some heads after others.
+    sizes = {"batch": 16, "n_heads": 4, "n_kv_heads": 2, "q_len": 100, "kv_len": 110, "head_dim": 4}
+    given = _qkv(Case(sizes, dtype, seed=0))
+    leaves, exact = ([t.detach().to(d).requires_grad_() for t in given] for d in (dtype, torch.float64))
+    out, right = attention(*leaves), FORMULA.attention(*exact)
+    assert_close(out.detach(), right.detach(), dtype=dtype)
+    for actual, expected in zip(
+        torch.autograd.grad(out.sum(), leaves), torch.autograd.grad(right.sum(), exact), strict=True
+    ):
+        assert_close(actual, expected, dtype=dtype)
 
 
 @pytest.mark.parametrize("hidden", [1, 64, 128, 200, 299])

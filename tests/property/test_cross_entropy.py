@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.assertions import assert_close, assert_finite
-from tests.strategies import cases, tensor
+from tests.strategies import Case, cases, tensor
+from tests.subject import FORMULA
 
 
 def one_hot(case, ids):
@@ -118,3 +119,18 @@ def test_gradients_are_finite_beside_impossible_tokens(cross_entropy, case):
     logits = logits.masked_fill(impossible, -math.inf).requires_grad_()
     cross_entropy(logits, targets).backward()
     assert_finite(logits.grad)
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_many_tokens_have_the_loss_and_the_gradient_of_the_formula(cross_entropy, dtype):
+    # More logits than fit into a cache. The gradient is sent back large, as loss scaling does, so that float16 keeps
+    # what is small in it.
+    case = Case({"tokens": 600, "vocab": 1000}, dtype, seed=0)
+    logits, targets = case.normal("tokens vocab").requires_grad_(), case.integers("tokens", 1000)
+    exact = logits.detach().double().requires_grad_()
+    loss, right = cross_entropy(logits, targets), FORMULA.cross_entropy(exact, targets)
+    assert_close(loss.detach(), right.detach(), dtype=dtype)
+    (gradient,) = torch.autograd.grad(loss, logits, loss.new_tensor(600.0))
+    (expected,) = torch.autograd.grad(right, exact, right.new_tensor(600.0))
+    assert_close(gradient, expected, dtype=dtype)

@@ -10,16 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd.gradcheck import GradcheckError
 
-from llama import implementation
 from llama.implementation import map_leaves
 from tests import strategies
 from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, assert_like, fail
 from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, LARGE, RANGES, Case, arguments, calls
-from tests.subject import exact, tensors
-
-# Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
-# That these are the derivatives of the values is what gradcheck proves.
-FORMULA = implementation.load("vectorized")
+from tests.subject import FORMULA, exact, tensors
 
 
 @pytest.mark.tensors
@@ -94,6 +89,16 @@ def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
     expected = batched_layer(*args, **kwargs)[:0]
     args, kwargs = _entry(name, args, kwargs, slice(0, 0))
     assert_identical(batched_layer(*args, **kwargs), expected)
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_the_values_are_the_same_where_gradients_are_wanted(differentiable_layer, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(calls(name, strategies.dtypes(name), layouts=True)))
+    leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
+    expected = differentiable_layer.expected(*args, **kwargs)
+    assert_close(call(*leaves).detach(), expected, "a path of its own for training", dtype=leaves[0].dtype)
 
 
 @pytest.mark.tensors

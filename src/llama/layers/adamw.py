@@ -115,8 +115,11 @@ def fused(
     old = [t.detach().to(param.dtype).contiguous() for t in (param, exp_avg, exp_avg_sq, grad)]
     new = [torch.empty_like(t) for t in old[:3]]
     flat_old, flat_new = ([t.view(-1) for t in tensors] for tensors in (old, new))
-    for i in range(0, param.numel(), CACHED):
-        part = slice(i, i + CACHED)
+    done = [torch.tensor(step - 1.0, device=param.device)]
+    size = CACHED if param.is_cpu else max(1, param.numel())
+    for i in range(0, param.numel(), size):
+        part = slice(i, i + size)
+        done[0].fill_(step - 1.0)  # it counts for itself
         for target, source in zip(flat_new, flat_old, strict=False):
             target[part] = source[part]
         torch_adamw(
@@ -125,7 +128,7 @@ def fused(
             [flat_new[1][part]],
             [flat_new[2][part]],
             [],
-            [torch.tensor(step - 1.0, device=param.device)],
+            done,
             fused=True,
             amsgrad=False,
             beta1=betas[0],

@@ -32,6 +32,8 @@ from llama.layers.contract import contract
 
 SCORES = 2**18
 """As many float32 scores as a core's own cache holds (1 MB)."""
+LEARNT = {torch.bfloat16: 512 * 512, torch.float32: 128 * 128, torch.float64: 128 * 128}
+"""Scores of a head up to which it pays to keep its weights for the gradient. float16 would overflow in its own."""
 
 
 def check(
@@ -123,8 +125,8 @@ def fused(
 ) -> Float[Tensor, "batch n_heads q_len head_dim"]:
     q_len, kv_len, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    few = q.numel() > 0 and q_len * kv_len <= (SCORES if q.element_size() == 2 else SCORES // 16)
-    if learning and mask is None and causal and q.is_cpu and few:
+    few = q.numel() > 0 and q_len * kv_len <= LEARNT.get(q.dtype, 0)
+    if learning and mask is None and causal and few and q.is_cpu and not torch.is_autocast_enabled("cpu"):
         return _WithGradient.apply(q, k, v)
     mask = mask if mask is None else torch.atleast_2d(mask)  # torch asks for the axes of queries and keys
     # torch's is_causal aligns the first query with the first key, which is ours only where the lengths
@@ -150,13 +152,13 @@ class _WithGradient(torch.autograd.Function):
         shapes = q.shape, k.shape
         q, k, v = (t.reshape(t.shape[0] * n_kv_heads, -1, t.shape[-1]) for t in (q, k, v))
         wide, scale = torch.promote_types(q.dtype, torch.float32), 1 / math.sqrt(q.shape[-1])
-        hidden = torch.zeros(q_len, kv_len, dtype=wide).masked_fill(~_causal(q_len, kv_len, q.device), -torch.inf)
-        hidden = hidden.repeat(q.shape[1] // q_len, 1)
+        hidden = ~_causal(q_len, kv_len, q.device).repeat(q.shape[1] // q_len, 1)
+        nothing = torch.zeros((), dtype=wide)
         weights, y = q.new_empty(*q.shape[:2], kv_len), torch.empty_like(q)
         some = [slice(i, i + SCORES // hidden.numel() + 1) for i in range(0, len(q), SCORES // hidden.numel() + 1)]
         for heads in some:
-            scores = torch.baddbmm(hidden, q[heads].to(wide), k[heads].to(wide).mT, alpha=scale)
-            weights[heads] = scores.softmax(-1)
+            scores = torch.baddbmm(nothing, q[heads].to(wide), k[heads].to(wide).mT, beta=0, alpha=scale)
+            weights[heads] = scores.masked_fill_(hidden, -torch.inf).softmax(-1)
             torch.bmm(weights[heads], v[heads], out=y[heads])
         ctx.save_for_backward(q, k, v, weights)
         ctx.shapes, ctx.some, ctx.scale = shapes, some, scale

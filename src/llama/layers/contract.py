@@ -24,7 +24,7 @@ import torch
 from jaxtyping import AbstractArray
 
 P = ParamSpec("P")
-UNCHECKED = "unchecked"
+BARE = "_without_contract"
 MANY = 1000
 """Kinds of calls that a layer remembers as allowed, so that it need not look at their like again."""
 R = TypeVar("R")
@@ -67,7 +67,8 @@ def contract(
                 _bind(layer, signature, args, kwargs)
                 raise
 
-        setattr(checked, UNCHECKED, function)
+        # With the function it belongs to: functools.wraps copies attributes, and what wraps a layer is not that layer.
+        setattr(checked, BARE, (checked, function))
         return checked
 
     return decorate
@@ -75,23 +76,25 @@ def contract(
 
 def unchecked(layer: Callable[P, R]) -> Callable[P, R]:
     """The layer without its contract, for a caller who knows that it holds; any other function as it is."""
-    return getattr(layer, UNCHECKED, layer)
+    of, function = getattr(layer, BARE, (None, layer))
+    return function if of is layer else layer
 
 
 def _kinds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """All that the rules look at: equal for two calls of which both are allowed or both are not. None where it is
-    more than the types of scalars and the dtypes and shapes of tensors."""
+    more than the types of scalars and the dtypes and shapes of tensors, and within autocast, where more is allowed."""
     kinds: list[Any] = [len(args), *kwargs]
     for value in (*args, *kwargs.values()):
         kind = type(value)
         if kind is torch.Tensor or kind is torch.nn.Parameter:
+            if torch.is_autocast_enabled(value.device.type):
+                return None
             kinds += (value.dtype, value.shape)
         elif kind in (int, float, bool, types.NoneType):
             kinds.append(kind)
         else:
             return None
-    # Within autocast more is allowed.
-    return None if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") else tuple(kinds)
+    return tuple(kinds)
 
 
 def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

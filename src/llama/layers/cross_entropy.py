@@ -62,33 +62,35 @@ def vectorized(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]
 @contract(check)
 def fused(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
     rows, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
-    if logits.element_size() == 2:
-        return _Half.apply(rows, targets)
-    return F.cross_entropy(rows, targets)
+    if logits.element_size() == 2 and logits.requires_grad and torch.is_grad_enabled():
+        return _HalfWithGradient.apply(rows, targets)
+    # torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(rows.to(wide), targets).to(logits.dtype)
 
 
-class _Half(torch.autograd.Function):
+class _HalfWithGradient(torch.autograd.Function):
     """The loss of half precision, in float32 a few tokens at a time, so that what is wide stays in the cache.
 
-    torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
+    What is kept for the gradient is softmax - onehot, not yet divided by the tokens: float16 would lose small ones.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        total, (tokens, vocab) = 0.0, logits.shape
-        grad = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        tokens, vocab = logits.shape
+        total = torch.zeros((), device=logits.device)
+        surplus = torch.empty_like(logits)
         few = CACHED // vocab + 1
         for i in range(0, tokens, few):
             chosen = targets[i : i + few, None]
             scores = logits[i : i + few].float().log_softmax(dim=-1)
-            total = total - scores.gather(1, chosen).sum()
-            if grad is not None:
-                grad[i : i + few] = scores.exp_().scatter_add_(1, chosen, scores.new_full(chosen.shape, -1.0)) / tokens
-        ctx.save_for_backward(grad)
+            total -= scores.gather(1, chosen).sum()
+            surplus[i : i + few] = scores.exp_().scatter_add_(1, chosen, scores.new_full(chosen.shape, -1.0))
+        ctx.save_for_backward(surplus)
         return (total / tokens).to(logits.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, towards: Tensor) -> tuple[Tensor, None]:
-        (grad,) = ctx.saved_tensors
-        return grad * towards, None
+        (surplus,) = ctx.saved_tensors
+        return (surplus * (towards.float() / len(surplus))).to(surplus.dtype), None

@@ -11,7 +11,6 @@ Source: Touvron et al. 2023, "LLaMA", section 2.2; torch.nn.Linear for the orien
 """
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from numpy import ndarray
@@ -41,10 +40,4 @@ def vectorized(x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]
 
 @contract(one_dtype=True)
 def fused(x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "... d_out"]:
-    d_out, d_in = weight.shape
-    # torch multiplies a matrix with a single vector on one core. As two halves of a sum it takes two, where the
-    # weight lies column by column.
-    if x.numel() == d_in and d_in % 2 == 0 and weight.stride(0) == 1 and x.dtype == torch.float32 and x.is_cpu:
-        halves = torch.bmm(x.reshape(2, 1, d_in // 2), weight.T.unflatten(0, (2, d_in // 2)))
-        return (halves[0] + halves[1]).view(*x.shape[:-1], d_out)
     return F.linear(x, weight)
