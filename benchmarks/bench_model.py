@@ -7,6 +7,7 @@ as is usual.
 
 import copy
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -121,10 +122,15 @@ class Theirs:
         return self.model(ids, use_cache=False).logits
 
     def cache(self, ids: Tensor) -> Any:
-        return self.model(ids, use_cache=True).past_key_values
+        return self.model(ids, use_cache=True)[self._cache]
 
     def next_logits(self, ids: Tensor, cache: Any) -> Tensor:
-        return self.model(ids, past_key_values=cache, use_cache=True).logits
+        return self.model(ids, **{self._cache: cache}, use_cache=True).logits
+
+    @functools.cached_property
+    def _cache(self) -> str:
+        """What transformers calls it: past_key_values up to 5.23, cache since."""
+        return "cache" if "cache" in inspect.signature(self.model.forward).parameters else "past_key_values"
 
 
 def _with_weights(model: Llama) -> Llama:
