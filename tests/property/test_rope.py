@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.assertions import assert_close
-from tests.strategies import ALL, EXACT, cases, frequencies, positions, tensor
+from tests.strategies import ALL, EXACT, Case, cases, frequencies, positions, tensor
+from tests.subject import FORMULA
 from tests.tolerances import angle_tolerance, tolerance
 
 SIZES = "batch n_kv_heads groups seq half"
@@ -106,3 +107,21 @@ def test_all_heads_are_turned_alike(rope, case):
 def test_it_is_linear_in_x(rope, case):
     x, other, at, f = _x(case), _x(case), positions(case, "seq"), frequencies(case)
     assert_close(rope(2 * x - other, at, f), 2 * rope(x, at, f) - rope(other, at, f))
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("axes", ["seq", "batch seq"])
+def test_many_positions_have_the_values_and_the_gradient_of_the_formula(rope, axes, dtype):
+    # More numbers than fit into a cache: kernels take some positions after others.
+    case = Case({"batch": 2, "n_heads": 3, "seq": 1500, "head_dim": 64}, dtype, seed=0)
+    x, at = case.normal("batch n_heads seq head_dim").requires_grad_(), case.integers(axes, 1500)
+    turns = tensor([10000.0 ** (-i / 32) for i in range(32)])
+    exact = x.detach().double().requires_grad_()
+    y, right = rope(x, at, turns), FORMULA.rope(exact, at, turns)
+    far = max(angle_tolerance(at), tolerance(dtype))
+    assert_close(y.detach(), right.detach(), within=far, dtype=dtype)
+    towards = case.normal("batch n_heads seq head_dim")
+    (gradient,) = torch.autograd.grad(y, x, towards)
+    (expected,) = torch.autograd.grad(right, exact, towards.double())
+    assert_close(gradient, expected, within=far, dtype=dtype)

@@ -27,6 +27,9 @@ from torch import Tensor
 
 from llama.layers.contract import contract
 
+CACHED = 2**18
+"""As many float32 numbers as a core's own cache holds (1 MB)."""
+
 
 def check(x: Tensor | ndarray, positions: Tensor | ndarray, frequencies: Tensor | ndarray) -> None:
     if x.shape[-1] % 2:
@@ -81,8 +84,13 @@ class _Turn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        wide = x.to(cos.dtype)
-        return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
+        turned, half = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[-1] // 2
+        few = CACHED * x.shape[2] // max(1, x.numel()) + 1
+        for i in range(0, x.shape[2], few):  # some positions at a time, so that what is wide stays in the cache
+            part = slice(i, i + few)
+            wide = x[:, :, part].to(cos.dtype)
+            turned[:, :, part] = torch.addcmul(wide * cos[..., part, :], wide.roll(half, dims=-1), sin[..., part, :])
+        return turned
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
