@@ -14,7 +14,7 @@ what counts is how fast memory is read, and, in small models, how many operation
 - the angles of all positions are computed once;
 - large matrices are multiplied as the two halves of a sum, since torch multiplies a matrix with a single vector
   on one core. In bfloat16 there is half as much to read, and oneDNN's own layout of a weight, for which torch has
-  no public name yet, is read twice as fast as a plain one.
+  no public name yet, is read faster than a plain one.
 
 The weights are copied when a decoder is made: it does not see what becomes of the model later.
 """
@@ -88,7 +88,7 @@ class Decoder:
         """
         if not 0 <= token < len(self.embedding):
             raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
-        cache.check(1, cache.layers[0].keys.dtype)
+        cache.check(1)
         at = cache.claim(1)
         x, cos, sin = self.embedding[token], self.cos[at], self.sin[at]
         n_heads, n_kv_heads, half = self.n_heads, self.n_kv_heads, self.head_dim // 2

@@ -14,20 +14,19 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from llama.model import Llama
+from llama.model import Llama, evaluating
 
 
 @contextmanager
 def as_it_is(model: nn.Module) -> Iterator[None]:
     """Without dropout, and with its own weights rather than what they are rounded to in training."""
-    training, rounded = model.training, getattr(model, "compute_dtype", None)
-    model.eval()
+    rounded = getattr(model, "compute_dtype", None)
     if isinstance(model, Llama):
         model.compute_dtype = None
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        model.train(training)
         if isinstance(model, Llama):
             model.compute_dtype = rounded
 

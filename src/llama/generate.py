@@ -20,7 +20,7 @@ from torch import Tensor
 from llama import checkpoint
 from llama.decode import Decoder
 from llama.device import usable
-from llama.model import KVCache, Llama
+from llama.model import KVCache, Llama, evaluating
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ def stream(
         raise ValueError(f"generate: the prompt must have 1 to {context} tokens, got {token_ids.shape[1]}")
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
-    model.eval()  # nothing is dropped
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
     decoder = Decoder(model) if Decoder.suits(model) and len(token_ids) == 1 else None
@@ -79,13 +78,14 @@ def stream(
     for _ in range(max_new_tokens):
         if seen.shape[1] > context:
             cache, unread = None, (seen := seen[:, -max(1, context // 2) :])
-        if model.layers.composes:
-            logits = model(seen)[:, -1]
-        elif cache and decoder:
-            logits = decoder(int(unread), cache)[None]
-        else:
-            cache = cache or KVCache(model.config, len(seen), model.compute_dtype or weight.dtype, weight.device)
-            logits = model(unread, cache)[:, -1]
+        with evaluating(model):
+            if model.layers.composes:
+                logits = model(seen)[:, -1]
+            elif cache and decoder:
+                logits = decoder(int(unread), cache)[None]
+            else:
+                cache = cache or KVCache(model.config, len(seen), model.compute_dtype or weight.dtype, weight.device)
+                logits = model(unread, cache)[:, -1]
         logits = model.layers.filter_logits(logits, temperature, top_k, top_p, min_p)
         u = torch.rand(len(token_ids), generator=random, dtype=torch.float64)
         token = model.layers.sample(logits, u.to(logits.device, torch.float32 if logits.is_mps else torch.float64))

@@ -10,7 +10,8 @@
 The keys of `state_dict` are those of a Hugging Face checkpoint.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,17 @@ from llama.config import LlamaConfig
 from llama.implementation import Implementation, load
 from llama.layers import embedding
 from llama.layers.llama import names
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards the model is what it was, in training or not."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 class Llama(nn.Module):
@@ -38,7 +50,7 @@ class Llama(nn.Module):
         self.dropout: Callable[[Tensor], Tensor] | None = None
         self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
         # Ours need no contract within a model, whose sizes fit; another's are spared no sentence.
-        self._unchecked = self.layers.unchecked() if self.layers.is_ours else self.layers
+        self._within = self.layers.unchecked() if self.layers.is_ours else self.layers
         self._places = [(name, *self._place(name, shape)) for name, shape in shapes(config).items()]
         self.reset_parameters()
 
@@ -61,7 +73,7 @@ class Llama(nn.Module):
         weights: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
         if self.compute_dtype is not None:
             weights = {name: weight.to(self.compute_dtype) for name, weight in weights.items()}
-        self._check(token_ids, cache)
+        _check(token_ids, weights["model.embed_tokens.weight"], cache)
         more: dict[str, Any] = {}
         if cache is not None:
             more["cache"] = cache
@@ -71,16 +83,7 @@ class Llama(nn.Module):
             raise ValueError(
                 f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
             )
-        return self._unchecked.llama(token_ids, weights, self.config, **more)
-
-    def _check(self, token_ids: Tensor, cache: "KVCache | None") -> None:
-        if token_ids.ndim != 2 or token_ids.dtype != torch.int64:
-            got = f"{list(token_ids.shape)} {str(token_ids.dtype).removeprefix('torch.')}"
-            raise ValueError(f"llama: token_ids must be [batch seq] int64, got {got}")
-        weight = self.get_parameter("model.embed_tokens.weight")
-        embedding.check(token_ids, weight)
-        if cache is not None:
-            cache.check(len(token_ids), self.compute_dtype or weight.dtype)
+        return self._within.llama(token_ids, weights, self.config, **more)
 
     def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is."""
@@ -92,6 +95,15 @@ class Llama(nn.Module):
             module = module.get_submodule(part)
         module.register_parameter(last, nn.Parameter(torch.empty(shape)))
         return module._parameters, last
+
+
+def _check(token_ids: Tensor, weight: Tensor, cache: "KVCache | None") -> None:
+    if token_ids.ndim != 2 or token_ids.dtype != torch.int64:
+        got = f"{list(token_ids.shape)} {str(token_ids.dtype).removeprefix('torch.')}"
+        raise ValueError(f"llama: token_ids must be [batch seq] int64, got {got}")
+    embedding.check(token_ids, weight)
+    if cache is not None:
+        cache.check(len(token_ids), weight.dtype)
 
 
 class KVCache:
@@ -110,15 +122,14 @@ class KVCache:
         shape = (batch, config.num_key_value_heads, config.max_position_embeddings, config.head_dim)
         self.layers = [LayerCache(shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
-    def check(self, batch: int, dtype: torch.dtype) -> None:
-        """Raise ValueError unless it was made for so many sequences of that dtype."""
+    def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
+        """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""
         keys = self.layers[0].keys
-        if (len(keys), keys.dtype) != (batch, dtype):
-            made, asked = (
-                f"{n} sequences in {str(t).removeprefix('torch.')}"
-                for n, t in ((len(keys), keys.dtype), (batch, dtype))
-            )
-            raise ValueError(f"cache: it holds {made}, and is asked for {asked}")
+        if len(keys) != batch:
+            raise ValueError(f"cache: it was made for {len(keys)} sequences, got {batch}")
+        if dtype not in (None, keys.dtype):
+            made, got = (str(t).removeprefix("torch.") for t in (keys.dtype, dtype))
+            raise ValueError(f"cache: it was made for {made}, got {got}")
 
     @property
     def length(self) -> int:

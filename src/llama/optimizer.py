@@ -100,7 +100,7 @@ class Muon:
         param    <- param - lr · weight_decay · param - lr · sqrt(max(1, d_out / d_in)) · step
 
     `orthogonal` by five Newton-Schulz iterations in bfloat16. The same as torch.optim.Muon, but all matrices of
-    one shape go through it as one stack: one by one, small ones cost ten times as much.
+    one shape go through it as one stack: one by one, small ones take several times as long.
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """

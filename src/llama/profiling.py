@@ -42,7 +42,8 @@ def report(step: Callable[[Any], object], device: torch.device, tokens: int) -> 
         step(watch)
     parts = {part: median(seconds) for part, seconds in watch.seconds.items()}
     whole = sum(parts.values())
-    print(f"\nA step takes {whole * 1e3:.1f} ms (median of {STEPS}), {tokens / whole:,.0f} characters/s")
+    rate = f"{tokens / whole:,.0f} characters/s"
+    print(f"\nA step takes {whole * 1e3:.1f} ms (the sum of its parts, each the median of {STEPS}), {rate}")
     for part, seconds in parts.items():
         print(f"  {part:<12} {seconds * 1e3:8.1f} ms  {seconds / whole:5.0%}")
 

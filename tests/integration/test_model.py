@@ -178,6 +178,14 @@ def test_dropout_meets_the_embeddings_and_what_each_block_adds_in_training_alone
     assert len(calls) == 1 + 2 * SMALL.num_hidden_layers
 
 
+def test_nothing_is_dropped_in_a_text_and_a_model_in_training_stays_in_training():
+    model = _small().train()
+    expected = generate(model, PROMPT, 6, temperature=0.0)
+    model.dropout = torch.zeros_like
+    assert torch.equal(generate(model, PROMPT, 6, temperature=0.0), expected)
+    assert model.training
+
+
 def test_dropout_is_refused_where_the_layers_are_composed_by_another():
     model = Llama(SMALL, Implementation("mine", {"decoder_layer": lambda x, *_, **__: x}))
     model.dropout = torch.zeros_like

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from llama.config import LlamaConfig
+from llama.implementation import Implementation, load
 from llama.model import Llama
 from llama.optimizer import Optimizer
 from tests.assertions import assert_close
@@ -86,11 +87,21 @@ def test_a_parameter_that_no_gradient_reaches_is_named():
 
 
 def test_weights_stay_float32_while_everything_between_is_bfloat16():
-    ours, _ = _models()
-    exact = ours(torch.tensor([[1, 2, 3]]))
-    ours.compute_dtype = torch.bfloat16
-    logits = ours(torch.tensor([[1, 2, 3]]))
-    assert logits.dtype == torch.bfloat16
-    assert_close(logits.float(), exact.detach(), within=tolerance(torch.bfloat16))
+    seen = []
+
+    def swiglu(x, *weights):
+        seen.extend(t.dtype for t in (x, *weights))
+        return load("vectorized").swiglu(x, *weights)
+
+    torch.manual_seed(0)
+    of = LlamaConfig(vocab_size=7, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    model = Llama(of, Implementation("mine", {"swiglu": swiglu}))
+    exact = model(torch.tensor([[1, 2, 3]])).detach()
+    assert set(seen) == {torch.float32}
+    seen.clear()
+    model.compute_dtype = torch.bfloat16
+    logits = model(torch.tensor([[1, 2, 3]]))
+    assert set(seen) == {logits.dtype} == {torch.bfloat16}
+    assert_close(logits.float(), exact, within=tolerance(torch.bfloat16))
     logits.sum().backward()
-    assert {p.dtype for p in ours.parameters()} == {p.grad.dtype for p in ours.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}

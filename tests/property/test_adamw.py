@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.assertions import assert_close, fail
-from tests.strategies import cases
-from tests.subject import exact
+from tests.strategies import Case, cases
+from tests.subject import FORMULA, exact
 
 BETAS = st.sampled_from([(0.9, 0.999), (0.9, 0.95), (0.5, 0.8), (0.0, 0.5)])
 LR = st.sampled_from([1e-3, 0.03, 0.5])
@@ -94,3 +94,13 @@ def test_every_hyper_parameter_matters(adamw, name, case):
     usual = {"step": 2, "lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
     if torch.equal(adamw(*state, **usual)[0], adamw(*state, **(usual | CHANGES[name]))[0]):
         fail(f"{name} has no influence")
+
+
+def test_many_elements_have_the_step_of_the_formula(adamw):
+    # More than fit into a cache: kernels take some elements after others.
+    case = Case({"n": 300_000}, torch.float32, seed=0)
+    param, grad, average = (case.normal("n") for _ in range(3))
+    given = param, grad, average, average.square(), 7, 1e-2
+    expected = FORMULA.adamw(*exact(given))
+    for ours, theirs in zip(adamw(*given), expected, strict=True):
+        assert_close(ours, theirs, dtype=torch.float32)

@@ -10,6 +10,9 @@ Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 """
 
+CACHED = 2**18
+"""As many float32 numbers as a core's own cache holds (1 MB): what is computed in parts has so many in each."""
+
 LAYERS = (
     "softmax",
     "cross_entropy",

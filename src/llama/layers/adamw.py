@@ -25,10 +25,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.optim.adamw import adamw as torch_adamw
 
+from llama.layers import CACHED
 from llama.layers.contract import contract
-
-CACHED = 2**17
-"""Elements of each tensor that the cores' own caches hold (four of 0.5 MB): there a copy is cheap to read again."""
 
 
 def check(
@@ -112,23 +110,21 @@ def fused(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
     # torch's kernel works in place, so it gets copies; and it walks through memory without looking at the
     # strides, so everything has to be contiguous. Its own count of steps is the number of those done.
-    old = [t.detach().to(param.dtype).contiguous() for t in (param, exp_avg, exp_avg_sq, grad)]
-    new = [torch.empty_like(t) for t in old[:3]]
-    flat_old, flat_new = ([t.view(-1) for t in tensors] for tensors in (old, new))
-    done = [torch.tensor(step - 1.0, device=param.device)]
-    size = CACHED if param.is_cpu else max(1, param.numel())
-    for i in range(0, param.numel(), size):
+    *old, grad = (t.detach().contiguous().view(-1) for t in (param, exp_avg, exp_avg_sq, grad))
+    new = [torch.empty_like(t) for t in old]
+    done = torch.tensor(step - 1.0, device=param.device)
+    # A copy that is still in the cache costs little to read again: half a megabyte of each of the four tensors.
+    size = CACHED // 2 if param.is_cpu else max(1, len(grad))
+    for i in range(0, len(grad), size):
         part = slice(i, i + size)
-        done[0].fill_(step - 1.0)  # it counts for itself
-        for target, source in zip(flat_new, flat_old, strict=False):
-            target[part] = source[part]
+        copies = [target[part].copy_(source[part]) for target, source in zip(new, old, strict=True)]
         torch_adamw(
-            [flat_new[0][part]],
-            [flat_old[3][part]],
-            [flat_new[1][part]],
-            [flat_new[2][part]],
+            [copies[0]],
+            [grad[part]],
+            [copies[1]],
+            [copies[2]],
             [],
-            done,
+            [done.clone()],  # it counts on
             fused=True,
             amsgrad=False,
             beta1=betas[0],
@@ -138,4 +134,4 @@ def fused(
             eps=eps,
             maximize=False,
         )
-    return new[0], new[1], new[2]
+    return new[0].view(param.shape), new[1].view(param.shape), new[2].view(param.shape)

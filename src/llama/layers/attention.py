@@ -28,10 +28,9 @@ from numpy import ndarray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from llama.layers import CACHED
 from llama.layers.contract import contract
 
-SCORES = 2**18
-"""As many float32 scores as a core's own cache holds (1 MB)."""
 LEARNT = {torch.bfloat16: 512 * 512, torch.float32: 128 * 128, torch.float64: 128 * 128}
 """Scores of a head up to which it pays to keep its weights for the gradient. float16 would overflow in its own."""
 
@@ -140,9 +139,9 @@ def fused(
 
 
 class _WithGradient(torch.autograd.Function):
-    """Causal attention that keeps its weights: on a CPU torch's own takes up to 6 times as long, with its gradient.
+    """Causal attention that keeps its weights: on a CPU torch's own takes several times as long in bfloat16.
 
-    As many heads at a time as have SCORES scores together. The queries that share a key head stand behind each
+    As many heads at a time as have CACHED scores together. The queries that share a key head stand behind each
     other as rows of one matrix.
     """
 
@@ -154,8 +153,9 @@ class _WithGradient(torch.autograd.Function):
         wide, scale = torch.promote_types(q.dtype, torch.float32), 1 / math.sqrt(q.shape[-1])
         hidden = ~_causal(q_len, kv_len, q.device).repeat(q.shape[1] // q_len, 1)
         nothing = torch.zeros((), dtype=wide)
+        few = CACHED // hidden.numel() + 1
         weights, y = q.new_empty(*q.shape[:2], kv_len), torch.empty_like(q)
-        some = [slice(i, i + SCORES // hidden.numel() + 1) for i in range(0, len(q), SCORES // hidden.numel() + 1)]
+        some = [slice(i, i + few) for i in range(0, len(q), few)]
         for heads in some:
             scores = torch.baddbmm(nothing, q[heads].to(wide), k[heads].to(wide).mT, beta=0, alpha=scale)
             weights[heads] = scores.masked_fill_(hidden, -torch.inf).softmax(-1)

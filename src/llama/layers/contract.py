@@ -14,20 +14,19 @@ autocast chooses a dtype for each product itself, so within it they are welcome.
 
 import functools
 import inspect
-import numbers
 import types
-import typing
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from jaxtyping import AbstractArray
+
+from llama.layers.annotations import rule_of
 
 P = ParamSpec("P")
+R = TypeVar("R")
 BARE = "_without_contract"
 MANY = 1000
 """Kinds of calls that a layer remembers as allowed, so that it need not look at their like again."""
-R = TypeVar("R")
 
 
 def contract(
@@ -40,7 +39,7 @@ def contract(
         signature = inspect.signature(function)
         parameters = signature.parameters
         names = list(parameters)
-        rules = {name: rule for name, p in parameters.items() if (rule := _rule(p.annotation)) is not None}
+        rules = {name: rule for name, p in parameters.items() if (rule := rule_of(p.annotation)) is not None}
 
         def follow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             sizes: dict[str, Any] = {}
@@ -112,99 +111,3 @@ def _one_dtype(layer: str, arguments: dict[str, Any]) -> None:
         if tensor.dtype != floats[first].dtype and not torch.is_autocast_enabled(tensor.device.type):
             wanted, got = (str(t.dtype).removeprefix("torch.") for t in (floats[first], tensor))
             raise ValueError(f"{layer}: {name} must be {wanted} like {first}, got {got}")
-
-
-# A rule takes what to call the argument, its value and the sizes known so far; it adds to the sizes.
-Rule = Callable[[str, Any, dict[str, Any]], None]
-
-
-def _rule(annotation: Any) -> Rule | None:
-    if typing.get_origin(annotation) is list:
-        return _each(_rule(typing.get_args(annotation)[0]))
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    optional = types.NoneType in allowed
-    allowed = tuple(a for a in allowed if a is not types.NoneType)
-    if all(isinstance(a, type) and issubclass(a, AbstractArray) for a in allowed):
-        return _array(allowed, optional)
-    if len(allowed) == 1 and allowed[0] in _SCALARS:
-        return _scalar(*_SCALARS[allowed[0]], optional)
-    return None
-
-
-_SCALARS: dict[Any, tuple[type, str]] = {
-    int: (numbers.Integral, "an integer"),
-    float: (numbers.Real, "a number"),
-    bool: (bool, "True or False"),
-}
-
-
-def _scalar(kind: type, words: str, optional: bool) -> Rule:
-    def rule(argument: str, value: Any, sizes: dict[str, Any]) -> None:
-        if value is None and optional:
-            return
-        # Python counts True as the integer 1; as a size or a rate it is a slip.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{argument} must be {words}, got {value!r}")
-
-    return rule
-
-
-def _each(of: Rule | None) -> Rule | None:
-    if of is None:
-        return None
-
-    def rule(argument: str, value: Any, sizes: dict[str, Any]) -> None:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"{argument} must be a list, got {type(value).__name__}")
-        for i, item in enumerate(value):
-            of(f"{argument}[{i}]", item, {})  # each item has a shape of its own
-
-    return rule
-
-
-def _array(allowed: tuple[Any, ...], optional: bool) -> Rule:
-    kind, dtypes = allowed[0].array_type, allowed[0].dtypes
-    shapes = [a.dim_str.split() for a in allowed]
-
-    def rule(argument: str, value: Any, sizes: dict[str, Any]) -> None:
-        if value is None and optional:
-            return
-        if not isinstance(value, kind):
-            raise TypeError(f"{argument} must be a {kind.__name__}, got {type(value).__name__}")
-        dtype = str(value.dtype).rpartition(".")[2]
-        if dtype not in dtypes:
-            wanted = dtypes[0] if len(dtypes) == 1 else allowed[0].dtype.__name__.lower()
-            raise ValueError(f"{argument} must be {wanted}, got {dtype}")
-        if not any(_fits(value.shape, shape, sizes) for shape in shapes):
-            words = " or ".join(f"[{' '.join(shape)}]" for shape in shapes)
-            fixed = {name: _size(name, sizes) for shape in shapes for name in shape}
-            known = " ".join(f"{name}={size}" for name, size in fixed.items() if size is not None)
-            raise ValueError(f"{argument} must be {words}{known and ' with ' + known}, got {list(value.shape)}")
-
-    return rule
-
-
-def _fits(shape: tuple[int, ...], names: list[str], sizes: dict[str, Any]) -> bool:
-    """Whether `shape` is what `names` say; if so, the names that are new are added to `sizes`."""
-    found: dict[str, Any] = {}
-    if names and names[0] == "...":
-        names = names[1:]
-        if len(shape) < len(names):
-            return False
-        lead = len(shape) - len(names)
-        found["..."], shape = tuple(shape[:lead]), shape[lead:]
-    if len(shape) != len(names):
-        return False
-    found.update(zip(names, shape, strict=True))
-    if any(_size(name, sizes) not in (None, size) for name, size in found.items()):
-        return False
-    sizes.update(found)
-    return True
-
-
-def _size(name: str, sizes: dict[str, Any]) -> Any:
-    """The size that `name` must have, or None where it is free; `head_dim//2` is half of head_dim."""
-    whole, _, divisor = name.partition("//")
-    if divisor:
-        return sizes[whole] // int(divisor) if whole in sizes else None
-    return sizes.get(name)

@@ -24,10 +24,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from llama.layers import CACHED
 from llama.layers.contract import contract
-
-CACHED = 2**18
-"""As many float32 numbers as a core's own cache holds (1 MB)."""
 
 
 def check(logits: Tensor | ndarray, targets: Tensor | ndarray) -> None:
@@ -62,7 +60,7 @@ def vectorized(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]
 @contract(check)
 def fused(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
     rows, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
-    if logits.element_size() == 2 and logits.requires_grad and torch.is_grad_enabled():
+    if logits.element_size() == 2 and logits.is_cpu and logits.requires_grad and torch.is_grad_enabled():
         return _HalfWithGradient.apply(rows, targets)
     # torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
     wide = torch.promote_types(logits.dtype, torch.float32)

@@ -61,7 +61,7 @@ def vectorized(
 def fused(
     x: Float[Tensor, "... d_model"], weight: Float[Tensor, "d_model"], eps: float = 1e-5
 ) -> Float[Tensor, "... d_model"]:
-    if x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    if x.is_cpu and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _WithGradient.apply(x, weight, eps)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
 
@@ -70,7 +70,6 @@ class _WithGradient(torch.autograd.Function):
     """On a CPU torch takes RMSNorm's gradient operation by operation, but has one kernel for LayerNorm's.
 
     LayerNorm's gradient at mean 0 is RMSNorm's, less the mean of grad · weight, which is put back here.
-    Forward and backward take 0.5 of the time of F.rms_norm, see benchmarks/bench_rms_norm.py.
     """
 
     @staticmethod

@@ -25,10 +25,8 @@ from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Tensor
 
+from llama.layers import CACHED
 from llama.layers.contract import contract
-
-CACHED = 2**18
-"""As many float32 numbers as a core's own cache holds (1 MB)."""
 
 
 def check(x: Tensor | ndarray, positions: Tensor | ndarray, frequencies: Tensor | ndarray) -> None:
@@ -85,7 +83,7 @@ class _Turn(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         turned, half = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[-1] // 2
-        few = CACHED * x.shape[2] // max(1, x.numel()) + 1
+        few = CACHED * x.shape[2] // x.numel() + 1 if x.is_cpu and x.numel() else x.shape[2] + 1
         for i in range(0, x.shape[2], few):  # some positions at a time, so that what is wide stays in the cache
             part = slice(i, i + few)
             wide = x[:, :, part].to(cos.dtype)
