@@ -202,3 +202,5 @@ def test_each_loss_is_that_of_its_own_split(tmp_path):
     splits = (ids[:100], ids[800:900], ids[900:])
     assert losses == pytest.approx(tuple(evaluation.loss(result.model, split, 8) for split in splits))
     assert len({round(loss, 3) for loss in losses}) == 3
+    assert result.model.compute_dtype is None  # what is written is what was measured
+    assert not result.model.training

@@ -56,7 +56,7 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
         num_hidden_layers=1,
         num_attention_heads=2,
         head_dim=10,
-        intermediate_size=1021,
+        intermediate_size=1022,
     )
     assert of.vocab_size * d_model > LARGE
     model, ids, cache = Llama(of), torch.arange(5)[None], KVCache(of, 1)
@@ -78,6 +78,16 @@ def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(packed, m
     model(ids[:, :2], cache)
     rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
     assert_close(torch.stack(rows), whole[2:], within=tolerance(torch.bfloat16))
+
+
+@torch.no_grad()
+def test_a_decoder_does_not_see_what_becomes_of_the_model():
+    model = Llama(LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2))
+    decoder = Decoder(model)
+    before = decoder(3, KVCache(model.config, 1))
+    for parameter in model.parameters():
+        parameter += 1
+    assert torch.equal(decoder(3, KVCache(model.config, 1)), before)
 
 
 def _decoder():

@@ -163,3 +163,11 @@ def test_an_unknown_name_is_a_usage_error_and_not_a_green_run(run):
 @pytest.mark.suite({"mine.py": RIGHT}, "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
 def test_a_run_in_which_nothing_was_tested_is_not_green(run):
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_what_autocast_allows_is_refused_outside_of_it_even_after_it_was_allowed():
+    x, weight = torch.ones(2, 3), torch.ones(4, 3, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert implementation.load("fused").linear(x, weight).shape == (2, 4)
+    with pytest.raises(ValueError, match="linear: weight must be float32 like x, got bfloat16"):
+        implementation.load("fused").linear(x, weight)

@@ -19,7 +19,7 @@ from llama.data import Windows
 from llama.implementation import Implementation
 from llama.model import Llama
 from llama.optimizer import Optimizer
-from llama.train import Dropout, next_token_loss
+from llama.train import Dropout, Train, Trainer, next_token_loss
 from tests import strategies
 from tests.assertions import assert_close
 from tests.tolerances import LOSS
@@ -174,6 +174,25 @@ def test_what_is_dropped_follows_from_the_seed_and_the_step():
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[3])
+
+
+def _trainer(**more):
+    config = Train(window=8, batch_size=2, **more)
+    return Trainer(config, _model("fused", STATES).train(), Windows(_draw(_chain(), 100, seed=1), 8))
+
+
+def test_both_rates_follow_the_schedule(monkeypatch):
+    trainer, rates = _trainer(steps=10, warmup_steps=5, peak_lr=0.5, min_lr=0.0, muon_lr=0.25), []
+    monkeypatch.setattr(trainer.optimizer, "step", lambda *given: rates.append(given) or 0.0)
+    for number in (0, 4, 9):
+        trainer.step(number)
+    assert [muon / lr for lr, muon in rates] == pytest.approx([0.5] * 3)
+    assert [lr for lr, _ in rates[:2]] == pytest.approx([0.1, 0.5])
+    assert rates[2][0] < 0.1
+
+
+def test_a_step_drops_where_it_is_asked_to():
+    assert _trainer(dropout=0.5).step(0).loss != _trainer().step(0).loss == _trainer().step(0).loss
 
 
 @pytest.mark.tensors
