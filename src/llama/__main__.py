@@ -1,4 +1,4 @@
-"""python -m llama: train a small Llama, let one write, or write one yourself."""
+"""python -m llama: climb from a baseline to Llama, train one, let it write, or write one yourself."""
 
 import argparse
 import sys
@@ -7,10 +7,11 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from llama import generate, kata, train
+from llama import generate, kata, ladder, train
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
+    ladder.Ladder: ladder.run,
     train.Train: train.run,
     generate.Generate: generate.run,
     kata.Kata: kata.run,
@@ -27,7 +28,7 @@ def _defaults(command: type, arguments: list[str]) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; with none, `train`. Wrong input is one sentence on standard error and exit code 2."""
+    """Run a command; with none, `ladder`. Wrong input is one sentence on standard error and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         choices = [
@@ -37,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         config: Any = tyro.cli(
             Union[*choices],  # type: ignore[call-overload]  # a choice that is made as the program runs
             prog="python -m llama",
-            description="A Llama that really trains. Without a command: train on TinyShakespeare, about two minutes.",
-            args=arguments or ["train"],
+            description="A Llama that really trains. Without a command: `ladder`, about two minutes.",
+            args=arguments or ["ladder"],
         )
         COMMANDS[type(config)](config)
     except (ValueError, IndexError, OSError) as error:

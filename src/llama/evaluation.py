@@ -9,25 +9,29 @@ the model reads the future.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from llama.model import Llama, evaluating
+from llama.model import LanguageModel, evaluating
+
+ROUNDING = 1e-5
+"""How far two means over many losses, computed in float32 in two ways, may lie apart: some 80 of its steps at 1."""
 
 
 @contextmanager
 def as_it_is(model: nn.Module) -> Iterator[None]:
     """Without dropout, and with its own weights rather than what they are rounded to in training."""
     rounded = getattr(model, "compute_dtype", None)
-    if isinstance(model, Llama):
+    if isinstance(model, LanguageModel):
         model.compute_dtype = None
     try:
         with evaluating(model):
             yield
     finally:
-        if isinstance(model, Llama):
+        if isinstance(model, LanguageModel):
             model.compute_dtype = rounded
 
 
@@ -69,6 +73,39 @@ def prefix_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> float:
             token_losses(model(windows[:, :t])[:, -1:], windows[:, t : t + 1]) for t in range(1, windows.shape[1])
         ]
     return torch.cat(per_position, dim=1).double().mean().item()
+
+
+class Leak(NamedTuple):
+    """The loss of one parallel pass beside that from prefixes alone, over the same windows."""
+
+    parallel: float
+    prefix: float
+
+    @property
+    def difference(self) -> float:
+        """Parallel minus prefix-only: negative where the model reads the future."""
+        return self.parallel - self.prefix
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the two differ by more than rounding."""
+        return not abs(self.difference) <= ROUNDING
+
+
+def leak(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> Leak:
+    """What the model gains from reading the future, in nats per token."""
+    return Leak(parallel_loss(model, windows), prefix_loss(model, windows))
+
+
+def spread(ids: Int64[Tensor, "n"], window: int, count: int) -> Int64[Tensor, "batch window_plus_one"]:
+    """At most `count` windows of window + 1 tokens, evenly spread over the split; they may overlap where it is short.
+
+    Raises ValueError where not one fits.
+    """
+    if len(ids) <= window:
+        raise ValueError(f"leak: a window of {window} needs {window + 1} tokens, the split has {len(ids)}")
+    starts = torch.linspace(0, len(ids) - window - 1, min(count, len(ids) - window)).long().unique()
+    return ids[starts[:, None].to(ids.device) + torch.arange(window + 1, device=ids.device)]
 
 
 @torch.no_grad()

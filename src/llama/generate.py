@@ -4,7 +4,7 @@
 
 The same seed gives the same tokens. The model sees at most max_position_embeddings tokens; when they are
 used up, the older half is forgotten and the rest read again, so that a text may be of any length. Where
-an implementation composes layers itself, all that the model sees is read again for each token.
+a model has no cache, or an implementation composes layers itself, all that it sees is read again for each token.
 """
 
 import sys
@@ -20,7 +20,7 @@ from torch import Tensor
 from llama import checkpoint
 from llama.decode import Decoder
 from llama.device import usable
-from llama.model import KVCache, Llama, evaluating
+from llama.model import KVCache, LanguageModel, Llama, evaluating
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Generate:
 
 @torch.no_grad()
 def stream(
-    model: Llama,
+    model: LanguageModel,
     token_ids: Int64[Tensor, "batch seq"],
     max_new_tokens: int,
     temperature: float = 1.0,
@@ -73,13 +73,14 @@ def stream(
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
-    decoder = Decoder(model) if Decoder.suits(model) and len(token_ids) == 1 else None
+    cached = isinstance(model, Llama) and not model.layers.composes
+    decoder = Decoder(model) if cached and len(token_ids) == 1 and Decoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     for _ in range(max_new_tokens):
         if seen.shape[1] > context:
             cache, unread = None, (seen := seen[:, -max(1, context // 2) :])
         with evaluating(model):
-            if model.layers.composes:
+            if not cached:
                 logits = model(seen)[:, -1]
             elif cache and decoder:
                 logits = decoder(int(unread), cache)[None]
@@ -95,7 +96,7 @@ def stream(
 
 
 def generate(
-    model: Llama,
+    model: LanguageModel,
     token_ids: Int64[Tensor, "batch seq"],
     max_new_tokens: int,
     temperature: float = 1.0,

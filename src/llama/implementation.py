@@ -107,6 +107,10 @@ class Implementation:
         given = {layer: function for layer, function in self._given.items() if layer not in COMPOSED}
         return Implementation(self.name, given, compose=True, source=self.source)
 
+    def replacing(self, name: str, **layers: Layer) -> "Implementation":
+        """An implementation of another name: its layers with these in place of some, composed by the project's own."""
+        return Implementation(name, self.recomposed()._given | layers, compose=True)
+
     @property
     def _written(self) -> dict[str, Layer]:
         return {layer: function for layer, function in self._given.items() if layer not in self.stubs}

@@ -10,7 +10,7 @@
 The keys of `state_dict` are those of a Hugging Face checkpoint.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,23 +35,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-class Llama(nn.Module):
-    """The whole model; `implementation` says whose layers compute it.
+class LanguageModel(nn.Module):
+    """Named weights, and an implementation to compute with them: what Llama and the rungs of the ladder share.
 
-    `compute_dtype` is what they compute in, where it is not the dtype of the weights: with bfloat16 the weights
-    stay float32 for the optimizer, and everything between them and the logits is bfloat16. `dropout` is applied,
-    in training, to the embeddings and to what each block adds.
+    `shapes` are those of the weights. `compute_dtype` is what the layers compute in, where it is not the dtype of
+    the weights: with bfloat16 the weights stay float32 for the optimizer, and everything between them and the
+    logits is bfloat16. `dropout` is applied, in training, to the embeddings and to what each block adds.
     """
 
-    def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
+    def __init__(self, config: LlamaConfig, layers: Implementation, shapes: Mapping[str, tuple[int, ...]]):
         super().__init__()
         self.config = config
         self.compute_dtype: torch.dtype | None = None
         self.dropout: Callable[[Tensor], Tensor] | None = None
-        self.layers = (load(implementation) if isinstance(implementation, str) else implementation).completed()
+        self.layers = layers
         # Ours need no contract within a model, whose sizes fit; another's are spared no sentence.
-        self._within = self.layers.unchecked() if self.layers.is_ours else self.layers
-        self._places = [(name, *self._place(name, shape)) for name, shape in shapes(config).items()]
+        self._within = layers.unchecked() if layers.is_ours else layers
+        self._places = [(name, *self._place(name, shape)) for name, shape in shapes.items()]
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -62,28 +62,12 @@ class Llama(nn.Module):
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
-    def forward(
-        self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
-    ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits for every position; with a cache, token_ids are the positions after those it holds.
-
-        Raises IndexError for an id outside the vocabulary, and ValueError for a cache or dropout where the
-        implementation composes layers itself, which know of neither.
-        """
+    def weights(self) -> dict[str, Tensor]:
+        """The weights by name, in what the layers compute in."""
         weights: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
         if self.compute_dtype is not None:
             weights = {name: weight.to(self.compute_dtype) for name, weight in weights.items()}
-        _check(token_ids, weights["model.embed_tokens.weight"], cache)
-        more: dict[str, Any] = {}
-        if cache is not None:
-            more["cache"] = cache
-        if self.dropout is not None and self.training:
-            more["dropout"] = self.dropout
-        if more and self.layers.composes:
-            raise ValueError(
-                f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
-            )
-        return self._within.llama(token_ids, weights, self.config, **more)
+        return weights
 
     def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is."""
@@ -95,6 +79,35 @@ class Llama(nn.Module):
             module = module.get_submodule(part)
         module.register_parameter(last, nn.Parameter(torch.empty(shape)))
         return module._parameters, last
+
+
+class Llama(LanguageModel):
+    """The whole model; `implementation` says whose layers compute it."""
+
+    def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
+        layers = load(implementation) if isinstance(implementation, str) else implementation
+        super().__init__(config, layers.completed(), shapes(config))
+
+    def forward(
+        self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Logits for every position; with a cache, token_ids are the positions after those it holds.
+
+        Raises IndexError for an id outside the vocabulary, and ValueError for a cache or dropout where the
+        implementation composes layers itself, which know of neither.
+        """
+        weights = self.weights()
+        _check(token_ids, weights["model.embed_tokens.weight"], cache)
+        more: dict[str, Any] = {}
+        if cache is not None:
+            more["cache"] = cache
+        if self.dropout is not None and self.training:
+            more["dropout"] = self.dropout
+        if more and self.layers.composes:
+            raise ValueError(
+                f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
+            )
+        return self._within.llama(token_ids, weights, self.config, **more)
 
 
 def _check(token_ids: Tensor, weight: Tensor, cache: "KVCache | None") -> None:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from llama.model import Llama
+from llama.model import LanguageModel
 
 
 class Optimizer:
@@ -24,7 +24,7 @@ class Optimizer:
 
     def __init__(
         self,
-        model: Llama,
+        model: LanguageModel,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.1,
@@ -40,7 +40,8 @@ class Optimizer:
         apart = {id(p) for p in inner}
         matrices = [p for p in parameters.values() if p.ndim > 1 and id(p) not in apart]
         # Decay pulls matrices towards zero; the weight of a norm has its rest at one.
-        self.groups = [_Group(matrices, weight_decay), _Group([p for p in parameters.values() if p.ndim == 1], 0.0)]
+        norms = [p for p in parameters.values() if p.ndim == 1]
+        self.groups = [_Group(*group) for group in ((matrices, weight_decay), (norms, 0.0)) if group[0]]
 
     @torch.no_grad()
     def step(self, lr: float, muon_lr: float = 0.0) -> float:

@@ -24,7 +24,7 @@ from llama import checkpoint, data, evaluation, generate, implementation, plots,
 from llama.config import LlamaConfig
 from llama.device import usable
 from llama.implementation import Implementation
-from llama.model import Llama
+from llama.model import LanguageModel, Llama
 from llama.optimizer import Optimizer
 from llama.tokenizer import CharTokenizer
 
@@ -116,7 +116,7 @@ class Result:
 
 
 def next_token_loss(
-    model: Llama, inputs: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]
+    model: LanguageModel, inputs: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of a batch in at least float32, by the model's own implementation."""
     logits = model(inputs)
@@ -129,30 +129,10 @@ def run(config: Train) -> Result | None:
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
     written.
     """
-    if not 0 <= config.dropout <= 255 / 256:
-        raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
-    if not config.muon_lr >= 0:
-        raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
-    for name in ("batch_size", "steps", "evaluate_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
-    if config.seed < 0:
-        raise ValueError(f"train: seed must not be negative, got {config.seed}")
-    device = usable(config.device)
-    corpus = data.load_corpus(config.corpus)
-    if corpus.notice:
-        print(corpus.notice, file=sys.stderr)
-    tokenizer = CharTokenizer.from_text(corpus.text)
-    splits = [part.to(device) for part in data.split(tokenizer.encode(corpus.text), config.fractions)]
+    device, corpus, tokenizer, splits, layers = prepare(config)
     windows = data.Windows(splits[0], config.window)
-    if len(splits[1]) < 2:
-        raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
-    layers = implementation.load(config.impl)
-    if layers.is_ours and layers.name == "naive":
-        raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
     if config.dropout and layers.composes:
         raise ValueError(f"train: {', '.join(layers.composes)} of {layers.name} knows no dropout; use --dropout 0")
-    _ask(config)
     model = _model(config, tokenizer.vocab, layers).to(device)
     _say(config, corpus, model, layers)
 
@@ -180,8 +160,46 @@ def run(config: Train) -> Result | None:
     return result
 
 
-def _ask(config: Train) -> None:
-    """Call our own optimizer once, which refuses rates that mean nothing, before anything is written."""
+class Prepared(NamedTuple):
+    """What a run needs before it begins: training, validation and test split on the device, and whose layers learn."""
+
+    device: torch.device
+    corpus: data.Corpus
+    tokenizer: CharTokenizer
+    splits: list[Int64[Tensor, "n"]]
+    layers: Implementation
+
+
+def prepare(config: Train) -> Prepared:
+    """The text and the layers of a run. Raises ValueError as `run` does."""
+    check(config)
+    device = usable(config.device)
+    corpus = data.load_corpus(config.corpus)
+    if corpus.notice:
+        print(corpus.notice, file=sys.stderr)
+    tokenizer = CharTokenizer.from_text(corpus.text)
+    splits = [part.to(device) for part in data.split(tokenizer.encode(corpus.text), config.fractions)]
+    data.Windows(splits[0], config.window)  # which refuses a window that does not fit
+    if len(splits[1]) < 2:
+        raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
+    layers = implementation.load(config.impl)
+    if layers.is_ours and layers.name == "naive":
+        raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
+    return Prepared(device, corpus, tokenizer, splits, layers)
+
+
+def check(config: Train) -> None:
+    """Raise ValueError for sizes and rates that mean nothing, before anything is written."""
+    if not 0 <= config.dropout <= 255 / 256:
+        raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
+    if not config.muon_lr >= 0:
+        raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
+    for name in ("batch_size", "steps", "evaluate_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
+    if config.seed < 0:
+        raise ValueError(f"train: seed must not be negative, got {config.seed}")
+    # Our own schedule and optimizer refuse the rest, in their own sentences.
     ours, one = implementation.load("vectorized"), torch.ones(1)
     lr = ours.cosine_schedule(0, config.peak_lr, min(config.warmup_steps, config.steps), config.steps, config.min_lr)
     ours.adamw(one, one, one, one, 1, lr, (config.beta1, config.beta2), weight_decay=config.weight_decay)
@@ -231,7 +249,7 @@ class Step(NamedTuple):
 class Trainer:
     """A model, its optimizer and its data: one step after another."""
 
-    def __init__(self, config: Train, model: Llama, windows: data.Windows):
+    def __init__(self, config: Train, model: LanguageModel, windows: data.Windows):
         self.config, self.model, self.windows = config, model, windows
         self.optimizer = Optimizer(
             model,

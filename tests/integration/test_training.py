@@ -16,9 +16,9 @@ import torch
 from llama import evaluation
 from llama.config import LlamaConfig
 from llama.data import Windows
-from llama.implementation import Implementation
 from llama.model import Llama
 from llama.optimizer import Optimizer
+from llama.small import looking_ahead
 from llama.train import Dropout, Train, Trainer, next_token_loss
 from tests import strategies
 from tests.assertions import assert_close
@@ -101,25 +101,10 @@ def test_the_loss_comes_within_three_percent_of_the_entropy_and_not_below_it(imp
     assert -4 * error <= surplus <= 0.03 * _entropy_rate(chain)
 
 
-def _looking_ahead(implementation):
-    """The same layers, but attention sees every position."""
-
-    def attention(q, k, v, causal=True, mask=None):
-        return implementation.attention(q, k, v, causal=False, mask=mask)
-
-    primitive = implementation.recomposed()
-    given = {
-        name: layer
-        for name, layer in primitive.layers.items()
-        if name not in ("self_attention", "decoder_layer", "llama")
-    }
-    return Implementation("looking ahead", given | {"attention": attention}, compose=True)
-
-
 @pytest.mark.tensors
 def test_a_model_that_reads_the_future_falls_below_the_entropy(implementation):
     chain = _chain()
-    surplus, error = _surplus(_trained_on_the_chain(_looking_ahead(implementation), chain, steps=50), chain)
+    surplus, error = _surplus(_trained_on_the_chain(looking_ahead(implementation), chain, steps=50), chain)
     assert surplus < -4 * error
 
 
@@ -132,7 +117,7 @@ def test_the_parallel_loss_equals_the_loss_from_prefixes_alone(implementation):
 
 @pytest.mark.tensors
 def test_the_prefix_test_shows_a_model_that_reads_the_future(implementation):
-    model = _model(_looking_ahead(implementation), STATES)
+    model = _model(looking_ahead(implementation), STATES)
     windows = _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(strategies.DEVICE)
     assert abs(evaluation.parallel_loss(model, windows) - evaluation.prefix_loss(model, windows)) > LOSS
 

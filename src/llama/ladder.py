@@ -1,0 +1,267 @@
+"""The ladder: from a model that one can trust at sight to Llama, one change at a time.
+
+Each rung trains on the same batches, from the same seed, for as many steps, and is then asked the same questions:
+how well does it predict text that it has not seen, does it do so honestly, and what does it write?
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from llama import data, evaluation, generate, report
+from llama.config import LlamaConfig
+from llama.implementation import Implementation
+from llama.model import LanguageModel, Llama
+from llama.small import Parts, Small, looking_ahead
+from llama.train import Prepared, Train, Trainer, prepare
+
+PLAIN = {
+    "peak_lr": 1e-3,
+    "min_lr": 1e-3,
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_norm": math.inf,
+    "muon_lr": 0.0,
+    "beta2": 0.999,
+    "dtype": "float32",
+}
+"""Adam at one rate, and nothing else: what the rungs before the oven are trained with."""
+
+OVEN = PLAIN | {"peak_lr": 6e-3, "min_lr": 3e-5, "warmup_steps": 0.1, "weight_decay": 0.1, "max_norm": 1.0, "beta2": 0.99}
+"""Warm-up over a tenth of the steps, a cosine, decay and clipping: what makes a higher rate safe."""
+
+BEST = OVEN | {"muon_lr": 0.02, "dtype": "bfloat16"}
+"""What `train` uses: Muon for the matrices within the layers, products in bfloat16."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """A model, how it is trained, what has changed since the rung below, and what there is to see."""
+
+    name: str
+    change: str
+    see: str
+    parts: Parts | None = None
+    """Those of a small model; None is Llama itself."""
+    causal: bool = True
+    recipe: Mapping[str, Any] = field(default_factory=lambda: PLAIN)
+
+
+RUNGS = (
+    Rung(
+        "softmax-twice",
+        "Embedding, matrix, ReLU, matrix, softmax; and then a loss that takes a softmax of its own.",
+        "Probabilities lie between 0 and 1, so the second softmax can hardly tell them apart: even a model that is sure "
+        "and right could not get below ln(64 + e) - 1 = 3.20. The loss leaves ln 65 = 4.17 slowly and stays far above "
+        "the rung that differs by one line.",
+        Parts(softmax=True),
+    ),
+    Rung(
+        "baseline",
+        "The same on logits: the loss takes the only softmax.",
+        "It sees one character and predicts the next, so all that it can learn is which pairs are frequent.",
+        Parts(),
+    ),
+    Rung(
+        "rms_norm",
+        "Each character's features are brought to one size before they are used.",
+        "It still sees one character only, so it ends where the baseline ends; it gets there sooner.",
+        Parts(norm=True),
+    ),
+    Rung(
+        "attention-without-a-mask",
+        "A layer of attention with rope, added to the embedding; every position sees every other.",
+        "The loss is too good to be true, and it is not true: the character to be predicted stands in sight. Computed "
+        "from its prefix alone, each prediction is worse than the baseline's.",
+        Parts(norm=True, attention=True),
+        causal=False,
+    ),
+    Rung(
+        "attention",
+        "The mask: a position sees itself and what is before it.",
+        "A higher loss than without the mask, and the first that beats the baseline honestly: the leak is zero.",
+        Parts(norm=True, attention=True),
+    ),
+    Rung(
+        "swiglu",
+        "The gated feed-forward block in place of the matrix and the ReLU.",
+        "Three matrices for one, and a little better for it.",
+        Parts(norm=True, attention=True, swiglu=True),
+    ),
+    Rung(
+        "llama",
+        "Several such layers on one residual stream, a norm at the end, a block of 8/3 the width, grouped heads.",
+        "Depth: what one layer has found out, the next can use.",
+    ),
+    Rung(
+        "oven",
+        "The same model, baked better: a warm-up, a higher rate that falls along a cosine, weight decay, clipping.",
+        "Not a line of the model has changed.",
+        recipe=OVEN,
+    ),
+    Rung(
+        "best",
+        "Muon for the matrices within the layers, products in bfloat16: the recipe of `python -m llama train`.",
+        "Again the same model. How it is trained is worth as much as what it is made of.",
+        recipe=BEST,
+    ),
+)
+
+SAMPLE = 200
+"""Characters of each sample."""
+LEAK_WINDOWS = 128
+"""Windows that the leak is measured on."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Train every model from the baseline to Llama on the same batches, and say what each change is worth."""
+
+    rungs: tuple[str, ...] = tuple(rung.name for rung in RUNGS)
+    """Which rungs, in this order."""
+    corpus: str = "tinyshakespeare"
+    """tinyshakespeare, grammar (built in, with known entropy), or the path of a text file."""
+    steps: int = 500
+    """Optimizer steps of each rung."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the weights and the batches; with several, means and spreads are reported."""
+    window: int = 32
+    """Characters that a model sees at once."""
+    batch_size: int = 32
+    """Windows per step."""
+    hidden_size: int = 128
+    """Width of the models (d_model)."""
+    num_hidden_layers: int = 4
+    """Number of decoder layers from the rung `llama` on."""
+    num_attention_heads: int = 4
+    """Number of query heads."""
+    num_key_value_heads: int = 2
+    """Number of key and value heads from the rung `llama` on."""
+    impl: str = "fused"
+    """Whose layers compute it: vectorized, fused, a dotted module, a .py file or a folder."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    out: Path = Path("out/ladder")
+    """Folder for the page and the numbers."""
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What has become of one rung from one seed; losses in nats per token."""
+
+    rung: Rung
+    seed: int
+    model: LanguageModel
+    losses: list[float]
+    """Of each step's batch, before the step."""
+    train_loss: float
+    validation_loss: float
+    test_loss: float
+    leak: evaluation.Leak
+    tokens_per_second: float
+    sample: str
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def prefix_loss(self) -> float:
+        """The validation loss with the leak taken off: what is left when each position sees its own prefix alone."""
+        return self.validation_loss - self.leak.difference
+
+
+def recipe(config: Ladder, rung: Rung, seed: int) -> Train:
+    """How a rung is trained."""
+    shared = {f.name: getattr(config, f.name) for f in fields(config) if f.name in Train.__dataclass_fields__}
+    warmup_steps = round(rung.recipe["warmup_steps"] * config.steps)
+    return Train(**shared | rung.recipe | {"warmup_steps": warmup_steps, "seed": seed})
+
+
+def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: int) -> LanguageModel:
+    """The model of a rung, with its first weights."""
+    wide = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        max_position_embeddings=config.window,
+        # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
+        initializer_range=config.hidden_size**-0.5,
+    )
+    layers = layers if rung.causal else looking_ahead(layers)
+    if rung.parts is None:
+        model: LanguageModel = Llama(wide, layers)
+    else:
+        single = {"intermediate_size": wide.hidden_size, "num_hidden_layers": 1}
+        model = Small(rung.parts, replace(wide, **single, num_key_value_heads=wide.num_attention_heads), layers)
+    model.reset_parameters(torch.Generator().manual_seed(seed))
+    return model
+
+
+def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Callable[[], object]) -> Climb:
+    """Train a rung from a seed, calling `tick` after each step, and ask it everything."""
+    training, validation, test = prepared.splits
+    model = build(config, rung, prepared.tokenizer.vocab, prepared.layers, seed).to(prepared.device)
+    trained_as = recipe(config, rung, seed)
+    trainer = Trainer(trained_as, model, data.Windows(training, config.window))
+    model.compute_dtype = torch.bfloat16 if trained_as.dtype == "bfloat16" else None
+    losses = []
+    started = time.perf_counter()
+    for number in range(config.steps):
+        losses.append(trainer.step(number).loss)
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"ladder: the loss of {rung.name} is {losses[-1]} at step {number}")
+        tick()
+    seconds = time.perf_counter() - started
+    model.eval().compute_dtype = None
+
+    prompt = prepared.tokenizer.encode(prepared.corpus.text[0])[None].to(prepared.device)
+    sample = generate.generate(model, prompt, SAMPLE, temperature=0.8, seed=seed)[0]
+    return Climb(
+        rung,
+        seed,
+        model,
+        losses,
+        # As many characters as the validation split has.
+        evaluation.loss(model, training[: len(validation)], config.window),
+        evaluation.loss(model, validation, config.window),
+        evaluation.loss(model, test, config.window),
+        evaluation.leak(model, evaluation.spread(validation, config.window, LEAK_WINDOWS)),
+        config.steps * config.batch_size * config.window / seconds,
+        prepared.tokenizer.decode(sample).strip(),
+    )
+
+
+def run(config: Ladder) -> list[Climb]:
+    """Climb every rung, print the table and write the page and the numbers.
+
+    Raises ValueError in one sentence for whatever cannot be used, before anything is written.
+    """
+    chosen = [_rung(name) for name in config.rungs]
+    if not chosen or not config.seeds:
+        raise ValueError("ladder: at least one rung and one seed are needed")
+    prepared = [prepare(recipe(config, rung, seed)) for rung in chosen for seed in config.seeds][0]
+    steps = len(chosen) * len(config.seeds) * config.steps
+    climbs = []
+    with tqdm(total=steps, unit="step", disable=None, file=sys.stderr) as bar:
+        for rung in chosen:
+            bar.set_description(rung.name)
+            climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
+    report.write(config, climbs, prepared)
+    return climbs
+
+
+def _rung(name: str) -> Rung:
+    for rung in RUNGS:
+        if rung.name == name:
+            return rung
+    raise ValueError(f"ladder: a rung is one of {', '.join(rung.name for rung in RUNGS)}, got {name!r}")

@@ -1,0 +1,176 @@
+"""The model that the tutorial "Llama from scratch" ends with, as it was: what this project grew from, to compare with.
+
+What differs from Llama:
+
+- its norm divides by one root mean square over all positions and features of a sequence, so that each position
+  carries something of the later ones; its weight is [window d_model];
+- a block has one norm, used twice, and adds its parts to what the norm returned rather than to what came in;
+- rope turns neighbouring features by theta^(-2(i-1)/d_model), i from 0, over the full width;
+- each head is as wide as the model; the matrices (but those of q, k and v) have biases;
+- the dropout on the attention weights stays on in evaluation;
+- the feed-forward block is a matrix, and then two more with a gate of learnt steepness; two such blocks end the model.
+
+The sampler never draws the last window, and the loss is the mean over ten batches.
+
+Source of the facts: https://github.com/bkitano/llama-from-scratch, README.md; the same model is in
+https://github.com/s-maddrellmander/mini-llama.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from llama import data, evaluation
+
+DROPOUT = 0.1
+BATCHES = 10
+"""Batches that a reported loss is the mean of."""
+
+
+class Original(nn.Module):
+    """The tutorial's last model; at its sizes it has 2,370,246 parameters, as the tutorial says."""
+
+    def __init__(self, vocab: int, window: int = 16, d_model: int = 128, n_layers: int = 4, n_heads: int = 8):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, d_model)
+        self.blocks = nn.Sequential(*(Block(window, d_model, n_heads) for _ in range(n_layers)))
+        self.head = nn.Sequential(nn.Linear(d_model, d_model), Gate(d_model), nn.Linear(d_model, vocab))
+
+    def forward(self, token_ids: Int64[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
+        return self.head(self.blocks(self.embedding(token_ids)))
+
+
+class Block(nn.Module):
+    """One norm, attention, and a feed-forward block, each added to what the norm returned."""
+
+    def __init__(self, window: int, d_model: int, n_heads: int):
+        super().__init__()
+        self.norm = SequenceNorm(window, d_model)
+        self.attention = WideAttention(d_model, n_heads)
+        self.feed_forward = nn.Sequential(nn.Linear(d_model, d_model), Gate(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        x = x + self.attention(x)
+        x = self.norm(x)
+        return x + self.feed_forward(x)
+
+
+class SequenceNorm(nn.Module):
+    """x / sqrt(mean(x²)) · weight, the mean over a whole sequence: this is where the future comes in."""
+
+    def __init__(self, window: int, d_model: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(window, d_model))
+
+    def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
+        return x / x.square().mean((1, 2), keepdim=True).sqrt() * self.weight[: x.shape[1]]
+
+
+class WideAttention(nn.Module):
+    """Causal attention of heads that are each as wide as the model."""
+
+    def __init__(self, d_model: int, n_heads: int):
+        super().__init__()
+        self.n_heads = n_heads
+        # One matrix for all heads: a head's rows are those that a matrix of its own would have.
+        self.q, self.k, self.v = (nn.Linear(d_model, n_heads * d_model, bias=False) for _ in range(3))
+        self.out = nn.Linear(n_heads * d_model, d_model)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
+        q, k, v = (w(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for w in (self.q, self.k, self.v))
+        heads = F.scaled_dot_product_attention(_turn(q), _turn(k), v, dropout_p=DROPOUT, is_causal=True)
+        return self.dropout(self.out(heads.transpose(1, 2).flatten(2)))
+
+
+def _turn(x: Float[Tensor, "batch heads seq d_model"]) -> Tensor:
+    """Neighbouring features as complex numbers, turned clockwise."""
+    half = x.shape[-1] // 2
+    frequencies = 10000.0 ** (-(torch.arange(half, device=x.device) - 1) / half)
+    angles = torch.arange(x.shape[2], device=x.device)[:, None] * frequencies
+    turned = torch.view_as_complex(x.unflatten(-1, (half, 2))) * torch.polar(torch.ones_like(angles), -angles)
+    return torch.view_as_real(turned).flatten(-2)
+
+
+class Gate(nn.Module):
+    """g · sigmoid(beta · g) · u, with g and u a matrix each and beta learnt."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.gate, self.up = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.beta = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x)
+        return gate * torch.sigmoid(self.beta * gate) * self.up(x)
+
+
+class Reading(NamedTuple):
+    """The losses at a step: training and validation as the tutorial reports them, and from prefixes alone."""
+
+    step: int
+    train: float
+    validation: float
+    prefix: float
+
+
+class Course(NamedTuple):
+    """A model as it was trained, and what it was measured at on the way."""
+
+    model: Original
+    readings: list[Reading]
+
+
+def train(
+    training: Int64[Tensor, "n"],
+    validation: Int64[Tensor, "m"],
+    vocab: int,
+    steps: int,
+    measure: Iterable[int],
+    seed: int,
+    tick: Callable[[], object],
+    window: int = 16,
+    batch: int = 32,
+) -> Course:
+    """Train as the tutorial does: Adam at its default rate, nothing else. Read all losses after the steps in `measure`."""
+    torch.manual_seed(seed)  # the weights, and the dropout
+    model = Original(vocab, window).to(training.device)
+    optimizer = torch.optim.Adam(model.parameters())
+    at, readings = set(measure), []
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        _loss(model, *_draw(training, window, batch, (seed, step))).backward()
+        optimizer.step()
+        if step in at:
+            readings.append(_read(model, training, validation, window, batch, (seed, step)))
+        tick()
+    return Course(model, readings)
+
+
+def _draw(
+    ids: Int64[Tensor, "n"], window: int, batch: int, key: tuple[int, ...]
+) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
+    starts = np.random.default_rng(key).integers(len(ids) - window - 1, size=batch)
+    return data.Windows(ids, window).at(torch.from_numpy(starts).to(ids.device))
+
+
+def _loss(model: Original, inputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+
+@torch.no_grad()
+def _read(model: Original, training: Tensor, validation: Tensor, window: int, batch: int, key: tuple[int, int]) -> Reading:
+    model.eval()
+    reported = [
+        float(np.mean([_loss(model, *_draw(ids, window, batch, (*key, part, i))).item() for i in range(BATCHES)]))
+        for part, ids in enumerate((training, validation))
+    ]
+    windows = evaluation.spread(validation, window, BATCHES * batch)
+    model.train()
+    return Reading(key[1], *reported, evaluation.prefix_loss(model, windows))
