@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 INK = "#010203"
 """A colour that nothing else has: in a page it becomes that of the text, whether light or dark."""
@@ -72,9 +73,10 @@ def curves(lines: Mapping[str, Sequence[float]], honest: Mapping[str, float]) ->
             axes.plot(ends, [part.mean() for part in parts], color=colour, linewidth=1.5, label=name)
             if name in honest:
                 axes.plot(ends[-1], honest[name], "X", color=colour, markersize=8)
-        _finish(axes, xlabel="step", ylabel="loss of the training batch, nats per character")
+        _finish(axes, legend=False, xlabel="step", ylabel="loss of the training batch, nats per character")
+        axes.figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor="linecolor")
 
-    return svg(draw, height=4.6)
+    return svg(draw, height=5.2)
 
 
 def parting(steps: Sequence[int], reported: Sequence[float], honest: Sequence[float]) -> str:
@@ -92,7 +94,9 @@ def attention_map(weights: np.ndarray, text: str, title: str) -> str:
     """Attention weights [query key], with the characters that stand there."""
 
     def draw(axes: Any) -> None:
-        shown = axes.imshow(weights, cmap="viridis", vmin=0.0, interpolation="nearest")
+        # What is exactly zero is left empty: it is not looked at all.
+        seen = np.where(weights == 0, np.nan, weights)
+        shown = axes.imshow(seen, cmap="viridis", vmin=0.0, interpolation="nearest")
         letters = [{"\n": "↵", " ": "␣"}.get(c, c) for c in text]
         axes.set_xticks(range(len(letters)), letters, fontsize=7)
         axes.set_yticks(range(len(letters)), letters, fontsize=7)
@@ -145,6 +149,7 @@ def by_layer(values: Mapping[str, Mapping[str, float]], title: str, percent: boo
             axes.set_xlim(left=0)
         else:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         _finish(axes, legend=False, title=title, xlabel="percent" if percent else "")
 
     return svg(draw, height=4.0)
