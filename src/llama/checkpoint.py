@@ -53,7 +53,7 @@ def load(
     if tokenizer is None:
         if not (there := [file for file in beside if file.is_file()]):
             wanted = " or ".join(file.name for file in beside)
-            raise ValueError(f"checkpoint: {beside[0].parent} has no {wanted}; name a tokenizer file")
+            raise ValueError(f"checkpoint: {beside[0].parent} has no {wanted}; name one with --tokenizer")
         tokenizer = there[0]
     found = load_tokenizer(tokenizer)
     vocab = model.config.vocab_size
