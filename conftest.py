@@ -17,7 +17,18 @@ from llama.layers import LAYERS
 
 SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
     f"llama.{module}"
-    for module in ("model", "tokenizer", "data", "evaluation", "train", "optimizer", "generate", "decode")
+    for module in (
+        "model",
+        "tokenizer",
+        "data",
+        "evaluation",
+        "train",
+        "optimizer",
+        "generate",
+        "decode",
+        "llama2c",
+        "text",
+    )
 ]
 
 

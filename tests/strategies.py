@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llama.config import LlamaConfig
 from llama.layers.decoder_layer import NAMES
-from llama.model import shapes
+from llama.weights import shapes
 
 DEVICE = torch.device("cpu")
 EXACT: tuple[torch.dtype, ...] = (torch.float64, torch.float32)

@@ -1,70 +1,63 @@
-"""A model on disk: config.json and model.safetensors as Hugging Face writes them, and the characters.
+"""A model and its tokenizer on disk.
 
 save("out/train/checkpoint", model, tokenizer)
-model, tokenizer = load("out/train/checkpoint")
+model, tokenizer = load("out/train/checkpoint")        # or a Hugging Face folder, or a file of llama2.c
 """
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-
-from llama.config import LlamaConfig
+from llama import data, weights
+from llama.files import write_atomically
 from llama.implementation import Implementation
+from llama.llama2c import load_llama2c
 from llama.model import Llama
-from llama.tokenizer import CharTokenizer
+from llama.tokenizer import CharTokenizer, JsonTokenizer, Tokenizer
+from llama.tokenizer import load as load_tokenizer
+
+STORIES = "stories260K"
+"""The name of a small model of llama2.c that is fetched where it is not here."""
 
 
 def save(folder: str | Path, model: Llama, tokenizer: CharTokenizer) -> None:
-    """Write the model and its tokenizer into the folder, which is made where it is missing."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **asdict(model.config)}
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    tokenizer.save(folder / "characters.json")
-    # Copies: in the model several may be views of one memory.
-    tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    """Write the model and its characters into the folder, which is made where it is missing; all of it or nothing.
 
-
-def load(folder: str | Path, implementation: Implementation | str = "fused") -> tuple[Llama, CharTokenizer]:
-    """Read what `save` wrote, computed by the layers of any implementation.
-
-    Raises ValueError where a file is missing or does not fit, in a sentence that names it.
+    Raises OSError, in one sentence, where that cannot be done; an earlier checkpoint is then still whole.
     """
-    folder = Path(folder)
-    for name in ("config.json", "characters.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"checkpoint: {folder} has no {name}")
-    tokenizer = CharTokenizer.load(folder / "characters.json")
-    model = Llama(_config(folder / "config.json"), implementation)
-    if tokenizer.vocab != model.config.vocab_size:
-        raise ValueError(
-            f"checkpoint: {folder} has {tokenizer.vocab} characters but a vocab_size of {model.config.vocab_size}"
-        )
-    try:
-        tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint: {folder / 'model.safetensors'} cannot be read ({error})") from error
-    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    if wrong := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
-        name = wrong[0]
-        raise ValueError(
-            f"checkpoint: {folder / 'model.safetensors'} does not fit its config.json: "
-            f"{name} should be {expected.get(name, 'absent')} and is {found.get(name, 'absent')}"
-        )
-    model.load_state_dict(tensors)
-    return model, tokenizer
+    files = weights.writers(model.config, model.state_dict())
+    write_atomically(folder, files | {"characters.json": tokenizer.save})
 
 
-def _config(path: Path) -> LlamaConfig:
-    try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return LlamaConfig.from_hugging_face(fields)
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint: {path} is not a config ({error})") from error
+def load(
+    path: str | Path, implementation: Implementation | str = "fused", tokenizer: str | Path | None = None
+) -> tuple[Llama, Tokenizer]:
+    """The model of a Hugging Face folder, of a file of llama2.c, or of the name stories260K; and its tokenizer.
+
+    The tokenizer is the file that is given, or the one beside the weights: characters.json or tokenizer.json in a
+    folder, tok512.bin (with the number of tokens in its name) or tokenizer.bin beside a file of llama2.c.
+
+    Raises ValueError in a sentence where a file is missing, is damaged or does not fit the others, and OSError where
+    stories260K cannot be fetched.
+    """
+    path = Path(path)
+    if str(path) == STORIES and not path.exists():
+        path = data.named("stories260K.bin")
+        tokenizer = tokenizer or data.named("tok512.bin")
+    if path.is_dir():
+        model = Llama.from_pretrained(path, implementation)
+        beside = [path / "characters.json", path / "tokenizer.json"]
+    elif path.is_file():
+        model = load_llama2c(path, implementation)
+        beside = [path.with_name(f"tok{model.config.vocab_size}.bin"), path.with_name("tokenizer.bin")]
+    else:
+        raise ValueError(f"checkpoint: {path} is neither a folder nor a file nor {STORIES}")
+    if tokenizer is None:
+        if not (there := [file for file in beside if file.is_file()]):
+            wanted = " or ".join(file.name for file in beside)
+            raise ValueError(f"checkpoint: {beside[0].parent} has no {wanted}; name one with --tokenizer")
+        tokenizer = there[0]
+    found = load_tokenizer(tokenizer)
+    vocab = model.config.vocab_size
+    # Hugging Face's models may have more rows than tokens, to make a round number.
+    if not (found.vocab <= vocab if isinstance(found, JsonTokenizer) else found.vocab == vocab):
+        raise ValueError(f"checkpoint: {tokenizer} has {found.vocab} tokens but the model a vocab_size of {vocab}")
+    return model, found

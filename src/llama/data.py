@@ -22,8 +22,19 @@ from torch import Tensor
 
 from llama import grammar
 
-URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+_STORIES = "https://huggingface.co/karpathy/tinyllamas/resolve/main/stories260K/"
+FILES = {
+    "tinyshakespeare.txt": (
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "stories260K.bin": (
+        _STORIES + "stories260K.bin",
+        "b0a507e7ad0f626624f17112325e66691f9076d622e1d3274d103d00299f2696",
+    ),
+    "tok512.bin": (_STORIES + "tok512.bin", "037cb335abb25d1fa9e8ecae30ed2a3a8ace9302862ebcdc05d51a6bbb10c312"),
+}
+"""The files that have a name here: where each is fetched from, and its SHA-256."""
 PATIENCE = 10.0
 """Seconds after which the network is given up."""
 GRAMMAR_CHARACTERS, GRAMMAR_SEED = 1_200_000, 1623  # a little more than TinyShakespeare; the year of the First Folio
@@ -44,8 +55,7 @@ class Corpus:
 def load_corpus(name_or_path: str | Path) -> Corpus:
     """`tinyshakespeare`, `grammar`, or the path of a UTF-8 text file.
 
-    TinyShakespeare is read from the folder LLAMA_DATA_DIR where it lies there, and otherwise fetched once
-    and cached; its SHA-256 is checked. With neither file nor network the corpus is `grammar`, and `notice`
+    TinyShakespeare is found as `named` says. With neither file nor network the corpus is `grammar`, and `notice`
     says so.
 
     Raises ValueError for an unknown name, an empty file, one that is not UTF-8, and a wrong TinyShakespeare.
@@ -78,24 +88,33 @@ def _grammar_text() -> str:
 
 
 def _tinyshakespeare() -> Corpus:
-    local = Path(os.environ.get("LLAMA_DATA_DIR", "")) / "tinyshakespeare.txt"
-    if os.environ.get("LLAMA_DATA_DIR") and local.is_file():
-        content = local.read_bytes()
-        if (found := hashlib.sha256(content).hexdigest()) != SHA256:
-            raise ValueError(f"corpus: {local} is not TinyShakespeare: its SHA-256 is {found}, not {SHA256}")
-        return Corpus("tinyshakespeare", content.decode("utf-8"))
     try:
-        return Corpus("tinyshakespeare", fetch(URL, SHA256).read_bytes().decode("utf-8"))
+        return Corpus("tinyshakespeare", named("tinyshakespeare.txt").read_bytes().decode("utf-8"))
+    except Unavailable as error:
+        return _grammar(f"{error}. So the text is drawn from the built-in grammar.")
+
+
+class Unavailable(OSError):
+    """A file that is neither here nor to be had from the network."""
+
+
+def named(name: str) -> Path:
+    """The file of that name in FILES: in the folder LLAMA_DATA_DIR, or else fetched once and cached.
+
+    Raises ValueError where another file lies there under that name, and Unavailable where it cannot be fetched.
+    """
+    url, sha256 = FILES[name]
+    folder = os.environ.get("LLAMA_DATA_DIR")
+    if folder and (local := Path(folder) / name).is_file():
+        if (found := hashlib.sha256(local.read_bytes()).hexdigest()) != sha256:
+            raise ValueError(f"data: {local} is not {name}: its SHA-256 is {found}, not {sha256}")
+        return local
+    try:
+        return fetch(url, sha256)
     except (OSError, ValueError) as error:
         reason = "what came is not the file" if isinstance(error, ValueError) else type(error).__name__
-        return _grammar(
-            f"TinyShakespeare could not be fetched ({reason}), so the text is drawn from the built-in grammar. "
-            + (
-                f"{local} does not exist either."
-                if os.environ.get("LLAMA_DATA_DIR")
-                else "To train on TinyShakespeare, set LLAMA_DATA_DIR to a folder with tinyshakespeare.txt."
-            )
-        )
+        instead = f"{Path(folder) / name} does not exist" if folder else f"set LLAMA_DATA_DIR to a folder with {name}"
+        raise Unavailable(f"{name} could not be fetched ({reason}); {instead}") from error
 
 
 def fetch(url: str, sha256: str, cache: str | Path | None = None) -> Path:

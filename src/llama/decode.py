@@ -34,12 +34,12 @@ LARGE = 150_000
 
 
 class Decoder:
-    """A Llama for one sequence on a CPU, position by position.
+    """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
     Where the model computes in bfloat16, its matrices are rounded to that; what is between them stays as it is.
     """
 
-    def __init__(self, model: Llama):
+    def __init__(self, model: Llama, positions: int | None = None):
         c, weights = model.config, model.state_dict()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.n_heads, self.n_kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
@@ -66,7 +66,7 @@ class Decoder:
             )
         head = "model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"
         self.head = product("model.norm.weight", head)
-        angle = torch.arange(c.max_position_embeddings)[:, None, None] * frequencies(
+        angle = torch.arange(positions or c.max_position_embeddings)[:, None, None] * frequencies(
             model.layers, c, self.embedding.device
         )
         cos, sin = angle.cos().to(self.embedding.dtype), angle.sin().to(self.embedding.dtype)

@@ -34,7 +34,14 @@ PLAIN = {
 }
 """Adam at one rate, and nothing else: what the rungs before the oven are trained with."""
 
-OVEN = PLAIN | {"peak_lr": 6e-3, "min_lr": 3e-5, "warmup_steps": 0.1, "weight_decay": 0.1, "max_norm": 1.0, "beta2": 0.99}
+OVEN = PLAIN | {
+    "peak_lr": 6e-3,
+    "min_lr": 3e-5,
+    "warmup_steps": 0.1,
+    "weight_decay": 0.1,
+    "max_norm": 1.0,
+    "beta2": 0.99,
+}
 """Warm-up over a tenth of the steps, a cosine, decay and clipping: what makes a higher rate safe."""
 
 BEST = OVEN | {"muon_lr": 0.02, "dtype": "bfloat16"}

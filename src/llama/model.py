@@ -7,21 +7,26 @@
     logits = model(prompt, cache)                  # the prompt in one pass, or in chunks of any sizes
     logits = model(next_id, cache)                 # then one token at a time
 
+    model = Llama.from_pretrained("Llama-3.2-1B")  # a Hugging Face folder, in the dtype of its file
+    model.save_pretrained("out/mine")              # one that transformers loads
+
 The keys of `state_dict` are those of a Hugging Face checkpoint.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from llama import weights
 from llama.config import LlamaConfig
+from llama.files import read_json, write_atomically
 from llama.implementation import Implementation, load
 from llama.layers import embedding
-from llama.layers.llama import names
 
 
 @contextmanager
@@ -62,12 +67,12 @@ class LanguageModel(nn.Module):
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
-    def weights(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """The weights by name, in what the layers compute in."""
-        weights: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
+        tensors: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
         if self.compute_dtype is not None:
-            weights = {name: weight.to(self.compute_dtype) for name, weight in weights.items()}
-        return weights
+            tensors = {name: tensor.to(self.compute_dtype) for name, tensor in tensors.items()}
+        return tensors
 
     def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is."""
@@ -86,7 +91,35 @@ class Llama(LanguageModel):
 
     def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
         layers = load(implementation) if isinstance(implementation, str) else implementation
-        super().__init__(config, layers.completed(), shapes(config))
+        super().__init__(config, layers.completed(), weights.shapes(config))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, implementation: Implementation | str = "fused") -> "Llama":
+        """The model of a Hugging Face folder: config.json with model.safetensors, whole or in shards.
+
+        The parameters keep the dtype of the file. Raises ValueError, in one sentence, for what this model does not
+        have, and for files that are missing, damaged or do not fit together.
+        """
+        config = read_config(path)
+        return cls.from_weights(config, weights.read(path, config), implementation)
+
+    @classmethod
+    def from_weights(
+        cls, config: LlamaConfig, tensors: Mapping[str, Tensor], implementation: Implementation | str = "fused"
+    ) -> "Llama":
+        """A model of these very tensors, not copies; they are those of `weights.shapes(config)`."""
+        layers = load(implementation) if isinstance(implementation, str) else implementation
+        with torch.device("meta"):  # takes no memory, and draws nothing that would be thrown away
+            model = cls(config, layers)
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write config.json and model.safetensors, which transformers loads, in the dtype of the parameters.
+
+        Raises OSError, in one sentence, where they cannot be written; earlier ones are then still whole.
+        """
+        write_atomically(path, weights.writers(self.config, self.state_dict()))
 
     def forward(
         self, token_ids: Int64[Tensor, "batch seq"], cache: "KVCache | None" = None
@@ -96,8 +129,8 @@ class Llama(LanguageModel):
         Raises IndexError for an id outside the vocabulary, and ValueError for a cache or dropout where the
         implementation composes layers itself, which know of neither.
         """
-        weights = self.weights()
-        _check(token_ids, weights["model.embed_tokens.weight"], cache)
+        tensors = self.tensors()
+        _check(token_ids, tensors["model.embed_tokens.weight"], cache)
         more: dict[str, Any] = {}
         if cache is not None:
             more["cache"] = cache
@@ -107,7 +140,17 @@ class Llama(LanguageModel):
             raise ValueError(
                 f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
             )
-        return self._within.llama(token_ids, weights, self.config, **more)
+        return self._within.llama(token_ids, tensors, self.config, **more)
+
+
+def read_config(folder: str | Path) -> LlamaConfig:
+    """The config of a Hugging Face folder. Raises ValueError as `LlamaConfig.from_hugging_face` does."""
+    path = Path(folder) / "config.json"
+    fields = read_json(path)
+    try:
+        return LlamaConfig.from_hugging_face(fields)
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {path}: {str(error).removeprefix('config: ')}") from error
 
 
 def _check(token_ids: Tensor, weight: Tensor, cache: "KVCache | None") -> None:
@@ -122,7 +165,8 @@ def _check(token_ids: Tensor, weight: Tensor, cache: "KVCache | None") -> None:
 class KVCache:
     """The keys and values of all positions so far, layer by layer, in memory that is laid out once.
 
-    Raises ValueError where more than max_position_embeddings positions are appended.
+    There is room for max_position_embeddings positions, or for fewer where `positions` says so. Raises ValueError
+    where more are appended.
     """
 
     def __init__(
@@ -131,8 +175,9 @@ class KVCache:
         batch: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        positions: int | None = None,
     ):
-        shape = (batch, config.num_key_value_heads, config.max_position_embeddings, config.head_dim)
+        shape = (batch, config.num_key_value_heads, positions or config.max_position_embeddings, config.head_dim)
         self.layers = [LayerCache(shape, dtype, device) for _ in range(config.num_hidden_layers)]
 
     def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
@@ -183,24 +228,3 @@ class LayerCache:
         self.claim(k.shape[2])
         self.keys[:, :, start : self.length], self.values[:, :, start : self.length] = k, v
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-
-def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of the state dict."""
-    d_model, d_ff = config.hidden_size, config.intermediate_size
-    q_rows, kv_rows = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    by_ending = {
-        "embed_tokens.weight": (config.vocab_size, d_model),
-        "q_proj.weight": (q_rows, d_model),
-        "k_proj.weight": (kv_rows, d_model),
-        "v_proj.weight": (kv_rows, d_model),
-        "o_proj.weight": (d_model, q_rows),
-        "gate_proj.weight": (d_ff, d_model),
-        "up_proj.weight": (d_ff, d_model),
-        "down_proj.weight": (d_model, d_ff),
-        "lm_head.weight": (config.vocab_size, d_model),
-    }
-    wanted = names(config.num_hidden_layers)
-    if config.tie_word_embeddings:
-        wanted.remove("lm_head.weight")
-    return {name: by_ending.get(".".join(name.split(".")[-2:]), (d_model,)) for name in wanted}

@@ -165,7 +165,9 @@ def _loss(model: Original, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _read(model: Original, training: Tensor, validation: Tensor, window: int, batch: int, key: tuple[int, int]) -> Reading:
+def _read(
+    model: Original, training: Tensor, validation: Tensor, window: int, batch: int, key: tuple[int, int]
+) -> Reading:
     model.eval()
     reported = [
         float(np.mean([_loss(model, *_draw(ids, window, batch, (*key, part, i))).item() for i in range(BATCHES)]))

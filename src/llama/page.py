@@ -1,8 +1,8 @@
 """A report of tables, pictures and samples: once as plain text, once as a page that needs no other file.
 
-    section = Section("The rungs", table=Table(("rung", "loss"), [Row(("baseline", "2.54"))]))
-    print(section.table)
-    write("out/ladder/index.html", "The ladder", ["What it is."], [section])
+section = Section("The rungs", table=Table(("rung", "loss"), [Row(("baseline", "2.54"))]))
+print(section.table)
+write("out/ladder/index.html", "The ladder", ["What it is."], [section])
 """
 
 from collections.abc import Sequence

@@ -40,7 +40,9 @@ def write(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -> No
     corpus = prepared.corpus
     table = rungs_table(climbs)
     print(f"\nCorpus {corpus.name}, {config.steps} steps of {config.batch_size} windows of {config.window} characters")
-    print(f"Layers of {prepared.layers.name}, seeds {', '.join(map(str, config.seeds))}; losses in nats per character\n")
+    print(
+        f"Layers of {prepared.layers.name}, seeds {', '.join(map(str, config.seeds))}; losses in nats per character\n"
+    )
     print(table)
     if corpus.floor is not None:
         print(f"\nThe entropy of the text is {corpus.floor:.4f}: nothing honest lies below it.")
@@ -121,7 +123,12 @@ def _pictures(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -
     first = [c for c in climbs if c.seed == config.seeds[0]]
     pictures = [
         Picture(
-            [plots.curves({c.rung.name: c.losses for c in first}, {c.rung.name: c.prefix_loss for c in first if c.leak.is_there})],
+            [
+                plots.curves(
+                    {c.rung.name: c.losses for c in first},
+                    {c.rung.name: c.prefix_loss for c in first if c.leak.is_there},
+                )
+            ],
             "All rungs on the same batches. Watch where each one leaves the one before it, and distrust a line that falls "
             "far below the rest: the cross at its end is what that model is worth when it cannot see what it has to predict.",
         )

@@ -19,7 +19,8 @@ from torch import Tensor
 from llama.config import LlamaConfig
 from llama.implementation import Implementation
 from llama.layers.llama import frequencies
-from llama.model import LanguageModel, shapes
+from llama.model import LanguageModel
+from llama.weights import shapes
 
 NORMS = ("input_layernorm", "post_attention_layernorm")
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
@@ -47,7 +48,7 @@ class Small(LanguageModel):
         super().__init__(config, layers.completed(), _shapes(parts, config))
 
     def forward(self, token_ids: Int64[Tensor, "batch seq"]) -> Float[Tensor, "batch seq vocab"]:
-        layers, config, weights = self._within, self.config, self.weights()
+        layers, config, weights = self._within, self.config, self.tensors()
         block = {name.removeprefix("model.layers.0.").removesuffix(".weight"): w for name, w in weights.items()}
         x = layers.embedding(token_ids, weights["model.embed_tokens.weight"])
         if self.parts.attention:

@@ -63,7 +63,7 @@ def test_generating_continues_the_prompt_and_the_same_seed_gives_the_same_text(t
     for _ in range(2):
         capsys.readouterr()
         arguments = ["--prompt", "to be", "--max-new-tokens", "20", "--seed", "3"]
-        assert main(["generate", "--checkpoint", str(trained / "checkpoint"), *arguments]) == 0
+        assert main(["generate", str(trained / "checkpoint"), *arguments]) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
     assert texts[0].startswith("to be")
@@ -117,12 +117,12 @@ def test_wrong_input_is_one_sentence_and_writes_nothing(tmp_path, text, capsys, 
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path, capsys):
-    assert main(["generate", "--checkpoint", str(tmp_path)]) == 2
+    assert main(["generate", str(tmp_path)]) == 2
     assert f"checkpoint: {tmp_path} has no config.json" in capsys.readouterr().err
 
 
 def test_a_character_that_the_model_does_not_know_is_refused(trained, capsys):
-    assert main(["generate", "--checkpoint", str(trained / "checkpoint"), "--prompt", "€"]) == 2
+    assert main(["generate", str(trained / "checkpoint"), "--prompt", "€"]) == 2
     assert "the vocabulary lacks '€'" in capsys.readouterr().err
 
 

@@ -100,7 +100,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, content, sentence):
 def test_a_file_in_the_data_folder_that_is_not_tinyshakespeare_is_refused(tmp_path, monkeypatch):
     (tmp_path / "tinyshakespeare.txt").write_text("To be")
     monkeypatch.setenv("LLAMA_DATA_DIR", str(tmp_path))
-    with pytest.raises(ValueError, match="is not TinyShakespeare: its SHA-256 is"):
+    with pytest.raises(ValueError, match="is not tinyshakespeare.txt: its SHA-256 is"):
         load_corpus("tinyshakespeare")
 
 
@@ -164,11 +164,11 @@ def test_a_server_that_never_ends_is_given_up(server, tmp_path, monkeypatch):
 
 def test_without_network_and_file_the_corpus_is_the_grammar_and_says_so(server, tmp_path, monkeypatch):
     monkeypatch.delenv("LLAMA_DATA_DIR", raising=False)
-    monkeypatch.setattr(data, "URL", f"{server[0]}/missing")
+    monkeypatch.setitem(data.FILES, "tinyshakespeare.txt", (f"{server[0]}/missing", "0" * 64))
     monkeypatch.setattr(data.pooch, "os_cache", lambda _: tmp_path)
     corpus = load_corpus("tinyshakespeare")
     assert corpus.name == "grammar"
-    assert "TinyShakespeare could not be fetched" in corpus.notice
+    assert "tinyshakespeare.txt could not be fetched (HTTPError); set LLAMA_DATA_DIR to a folder" in corpus.notice
     assert len(corpus.notice.splitlines()) == 1
 
 

@@ -68,8 +68,11 @@ def test_rotations_may_stand_where_transformers_4_wrote_them_and_where_transform
     old = BASE | {"rope_theta": 500.0, "rope_scaling": LLAMA3}
     new = BASE | {"rope_parameters": LLAMA3 | {"rope_theta": 500.0}}
     assert LlamaConfig.from_hugging_face(old) == LlamaConfig.from_hugging_face(new)
-    assert LlamaConfig.from_hugging_face(old) == LlamaConfig(**BASE, rope_theta=500.0, rope_scaling=LLAMA3)
-    assert LlamaConfig.from_hugging_face(BASE | {"rope_scaling": {"type": "default"}}) == LlamaConfig(**BASE)
+    silent = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6}  # what transformers takes for them
+    expected = LlamaConfig(**BASE, **silent, rope_theta=500.0, rope_scaling=LLAMA3)
+    assert LlamaConfig.from_hugging_face(old) == expected
+    without = BASE | {"rope_scaling": {"type": "default"}}
+    assert LlamaConfig.from_hugging_face(without) == LlamaConfig(**BASE, **silent)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_rotations_may_stand_where_transformers_4_wrote_them_and_where_transform
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
         ({"attention_bias": True}, "attention_bias True is not supported"),
         ({"sliding_window": 4096}, "sliding_window 4096 is not supported"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "only rope_type llama3 is supported, got yarn"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "only rope_type llama3 is supported, got 'yarn'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling lacks low_freq_factor, high_freq_"),
         ({"intermediate_size": 32.0}, "intermediate_size must be at least 1, got 32.0"),
     ],

@@ -1,0 +1,51 @@
+"""Text in and out: where a prompt comes from, and tokens written as whole characters."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from llama.tokenizer import Tokenizer
+
+REPLACEMENT = "\ufffd"  # what decoding puts where bytes are no character, or not yet
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str | None:
+    """The text that is given, that of standard input where it is `-`, or that of a file; None where none is given.
+
+    Raises ValueError where both are given or the text is empty or not UTF-8, OSError where the file cannot be read.
+    """
+    if prompt is not None and file is not None:
+        raise ValueError(f"generate: prompt {prompt!r:.40} and prompt_file {file} cannot both be given")
+    if prompt is None and file is None:
+        return None
+    source = str(file) if file else "standard input" if prompt == "-" else "the prompt"
+    try:
+        if prompt == "-":
+            prompt = sys.stdin.buffer.read().decode("utf-8")
+        elif file is not None:
+            prompt = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"generate: {source} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        ) from None
+    if not prompt:
+        raise ValueError(f"generate: {source} is empty")
+    return prompt
+
+
+def pieces(tokenizer: Tokenizer, prompt: list[int], tokens: Iterable[int]) -> Iterator[str]:
+    """What the tokens add to the text of the prompt, bit by bit, each as soon as its characters are complete.
+
+    Together they are the text of the tokens behind the prompt: a token may hold a part of a character, and may be
+    written otherwise at the beginning of a text than within it.
+    """
+    # Decoded are only the tokens of the last bit and those after it, so that in a long text none takes longer.
+    ids, start, written = list(prompt), len(prompt), len(tokenizer.decode(prompt))
+    for token in tokens:
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        if len(text) > written and not text.endswith(REPLACEMENT):
+            yield text[written:]
+            ids, start = ids[start:], len(ids) - start
+            written = len(tokenizer.decode(ids))
+    yield tokenizer.decode(ids)[written:]
