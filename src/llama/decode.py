@@ -20,6 +20,7 @@ The weights are copied when a decoder is made: it does not see what becomes of t
 """
 
 import math
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama.layers.llama import frequencies
-from llama.model import KVCache, Llama
+from llama.model import KVCache, LanguageModel, Llama
 
 LARGE = 150_000
 """Elements from which on it pays to wake the second core for a product."""
@@ -73,11 +74,11 @@ class Decoder:
         self.cos, self.sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     @staticmethod
-    def suits(model: Llama) -> bool:
+    def suits(model: LanguageModel) -> TypeGuard[Llama]:
         """Whether a decoder computes what this model does: with our fused layers, on a CPU, its weights not in half."""
         weight = next(model.parameters())
         fused = model.layers.is_ours and model.layers.name == "fused"
-        return fused and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        return isinstance(model, Llama) and fused and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
 
     @torch.no_grad()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:

@@ -109,7 +109,7 @@ def _draw(
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
     cached = isinstance(model, Llama) and not model.layers.composes
-    decoder = Decoder(model, positions) if cached and len(token_ids) == 1 and Decoder.suits(model) else None
+    decoder = Decoder(model, positions) if len(token_ids) == 1 and Decoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     stop = torch.tensor(ends, dtype=torch.int64, device=seen.device)
     ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)

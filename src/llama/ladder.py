@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from llama import data, evaluation, generate, report
+from llama import data, evaluation, generate, original, report
 from llama.config import LlamaConfig
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.small import Parts, Small, looking_ahead
-from llama.train import Prepared, Train, Trainer, prepare
+from llama.train import Prepared, Train, Trainer, check, prepare
 
 PLAIN = {
     "peak_lr": 1e-3,
@@ -65,9 +65,9 @@ RUNGS = (
     Rung(
         "softmax-twice",
         "Embedding, matrix, ReLU, matrix, softmax; and then a loss that takes a softmax of its own.",
-        "Probabilities lie between 0 and 1, so the second softmax can hardly tell them apart: even a model that is sure "
-        "and right could not get below ln(64 + e) - 1 = 3.20. The loss leaves ln 65 = 4.17 slowly and stays far above "
-        "the rung that differs by one line.",
+        "Probabilities lie between 0 and 1, so the second softmax can hardly tell them apart: even a model that is "
+        "sure and right could not get below ln(64 + e) - 1 = 3.20. The loss leaves ln 65 = 4.17 slowly and stays far "
+        "above the rung that differs by one line.",
         Parts(softmax=True),
     ),
     Rung(
@@ -139,6 +139,8 @@ class Ladder:
     """Optimizer steps of each rung."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the weights and the batches; with several, means and spreads are reported."""
+    originals: bool = False
+    """Also train the tutorial's last model as it was, and show its loss as reported beside the honest one."""
     window: int = 32
     """Characters that a model sees at once."""
     batch_size: int = 32
@@ -189,7 +191,7 @@ def recipe(config: Ladder, rung: Rung, seed: int) -> Train:
     """How a rung is trained."""
     shared = {f.name: getattr(config, f.name) for f in fields(config) if f.name in Train.__dataclass_fields__}
     warmup_steps = round(rung.recipe["warmup_steps"] * config.steps)
-    return Train(**shared | rung.recipe | {"warmup_steps": warmup_steps, "seed": seed})
+    return Train(**shared | dict(rung.recipe) | {"warmup_steps": warmup_steps, "seed": seed})
 
 
 def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: int) -> LanguageModel:
@@ -208,8 +210,9 @@ def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: 
     if rung.parts is None:
         model: LanguageModel = Llama(wide, layers)
     else:
-        single = {"intermediate_size": wide.hidden_size, "num_hidden_layers": 1}
-        model = Small(rung.parts, replace(wide, **single, num_key_value_heads=wide.num_attention_heads), layers)
+        heads = wide.num_attention_heads
+        one = replace(wide, num_hidden_layers=1, intermediate_size=wide.hidden_size, num_key_value_heads=heads)
+        model = Small(rung.parts, one, layers)
     model.reset_parameters(torch.Generator().manual_seed(seed))
     return model
 
@@ -256,15 +259,27 @@ def run(config: Ladder) -> list[Climb]:
     chosen = [_rung(name) for name in config.rungs]
     if not chosen or not config.seeds:
         raise ValueError("ladder: at least one rung and one seed are needed")
-    prepared = [prepare(recipe(config, rung, seed)) for rung in chosen for seed in config.seeds][0]
+    for rung in chosen:
+        for seed in config.seeds:
+            check(recipe(config, rung, seed))
+    prepared = prepare(recipe(config, chosen[0], config.seeds[0]))
     steps = len(chosen) * len(config.seeds) * config.steps
+    course = _original(config, prepared) if config.originals else None
     climbs = []
     with tqdm(total=steps, unit="step", disable=None, file=sys.stderr) as bar:
         for rung in chosen:
             bar.set_description(rung.name)
             climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
-    report.write(config, climbs, prepared)
+    report.write(config, climbs, prepared, course)
     return climbs
+
+
+def _original(config: Ladder, prepared: Prepared) -> original.Course:
+    training, validation, _ = prepared.splits
+    steps = original.STEPS
+    at = {*original.READ_AT, *range(steps // 20, steps + 1, max(1, steps // 20))}
+    with tqdm(total=steps, unit="step", disable=None, file=sys.stderr, desc="original") as bar:
+        return original.train(training, validation, prepared.tokenizer.vocab, steps, at, config.seeds[0], bar.update)
 
 
 def _rung(name: str) -> Rung:

@@ -1,7 +1,6 @@
 """Pictures, drawn without a display: the losses of a run to a file, and what the ladder's page shows."""
 
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,8 @@ def losses(
 def svg(draw: Callable[[Any], None], height: float = 3.6) -> str:
     """What `draw(axes)` draws, as an element for a page: as wide as its place, and in the colour of the text."""
     colours = dict.fromkeys(INKED, INK)
-    with mpl.rc_context({**colours, "svg.hashsalt": "llama", "font.size": 10, "axes.spines.top": False}):
+    style: dict[Any, Any] = {**colours, "svg.hashsalt": "llama", "font.size": 10, "axes.spines.top": False}
+    with mpl.rc_context(style):
         figure = Figure(figsize=(5.2, height), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.StringIO()
@@ -66,8 +66,8 @@ def curves(lines: Mapping[str, Sequence[float]], honest: Mapping[str, float]) ->
     """
 
     def draw(axes: Any) -> None:
-        colours = mpl.colormaps["tab10"].colors
-        for (name, values), colour in zip(lines.items(), colours * len(lines), strict=False):
+        for i, (name, values) in enumerate(lines.items()):
+            colour = f"C{i}"
             parts = np.array_split(np.array(values), min(50, len(values)))
             ends = np.cumsum([len(part) for part in parts])
             axes.plot(ends, [part.mean() for part in parts], color=colour, linewidth=1.5, label=name)

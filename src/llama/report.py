@@ -14,6 +14,7 @@ from llama import page, plots
 from llama.evaluation import ROUNDING
 from llama.layers.llama import frequencies
 from llama.model import LanguageModel, Llama
+from llama.original import READ_AT, Course
 from llama.page import Entry, Picture, Row, Section, Table
 from llama.train import Prepared, next_token_loss
 
@@ -34,9 +35,35 @@ COLUMNS = (
 SEEN = 24
 """Characters in the maps of attention."""
 
+LEGEND = (
+    "Prefix only: the validation loss when each position is computed from its own prefix alone. Leak: the parallel "
+    f"loss minus that, measured on windows all over the split; beyond {ROUNDING:.0e}, which is rounding, the model "
+    "reads the future. Choosing among: the number of characters among which one would have to guess evenly for the "
+    "prefix-only loss, e to its power. Losses are means over whole splits, but that of training is taken over as much "
+    "text as the validation split has."
+)
+CURVES = (
+    "All rungs on the same batches. Watch where each one leaves the one before it, and distrust a line that falls far "
+    "below the rest: the cross at its end is what that model is worth when it cannot see what it has to predict."
+)
+MAPS = (
+    "Who looks at whom, the mean over the heads, after training. Without a mask each character may look at the one "
+    "after it, which is the one it has to predict. With the mask the upper right half is empty: not small, but "
+    "exactly zero."
+)
+ROTATIONS = (
+    "Rope turns each pair of features by the position times a frequency of its own. The first pairs run round the "
+    "circle and tell neighbours apart; the last hardly move and tell near from far. No pair changes its length."
+)
+SIZES = (
+    "Root mean square of each tensor and of its gradient on one batch, and the share of elements within a hundredth "
+    "of that from zero; the first layer is dark, the last light. A bell curve has 0.8 percent there. What lies far "
+    "above is idle: the rows of the embedding whose characters are not in the batch get no gradient at all."
+)
 
-def write(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -> None:
-    """Print the table; write index.html and ladder.json."""
+
+def write(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared, course: Course | None = None) -> None:
+    """Print the table, and that of the original where it was trained; write index.html and ladder.json."""
     corpus = prepared.corpus
     table = rungs_table(climbs)
     print(f"\nCorpus {corpus.name}, {config.steps} steps of {config.batch_size} windows of {config.window} characters")
@@ -62,17 +89,35 @@ def write(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -> No
         Section("What to see", figures=list(_pictures(config, climbs, prepared))),
         Section("Rung by rung", entries=[_entry(c) for c in climbs if c.seed == config.seeds[0]]),
     ]
+    if course is not None:
+        sections.append(_originals_section(course))
+        print(f"\n{sections[-1].title}\n\n{sections[-1].table}\n")
     page.write(config.out / "index.html", "The ladder from a baseline to Llama", introduction, sections)
     print(f"Written: {config.out / 'index.html'}, {config.out / 'ladder.json'}")
 
 
-LEGEND = (
-    f"Prefix only: the validation loss when each position is computed from its own prefix alone. Leak: the parallel "
-    f"loss minus that, measured on windows all over the split; beyond {ROUNDING:.0e}, which is rounding, the model reads "
-    f"the future. Choosing among: the number of characters among which one would have to guess evenly for the "
-    f"prefix-only loss, e to its power. Losses are means over whole splits, but that of training is taken over as much "
-    f"text as the validation split has."
-)
+def _originals_section(course: Course) -> Section:
+    """The original's losses as it reports them, and from prefixes alone."""
+    readings = course.readings
+    rows = [
+        Row((f"{r.step:,}", f"{r.train:.3f}", f"{r.validation:.3f}", f"{r.prefix:.3f}"))
+        for r in readings
+        if r.step in READ_AT
+    ]
+    drawn = plots.parting([r.step for r in readings], [r.validation for r in readings], [r.prefix for r in readings])
+    return Section(
+        "The tutorial's last model, as it was",
+        [
+            "Llama from scratch ends with a model whose norm is taken over a whole sequence, so that each position "
+            "carries something of those after it. Trained as it was, its validation loss falls and falls; computed from "
+            "prefixes alone it falls, and then rises.",
+            "No training is needed to find this out: before the first step its parallel loss is "
+            f"{course.untrained.parallel:.4f} and its prefix-only loss {course.untrained.prefix:.4f}, where a model that "
+            "keeps to the past has the same twice.",
+        ],
+        Table(("step", "train", "validation as reported", "prefix-only validation"), rows),
+        [Picture([drawn], "One model, one training: the loss that it reports, and the loss that it has.")],
+    )
 
 
 def rungs_table(climbs: Sequence["Climb"]) -> Table:
@@ -129,8 +174,7 @@ def _pictures(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -
                     {c.rung.name: c.prefix_loss for c in first if c.leak.is_there},
                 )
             ],
-            "All rungs on the same batches. Watch where each one leaves the one before it, and distrust a line that falls "
-            "far below the rest: the cross at its end is what that model is worth when it cannot see what it has to predict.",
+            CURVES,
         )
     ]
     text = prepared.splits[1][: min(SEEN, config.window)]
@@ -147,8 +191,7 @@ def _pictures(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -
         pictures.append(
             Picture(
                 maps,
-                "Who looks at whom, the mean over the heads, after training. Without a mask each character looks at the one "
-                "after it, which is the one it has to predict. With the mask the upper right half is exactly empty.",
+                MAPS,
             )
         )
     if (last := next((c for c in reversed(first) if isinstance(c.model, Llama)), None)) is not None:
@@ -156,8 +199,7 @@ def _pictures(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -
         pictures.append(
             Picture(
                 [plots.circles(turns, config.window), plots.turns(turns, config.window)],
-                "Rope turns each pair of features by the position times a frequency of its own. The first pairs run round the "
-                "circle and tell neighbours apart; the last hardly move and tell near from far. No pair changes its length.",
+                ROTATIONS,
             )
         )
         weights, gradients = _sizes(last.model, prepared, config)
@@ -169,10 +211,7 @@ def _pictures(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -
                     plots.by_layer(_by_kind(weights, _near_zero), "weights near zero", percent=True),
                     plots.by_layer(_by_kind(gradients, _near_zero), "gradients near zero", percent=True),
                 ],
-                "Root mean square of each tensor and of its gradient on one batch, and the share of elements within a "
-                "hundredth of that from zero; the first layer is dark, the last light. A bell curve has 0.8 percent there. "
-                "What lies far above is idle: the rows of the embedding whose characters are not in the batch get no "
-                "gradient at all.",
+                SIZES,
             )
         )
     return pictures
