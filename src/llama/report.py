@@ -109,11 +109,11 @@ def _originals_section(course: Course) -> Section:
         "The tutorial's last model, as it was",
         [
             "Llama from scratch ends with a model whose norm is taken over a whole sequence, so that each position "
-            "carries something of those after it. Trained as it was, its validation loss falls and falls; computed from "
-            "prefixes alone it falls, and then rises.",
+            "carries something of those after it. Trained as it was, its validation loss falls and falls; computed "
+            "from prefixes alone it falls, and then rises.",
             "No training is needed to find this out: before the first step its parallel loss is "
-            f"{course.untrained.parallel:.4f} and its prefix-only loss {course.untrained.prefix:.4f}, where a model that "
-            "keeps to the past has the same twice.",
+            f"{course.untrained.parallel:.4f} and its prefix-only loss {course.untrained.prefix:.4f}, where a model "
+            "that keeps to the past has the same twice.",
         ],
         Table(("step", "train", "validation as reported", "prefix-only validation"), rows),
         [Picture([drawn], "One model, one training: the loss that it reports, and the loss that it has.")],
