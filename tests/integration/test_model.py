@@ -146,7 +146,7 @@ def test_an_empty_prompt_and_one_longer_than_the_context_are_refused():
         ({"num_attention_heads": 4, "num_key_value_heads": 3}, "must divide num_attention_heads, got 3 and 4"),
         ({"head_dim": 7}, "head_dim must be even, got 7"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be at least 1, got 0"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "only rope_type llama3 is supported, got yarn"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "only rope_type llama3 is supported, got 'yarn'"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused(wrong, sentence):
