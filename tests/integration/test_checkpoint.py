@@ -1,6 +1,7 @@
 """Hugging Face folders: what transformers writes is read here, what is written here transformers reads."""
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from llama.files import write_atomically
 from llama.model import Llama
 from llama.tokenizer import CharTokenizer
 from tests.assertions import assert_close, assert_identical
+from tests.subject import word
 from tests.tolerances import tolerance
 
 SIZES = {"vocab_size": 23, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -92,6 +94,8 @@ def test_what_is_written_here_has_the_same_logits_in_transformers(tmp_path, more
     theirs, report = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values())
     assert theirs.dtype == dtype
+    # transformers 4 makes float32 of all that does not say so.
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["torch_dtype"] == word(dtype)
     for field in ("rope_parameters", "rms_norm_eps", "max_position_embeddings", "eos_token_id", "bos_token_id"):
         assert getattr(theirs.config, field) == getattr(original.config, field)
     _assert_same_logits(ours, theirs.eval(), record_property)
@@ -340,29 +344,38 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 PEAK = """
 import sys
 from pathlib import Path
+from llama.llama2c import load_llama2c
 from llama.model import Llama
 
 def held(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
-Llama.from_pretrained(sys.argv[1])
+read = {"folder": Llama.from_pretrained, "llama2c": load_llama2c}[sys.argv[1]]
+read(sys.argv[2])
 Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
 before = held("VmRSS")
-model = Llama.from_pretrained(sys.argv[2])
+model = read(sys.argv[3])
 print(held("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to tell the peak of a process")
-def test_reading_takes_no_more_memory_than_twice_the_file(folder, tmp_path):
-    large = LlamaConfig(vocab_size=5000, hidden_size=512, num_hidden_layers=8, intermediate_size=1536)
-    Llama(large).bfloat16().save_pretrained(tmp_path / "large")
-    size = (tmp_path / "large" / "model.safetensors").stat().st_size
-    run = subprocess.run(
-        [sys.executable, "-c", PEAK, str(folder), str(tmp_path / "large")], capture_output=True, text=True, check=True
-    )
-    assert size <= int(run.stdout) <= 2 * size
+@pytest.mark.parametrize("kind", ["folder", "llama2c"])
+def test_reading_takes_no_more_memory_than_twice_the_file(tmp_path, kind):
+    sizes = {}
+    for name, width in (("small", 16), ("large", 512)):
+        if kind == "folder":
+            config = LlamaConfig(vocab_size=5000, hidden_size=width, num_hidden_layers=8, intermediate_size=3 * width)
+            Llama(config).bfloat16().save_pretrained(tmp_path / name)
+            sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
+        else:
+            header = struct.pack("<7i", width, 3 * width, 4, 4, 4, 5000, 16)
+            floats = 5000 * width + 4 * (13 * width * width + 2 * width) + width + 16 * width // 4
+            sizes[name] = (tmp_path / name).write_bytes(header + bytes(4 * floats))
+    command = [sys.executable, "-c", PEAK, kind, str(tmp_path / "small"), str(tmp_path / "large")]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert sizes["large"] <= peak <= 2 * sizes["large"]
 
 
 def _change_config(folder, fields):

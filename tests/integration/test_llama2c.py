@@ -234,6 +234,12 @@ def test_the_pair_with_the_best_score_is_merged_first_and_of_equal_ones_the_firs
     assert tokenizer.encode(text).tolist() == _merged_by_hand(pieces, scores, text)
 
 
+@pytest.mark.parametrize(("scores", "ids"), [((-1.0, -2.0), [1, 3, 7, 6]), ((-2.0, -1.0), [1, 3, 4, 8])])
+def test_of_two_pairs_that_share_a_token_the_one_with_the_higher_score_is_merged(scores, ids):
+    pieces = [b"<unk>", b"<s>", b"</s>", b" ", b"a", b"b", b"c", b"ab", b"bc"]
+    assert Llama2cTokenizer(pieces, [0.0] * 7 + list(scores)).encode("abc").tolist() == ids
+
+
 def _tokenizer(*pieces):
     given = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *BYTES, *pieces]
     return Llama2cTokenizer(given, [-float(i) for i in range(len(given))])
