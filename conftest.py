@@ -28,6 +28,9 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
         "decode",
         "llama2c",
         "text",
+        "small",
+        "original",
+        "report",
     )
 ]
 
