@@ -11,6 +11,7 @@ Hugging Face (i, i + head_dim/2), so the rows of wq and wk are put in another or
 Source: karpathy/llama2.c, legacy_export in export.py, and run.c.
 """
 
+import math
 import struct
 from pathlib import Path
 
@@ -50,14 +51,13 @@ def load_llama2c(path: str | Path, implementation: Implementation | str = "fused
         raise ValueError(f"llama2c: {path} is not a file")
     config = _config(path)
     shapes = _shapes(config)
-    expected = HEADER.size + 4 * sum(n * rows * columns for n, rows, columns in shapes.values())
+    expected = HEADER.size + 4 * sum(map(math.prod, shapes.values()))
     if (size := path.stat().st_size) != expected:
         raise ValueError(f"llama2c: {path} has {size:,} bytes where its sizes ask for {expected:,}")
-    content, at, arrays = np.memmap(path, "<f4", "r", offset=HEADER.size), 0, {}
-    for name, shape in shapes.items():
-        count = shape[0] * shape[1] * shape[2]
-        arrays[name] = content[at : at + count].reshape(shape)
-        at += count
+    with path.open("rb") as file:
+        file.seek(HEADER.size)
+        # Read rather than mapped: pages of a mapped file are held beside the copies that are made of them.
+        arrays = {name: np.fromfile(file, "<f4", math.prod(shape)).reshape(shape) for name, shape in shapes.items()}
     return Llama.from_weights(config, _tensors(path, config, arrays), implementation)
 
 
@@ -108,7 +108,7 @@ def _shapes(config: LlamaConfig) -> dict[str, tuple[int, int, int]]:
 
 
 def _tensors(path: Path, config: LlamaConfig, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Copies of the arrays, under the names of a state dict."""
+    """The arrays under the names of a state dict, those of one matrix for each layer as views."""
     named = {"model.embed_tokens.weight": arrays["embeddings"][0], "model.norm.weight": arrays["norm"][0, 0]}
     if "head" in arrays:
         named["lm_head.weight"] = arrays["head"][0]
@@ -117,7 +117,7 @@ def _tensors(path: Path, config: LlamaConfig, arrays: dict[str, np.ndarray]) -> 
             named[f"model.layers.{i}.{ours}.weight"] = array[0] if theirs.endswith("norm") else array
     tensors = {}
     for name, array in named.items():
-        tensors[name] = torch.from_numpy(array.astype(np.float32))
+        tensors[name] = torch.from_numpy(array.astype(np.float32, copy=False))
         check_finite(path, name, tensors[name])
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             tensors[name] = _halves(tensors[name], config.head_dim)
