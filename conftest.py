@@ -30,7 +30,8 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
         "text",
         "small",
         "original",
-        "report",
+        "pictures",
+        "weigh",
     )
 ]
 

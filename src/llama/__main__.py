@@ -7,11 +7,11 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from llama import generate, kata, ladder, train
+from llama import generate, kata, ladder, report, train
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
-    ladder.Ladder: ladder.run,
+    ladder.Ladder: report.run,
     train.Train: train.run,
     generate.Generate: generate.run,
     kata.Kata: kata.run,

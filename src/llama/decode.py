@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from llama.device import multiplies_bfloat16
 from llama.layers.llama import frequencies
 from llama.model import KVCache, LanguageModel, Llama
 
@@ -139,7 +140,7 @@ class HalfProduct:
     def __init__(self, weight: Float[Tensor, "d_out d_in"]):
         self.weight = weight.bfloat16()
         self.packed = None
-        if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if weight.is_cpu and multiplies_bfloat16(weight.device):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
 
     def __call__(

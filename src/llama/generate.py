@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llama import checkpoint
 from llama.decode import Decoder
-from llama.device import usable
+from llama.device import multiplies_bfloat16, usable
 from llama.model import KVCache, LanguageModel, Llama, evaluating
 from llama.text import pieces, read_prompt
 
@@ -57,7 +57,8 @@ class Generate:
     impl: str = "fused"
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """What the weights are turned into; by default they stay as they are. bfloat16 is faster for large models."""
+    """What the weights are turned into; by default they stay as they are, or become float32 where the device does not
+    multiply bfloat16. Where it does, that is faster for large models."""
     device: str = "cpu"
     """cpu, cuda or mps."""
 
@@ -166,7 +167,8 @@ def run(config: Generate) -> None:
         raise ValueError(f"generate: samples must be at least 1, got {c.samples}")
     given = read_prompt(c.prompt, c.prompt_file)
     model, tokenizer = checkpoint.load(c.checkpoint, c.impl, c.tokenizer)
-    model.to(device, torch.float32 if c.dtype == "float32" else None)
+    wide = c.dtype == "float32" or (c.dtype is None and not multiplies_bfloat16(device))
+    model.to(device, torch.float32 if wide else None)
     model.compute_dtype = torch.bfloat16 if c.dtype == "bfloat16" else None
     begin = tokenizer.encode("") if given is None else torch.empty(0)  # nothing, where no token begins a text
     prompt = given if given is not None else "" if len(begin) else "\n"

@@ -5,22 +5,20 @@ how well does it predict text that it has not seen, does it do so honestly, and 
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
-from llama import data, evaluation, generate, original, report
+from llama import data, evaluation, generate
 from llama.config import LlamaConfig
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.small import Parts, Small, looking_ahead
-from llama.train import Prepared, Train, Trainer, check, prepare
+from llama.train import Prepared, Train, Trainer, compute_dtype
 
 PLAIN = {
     "peak_lr": 1e-3,
@@ -44,8 +42,8 @@ OVEN = PLAIN | {
 }
 """Warm-up over a tenth of the steps, a cosine, decay and clipping: what makes a higher rate safe."""
 
-BEST = OVEN | {"muon_lr": 0.02, "dtype": "bfloat16"}
-"""What `train` uses: Muon for the matrices within the layers, products in bfloat16."""
+BEST = OVEN | {"muon_lr": 0.02, "dtype": "auto"}
+"""What `train` uses: Muon for the matrices within the layers, and bfloat16 where the device multiplies it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +52,14 @@ class Rung:
 
     name: str
     change: str
-    see: str
+    see: str = ""
     parts: Parts | None = None
     """Those of a small model; None is Llama itself."""
-    causal: bool = True
     recipe: Mapping[str, Any] = field(default_factory=lambda: PLAIN)
+    layers: Callable[[Implementation], Implementation] = lambda layers: layers
+    """What becomes of the layers that it is built with."""
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of its LlamaConfig that are not the ladder's."""
 
 
 RUNGS = (
@@ -88,7 +89,7 @@ RUNGS = (
         "The loss is too good to be true, and it is not true: the character to be predicted stands in sight. Computed "
         "from its prefix alone, each prediction is worse than the baseline's.",
         Parts(norm=True, attention=True),
-        causal=False,
+        layers=looking_ahead,
     ),
     Rung(
         "attention",
@@ -115,7 +116,7 @@ RUNGS = (
     ),
     Rung(
         "best",
-        "Muon for the matrices within the layers, products in bfloat16: the recipe of `python -m llama train`.",
+        "Muon for the matrices within the layers, bfloat16 where it is fast: the recipe of `python -m llama train`.",
         "Again the same model. How it is trained is worth as much as what it is made of.",
         recipe=BEST,
     ),
@@ -141,6 +142,9 @@ class Ladder:
     """Seeds of the weights and the batches; with several, means and spreads are reported."""
     originals: bool = False
     """Also train the tutorial's last model as it was, and show its loss as reported beside the honest one."""
+    weigh: int = 0
+    """Also weigh the best model against the tutorial's after so many steps of it (1000 is where its honest loss is
+    lowest): same text, window, number of parameters and time. And take the best recipe's parts back, one at a time."""
     window: int = 32
     """Characters that a model sees at once."""
     batch_size: int = 32
@@ -194,19 +198,24 @@ def recipe(config: Ladder, rung: Rung, seed: int) -> Train:
     return Train(**shared | dict(rung.recipe) | {"warmup_steps": warmup_steps, "seed": seed})
 
 
+def llama_config(config: Ladder, rung: Rung, vocab: int) -> LlamaConfig:
+    """The sizes of a rung that is Llama, and the width of one that is not."""
+    sizes = {
+        "vocab_size": vocab,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "max_position_embeddings": config.window,
+        # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
+        "initializer_range": config.hidden_size**-0.5,
+    }
+    return LlamaConfig(**sizes | dict(rung.sizes))
+
+
 def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: int) -> LanguageModel:
     """The model of a rung, with its first weights."""
-    wide = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        max_position_embeddings=config.window,
-        # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
-        initializer_range=config.hidden_size**-0.5,
-    )
-    layers = layers if rung.causal else looking_ahead(layers)
+    wide, layers = llama_config(config, rung, vocab), rung.layers(layers)
     if rung.parts is None:
         model: LanguageModel = Llama(wide, layers)
     else:
@@ -217,23 +226,38 @@ def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: 
     return model
 
 
-def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Callable[[], object]) -> Climb:
-    """Train a rung from a seed, calling `tick` after each step, and ask it everything."""
-    training, validation, test = prepared.splits
+class Trained(NamedTuple):
+    """A model, the loss of each step's batch before the step, and how many seconds all steps took."""
+
+    model: LanguageModel
+    losses: list[float]
+    seconds: float
+
+
+def train(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Callable[[], object]) -> Trained:
+    """Train the model of a rung from a seed, calling `tick` after each step, until the loss is no longer a number."""
     model = build(config, rung, prepared.tokenizer.vocab, prepared.layers, seed).to(prepared.device)
     trained_as = recipe(config, rung, seed)
-    trainer = Trainer(trained_as, model, data.Windows(training, config.window))
-    model.compute_dtype = torch.bfloat16 if trained_as.dtype == "bfloat16" else None
+    trainer = Trainer(trained_as, model, data.Windows(prepared.splits[0], config.window))
+    model.compute_dtype = compute_dtype(trained_as)
     losses = []
     started = time.perf_counter()
     for number in range(config.steps):
         losses.append(trainer.step(number).loss)
-        if not math.isfinite(losses[-1]):
-            raise ValueError(f"ladder: the loss of {rung.name} is {losses[-1]} at step {number}")
         tick()
+        if not math.isfinite(losses[-1]):
+            break
     seconds = time.perf_counter() - started
     model.eval().compute_dtype = None
+    return Trained(model, losses, seconds)
 
+
+def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Callable[[], object]) -> Climb:
+    """Train a rung from a seed, and ask it everything. Raises ValueError where its loss is no longer a number."""
+    training, validation, test = prepared.splits
+    model, losses, seconds = train(config, rung, seed, prepared, tick)
+    if not math.isfinite(losses[-1]):
+        raise ValueError(f"ladder: the loss of {rung.name} is {losses[-1]} at step {len(losses) - 1}")
     prompt = prepared.tokenizer.encode(prepared.corpus.text[0])[None].to(prepared.device)
     sample = generate.generate(model, prompt, SAMPLE, temperature=0.8, seed=seed)[0]
     return Climb(
@@ -249,41 +273,3 @@ def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Calla
         config.steps * config.batch_size * config.window / seconds,
         prepared.tokenizer.decode(sample).strip(),
     )
-
-
-def run(config: Ladder) -> list[Climb]:
-    """Climb every rung, print the table and write the page and the numbers.
-
-    Raises ValueError in one sentence for whatever cannot be used, before anything is written.
-    """
-    chosen = [_rung(name) for name in config.rungs]
-    if not chosen or not config.seeds:
-        raise ValueError("ladder: at least one rung and one seed are needed")
-    for rung in chosen:
-        for seed in config.seeds:
-            check(recipe(config, rung, seed))
-    prepared = prepare(recipe(config, chosen[0], config.seeds[0]))
-    steps = len(chosen) * len(config.seeds) * config.steps
-    course = _original(config, prepared) if config.originals else None
-    climbs = []
-    with tqdm(total=steps, unit="step", disable=None, file=sys.stderr) as bar:
-        for rung in chosen:
-            bar.set_description(rung.name)
-            climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
-    report.write(config, climbs, prepared, course)
-    return climbs
-
-
-def _original(config: Ladder, prepared: Prepared) -> original.Course:
-    training, validation, _ = prepared.splits
-    steps = original.STEPS
-    at = {*original.READ_AT, *range(steps // 20, steps + 1, max(1, steps // 20))}
-    with tqdm(total=steps, unit="step", disable=None, file=sys.stderr, desc="original") as bar:
-        return original.train(training, validation, prepared.tokenizer.vocab, steps, at, config.seeds[0], bar.update)
-
-
-def _rung(name: str) -> Rung:
-    for rung in RUNGS:
-        if rung.name == name:
-            return rung
-    raise ValueError(f"ladder: a rung is one of {', '.join(rung.name for rung in RUNGS)}, got {name!r}")

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from llama.device import multiplies_bfloat16
 from llama.model import LanguageModel
 
 
@@ -100,8 +101,9 @@ class Muon:
         step      = orthogonal(0.95 · momentum + 0.05 · grad)
         param    <- param - lr · weight_decay · param - lr · sqrt(max(1, d_out / d_in)) · step
 
-    `orthogonal` by five Newton-Schulz iterations in bfloat16. The same as torch.optim.Muon, but all matrices of
-    one shape go through it as one stack: one by one, small ones take several times as long.
+    `orthogonal` by five Newton-Schulz iterations, in bfloat16 where the device multiplies it. The same as
+    torch.optim.Muon, but all matrices of one shape go through it as one stack: one by one, small ones take several
+    times as long.
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
@@ -130,7 +132,7 @@ def _orthogonal(matrices: Tensor) -> Tensor:
     """The matrices [n rows columns] with their singular values brought to about one."""
     if matrices.shape[1] > matrices.shape[2]:
         return _orthogonal(matrices.mT).mT
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if multiplies_bfloat16(matrices.device) else matrices.float()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         square = x @ x.mT

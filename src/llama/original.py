@@ -16,6 +16,7 @@ Source of the facts: https://github.com/bkitano/llama-from-scratch, README.md; t
 https://github.com/s-maddrellmander/mini-llama.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ DROPOUT = 0.1
 STEPS = 5000
 READ_AT = (200, 1000, 2500, 5000)
 """Steps of the re-run, and those whose losses stand in its table."""
+WINDOW, BATCH = 16, 32
 BATCHES = 10
 """Batches that a reported loss is the mean of."""
 
@@ -38,7 +40,7 @@ BATCHES = 10
 class Original(nn.Module):
     """The tutorial's last model; at its sizes it has 2,370,246 parameters, as the tutorial says."""
 
-    def __init__(self, vocab: int, window: int = 16, d_model: int = 128, n_layers: int = 4, n_heads: int = 8):
+    def __init__(self, vocab: int, window: int = WINDOW, d_model: int = 128, n_layers: int = 4, n_heads: int = 8):
         super().__init__()
         self.embedding = nn.Embedding(vocab, d_model)
         self.blocks = nn.Sequential(*(Block(window, d_model, n_heads) for _ in range(n_layers)))
@@ -124,11 +126,19 @@ class Reading(NamedTuple):
 
 
 class Course(NamedTuple):
-    """A model as it was trained, what it leaked before its first step, and what it was measured at on the way."""
+    """A model as it was trained."""
 
     model: Original
-    untrained: evaluation.Leak
     readings: list[Reading]
+    """What it was measured at on the way."""
+    seconds: float
+    """That all steps took, without the readings."""
+
+
+def untrained(vocab: int, seed: int, window: int = WINDOW) -> Original:
+    """The model before its first step."""
+    torch.manual_seed(seed)  # the weights, and from here on the dropout
+    return Original(vocab, window)
 
 
 def train(
@@ -139,23 +149,23 @@ def train(
     measure: Iterable[int],
     seed: int,
     tick: Callable[[], object],
-    window: int = 16,
-    batch: int = 32,
+    window: int = WINDOW,
+    batch: int = BATCH,
 ) -> Course:
     """Train as the tutorial does: Adam at its default rate, and nothing else. Read all losses after these steps."""
-    torch.manual_seed(seed)  # the weights, and the dropout
-    model = Original(vocab, window).to(training.device)
+    model = untrained(vocab, seed, window).to(training.device)
     optimizer = torch.optim.Adam(model.parameters())
-    untrained = evaluation.leak(model, evaluation.spread(validation, window, BATCHES * batch))
-    at, readings = set(measure), []
+    at, readings, seconds = set(measure), [], 0.0
     for step in range(1, steps + 1):
+        started = time.perf_counter()
         optimizer.zero_grad()
         _loss(model, *_draw(training, window, batch, (seed, step))).backward()
         optimizer.step()
+        seconds += time.perf_counter() - started
         if step in at:
             readings.append(_read(model, training, validation, window, batch, (seed, step)))
         tick()
-    return Course(model, untrained, readings)
+    return Course(model, readings, seconds)
 
 
 def _draw(

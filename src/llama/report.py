@@ -2,24 +2,20 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from statistics import mean, pstdev
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
 
-import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from tqdm import tqdm
 
-from llama import page, plots
-from llama.evaluation import ROUNDING
-from llama.layers.llama import frequencies
-from llama.model import LanguageModel, Llama
-from llama.original import READ_AT, Course
+from llama import evaluation, original, page
+from llama.ladder import LEAK_WINDOWS, RUNGS, Climb, Ladder, Rung, climb, recipe
 from llama.page import Entry, Picture, Row, Section, Table
-from llama.train import Prepared, next_token_loss
-
-if TYPE_CHECKING:  # the ladder calls this module, and is what it is about
-    from llama.ladder import Climb, Ladder
+from llama.pictures import pictures
+from llama.plots import parting
+from llama.train import Prepared, check, prepare
+from llama.weigh import WHOLE, Weighed, Weighing, weigh
 
 COLUMNS = (
     "rung",
@@ -32,79 +28,109 @@ COLUMNS = (
     "choosing among",
     "tokens/s",
 )
-SEEN = 24
-"""Characters in the maps of attention."""
-
 LEGEND = (
     "Prefix only: the validation loss when each position is computed from its own prefix alone. Leak: the parallel "
-    f"loss minus that, measured on windows all over the split; beyond {ROUNDING:.0e}, which is rounding, the model "
-    "reads the future. Choosing among: the number of characters among which one would have to guess evenly for the "
-    "prefix-only loss, e to its power. Losses are means over whole splits, but that of training is taken over as much "
-    "text as the validation split has."
-)
-CURVES = (
-    "All rungs on the same batches. Watch where each one leaves the one before it, and distrust a line that falls far "
-    "below the rest: the cross at its end is what that model is worth when it cannot see what it has to predict."
-)
-MAPS = (
-    "Who looks at whom, the mean over the heads, after training. Without a mask each character may look at the one "
-    "after it, which is the one it has to predict. With the mask the upper right half is empty: not small, but "
-    "exactly zero."
-)
-ROTATIONS = (
-    "Rope turns each pair of features by the position times a frequency of its own. The first pairs run round the "
-    "circle and tell neighbours apart; the last hardly move and tell near from far. No pair changes its length."
-)
-SIZES = (
-    "Root mean square of each tensor and of its gradient on one batch, and the share of elements within a hundredth "
-    "of that from zero; the first layer is dark, the last light. A bell curve has 0.8 percent there. What lies far "
-    "above is idle: the rows of the embedding whose characters are not in the batch get no gradient at all."
+    f"loss minus that, measured on windows all over the split; beyond {evaluation.ROUNDING:.0e}, which is rounding, "
+    "the model reads the future. Choosing among: the number of characters among which one would have to guess evenly "
+    "for the prefix-only loss, e to its power. Losses are means over whole splits, but that of training is taken over "
+    "as much text as the validation split has; what follows ± is the standard deviation over the seeds."
 )
 
 
-def write(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared, course: Course | None = None) -> None:
-    """Print the table, and that of the original where it was trained; write index.html and ladder.json."""
+def run(config: Ladder) -> list[Climb]:
+    """Climb every rung, print the table and write the page and the numbers.
+
+    Raises ValueError in one sentence for whatever cannot be used, before anything is written.
+    """
+    chosen = [_rung(name) for name in config.rungs]
+    if not chosen or not config.seeds:
+        raise ValueError("ladder: at least one rung and one seed are needed")
+    if config.weigh < 0:
+        raise ValueError(f"ladder: weigh must not be negative, got {config.weigh}")
+    for rung in chosen:
+        for seed in config.seeds:
+            check(recipe(config, rung, seed))
+    prepared = prepare(recipe(config, chosen[0], config.seeds[0]))
+    climbs, course, weighing = [], None, None
+    total = len(chosen) * len(config.seeds) * config.steps
+    with tqdm(total=total, unit="step", disable=None, file=sys.stderr) as bar:
+        for rung in chosen:
+            bar.set_description(rung.name)
+            climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
+        if config.originals:
+            bar.set_description("original")
+            bar.total = (bar.total or 0) + original.STEPS
+            training, validation, _ = prepared.splits
+            at = {*original.READ_AT, *range(0, original.STEPS + 1, max(1, original.STEPS // 20))}
+            course = original.train(
+                training, validation, prepared.tokenizer.vocab, original.STEPS, at, config.seeds[0], bar.update
+            )
+        if config.weigh:
+            weighing = weigh(config, prepared, bar)
+    _report(config, climbs, prepared, course, weighing)
+    return climbs
+
+
+def _rung(name: str) -> Rung:
+    for rung in RUNGS:
+        if rung.name == name:
+            return rung
+    raise ValueError(f"ladder: a rung is one of {', '.join(rung.name for rung in RUNGS)}, got {name!r}")
+
+
+def _report(
+    config: Ladder,
+    climbs: Sequence[Climb],
+    prepared: Prepared,
+    course: original.Course | None,
+    weighing: Weighing | None,
+) -> None:
+    """Print the tables; write index.html and ladder.json."""
     corpus = prepared.corpus
-    table = rungs_table(climbs)
-    print(f"\nCorpus {corpus.name}, {config.steps} steps of {config.batch_size} windows of {config.window} characters")
-    print(
-        f"Layers of {prepared.layers.name}, seeds {', '.join(map(str, config.seeds))}; losses in nats per character\n"
+    seeds = f"seed{'s' if len(config.seeds) > 1 else ''} {', '.join(map(str, config.seeds))}"
+    setting = f"{config.steps} steps of {config.batch_size} windows of {config.window} characters, {seeds}"
+    introduction = (
+        "From a model that one can trust at sight to Llama, one change at a time. Every rung was trained on the same "
+        f"batches of {corpus.name}: {setting}, by the layers of {prepared.layers.name}."
     )
-    print(table)
-    if corpus.floor is not None:
-        print(f"\nThe entropy of the text is {corpus.floor:.4f}: nothing honest lies below it.")
-    print(f"\n{LEGEND}")
-    if leaking := {c.rung.name for c in climbs if c.leak.is_there}:
-        print(f"These read the future: {', '.join(sorted(leaking))}.")
-    config.out.mkdir(parents=True, exist_ok=True)
-    numbers = [_numbers(c) for c in climbs]
-    (config.out / "ladder.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    introduction = [
-        f"From a model that one can trust at sight to Llama, one change at a time. Every rung was trained on the same "
-        f"batches of {corpus.name}: {config.steps} steps of {config.batch_size} windows of {config.window} characters, "
-        f"seeds {', '.join(map(str, config.seeds))}, by the layers of {prepared.layers.name}."
-    ]
+    floor = f" The entropy of the text is {corpus.floor:.4f}: nothing honest lies below it." if corpus.floor else ""
+    leaking = [rung.name for rung in dict.fromkeys(c.rung for c in climbs if c.leak.is_there)]
+    caught = f" These read the future: {', '.join(leaking)}." if leaking else ""
     sections = [
-        Section("The rungs", [LEGEND], table),
-        Section("What to see", figures=list(_pictures(config, climbs, prepared))),
+        Section("The rungs", [LEGEND + floor + caught], rungs_table(climbs)),
+        Section("What to see", figures=pictures(config, climbs, prepared)),
         Section("Rung by rung", entries=[_entry(c) for c in climbs if c.seed == config.seeds[0]]),
     ]
     if course is not None:
-        sections.append(_originals_section(course))
-        print(f"\n{sections[-1].title}\n\n{sections[-1].table}\n")
-    page.write(config.out / "index.html", "The ladder from a baseline to Llama", introduction, sections)
-    print(f"Written: {config.out / 'index.html'}, {config.out / 'ladder.json'}")
+        sections.append(_originals_section(course, prepared, config.seeds[0]))
+    if weighing is not None:
+        sections += _weighed_sections(weighing, setting)
+
+    print(f"\nCorpus {corpus.name}: {setting}; losses in nats per character\nLayers of {prepared.layers.name}")
+    for section in sections:
+        if section.table is not None:
+            print("", section.title, str(section.table), *section.paragraphs, sep="\n\n")
+    page.write(config.out / "index.html", "The ladder from a baseline to Llama", [introduction], sections)
+    numbers = {
+        "rungs": [_numbers(c) for c in climbs],
+        "original": [r._asdict() for r in course.readings] if course else None,
+        "weighed": _weighed_numbers(weighing) if weighing else None,
+    }
+    (config.out / "ladder.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    print(f"\nWritten: {config.out / 'index.html'}, {config.out / 'ladder.json'}")
 
 
-def _originals_section(course: Course) -> Section:
+def _originals_section(course: original.Course, prepared: Prepared, seed: int) -> Section:
     """The original's losses as it reports them, and from prefixes alone."""
     readings = course.readings
     rows = [
         Row((f"{r.step:,}", f"{r.train:.3f}", f"{r.validation:.3f}", f"{r.prefix:.3f}"))
         for r in readings
-        if r.step in READ_AT
+        if r.step in original.READ_AT
     ]
-    drawn = plots.parting([r.step for r in readings], [r.validation for r in readings], [r.prefix for r in readings])
+    untrained = original.untrained(prepared.tokenizer.vocab, seed).to(prepared.device)
+    leak = evaluation.leak(untrained, evaluation.spread(prepared.splits[1], original.WINDOW, LEAK_WINDOWS))
+    drawn = parting([r.step for r in readings], [r.validation for r in readings], [r.prefix for r in readings])
     return Section(
         "The tutorial's last model, as it was",
         [
@@ -112,7 +138,7 @@ def _originals_section(course: Course) -> Section:
             "carries something of those after it. Trained as it was, its validation loss falls and falls; computed "
             "from prefixes alone it falls, and then rises.",
             "No training is needed to find this out: before the first step its parallel loss is "
-            f"{course.untrained.parallel:.4f} and its prefix-only loss {course.untrained.prefix:.4f}, where a model "
+            f"{leak.parallel:.4f} and its prefix-only loss {leak.prefix:.4f}, where a model "
             "that keeps to the past has the same twice.",
         ],
         Table(("step", "train", "validation as reported", "prefix-only validation"), rows),
@@ -120,7 +146,7 @@ def _originals_section(course: Course) -> Section:
     )
 
 
-def rungs_table(climbs: Sequence["Climb"]) -> Table:
+def rungs_table(climbs: Sequence[Climb]) -> Table:
     """A row for each rung; with several seeds means, and the standard deviation beside each loss."""
     rows = []
     for rung in dict.fromkeys(c.rung for c in climbs):
@@ -131,7 +157,7 @@ def rungs_table(climbs: Sequence["Climb"]) -> Table:
             rung.name,
             f"{same[0].parameters:,}",
             *map(with_spread, losses),
-            f"{leak:+.1e}" if abs(leak) <= ROUNDING else f"{leak:+.3f}",
+            f"{leak:+.1e}" if abs(leak) <= evaluation.ROUNDING else f"{leak:+.3f}",
             f"{math.exp(mean(losses[-1])):.1f}",
             f"{mean(c.tokens_per_second for c in same):,.0f}",
         )
@@ -139,12 +165,68 @@ def rungs_table(climbs: Sequence["Climb"]) -> Table:
     return Table(COLUMNS, rows)
 
 
-def with_spread(values: Sequence[float]) -> str:
+def with_spread(values: Sequence[float], sign: str = "") -> str:
     """The mean, and the standard deviation where there are several."""
-    return f"{mean(values):.3f}" + (f" ± {pstdev(values):.3f}" if len(values) > 1 else "")
+    return f"{mean(values):{sign}.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _numbers(climb: "Climb") -> dict[str, Any]:
+def _weighed_sections(weighing: Weighing, setting: str) -> list[Section]:
+    """The best model beside the tutorial's, and what is lost without each part of the best rung."""
+    rows: list[Row] = []
+    for name, results in (("the tutorial's", weighing.original), ("best", weighing.best)):
+        cells = (
+            f"{results[0].parameters:,}",
+            f"{mean(r.steps for r in results):,.0f}",
+            f"{mean(r.seconds for r in results):.0f} s",
+            with_spread([r.reported for r in results]),
+            with_spread([r.prefix for r in results]),
+        )
+        rows.append(Row((name, *cells), leaks=_leaks(results)))
+    against = Section(
+        "The last model weighed against the tutorial's",
+        [
+            f"The same text, windows of {original.WINDOW} characters, {original.BATCH} of them in a batch, as many "
+            "seconds of training, and no more parameters. The loss of the test split as each model reports it, from "
+            "one pass over each window, and from prefixes alone."
+        ],
+        Table(("model", "parameters", "steps", "training", "test as reported", "prefix only"), rows),
+    )
+    whole = weighing.without[WHOLE]
+    taken: list[Row] = []
+    for rung, results in weighing.without.items():
+        worse = [r.prefix - w.prefix for r, w in zip(results, whole, strict=True)]
+        losses = (
+            with_spread([r.reported for r in results]),
+            with_spread([r.prefix for r in results]),
+            "" if rung is WHOLE else with_spread(worse, sign="+"),
+        )
+        time = f"{mean(r.seconds for r in results) / mean(w.seconds for w in whole):.2f}"
+        name = "nothing" if rung is WHOLE else f"{rung.name}: {rung.change}"
+        taken.append(Row((name, *losses, time), leaks=_leaks(results)))
+    parts = Section(
+        "The best rung with one part taken back at a time",
+        [
+            f"Each trained as the best rung was: {setting}. The loss of the test split; worse by: how much higher the "
+            "prefix-only loss is than with nothing taken back, from the same seed; time: that of the steps, where 1 is "
+            "that of the best rung. What a part is worth in so short a training need not be what it is worth in a long "
+            "one."
+        ],
+        Table(("taken back", "test as reported", "prefix only", "worse by", "time"), taken),
+    )
+    return [against, parts]
+
+
+def _leaks(results: Sequence[Weighed]) -> bool:
+    return any(not abs(r.reported - r.prefix) <= evaluation.ROUNDING for r in results)
+
+
+def _weighed_numbers(weighing: Weighing) -> dict[str, Any]:
+    without = {rung.name: [r._asdict() for r in results] for rung, results in weighing.without.items()}
+    original, best = ([r._asdict() for r in results] for results in (weighing.original, weighing.best))
+    return {"original": original, "best": best, "without": without}
+
+
+def _numbers(climb: Climb) -> dict[str, Any]:
     return {
         "rung": climb.rung.name,
         "seed": climb.seed,
@@ -160,107 +242,5 @@ def _numbers(climb: "Climb") -> dict[str, Any]:
     }
 
 
-def _entry(climb: "Climb") -> Entry:
+def _entry(climb: Climb) -> Entry:
     return Entry(climb.rung.name, [climb.rung.change, climb.rung.see], climb.sample)
-
-
-def _pictures(config: "Ladder", climbs: Sequence["Climb"], prepared: Prepared) -> Sequence[Picture]:
-    first = [c for c in climbs if c.seed == config.seeds[0]]
-    pictures = [
-        Picture(
-            [
-                plots.curves(
-                    {c.rung.name: c.losses for c in first},
-                    {c.rung.name: c.prefix_loss for c in first if c.leak.is_there},
-                )
-            ],
-            CURVES,
-        )
-    ]
-    text = prepared.splits[1][: min(SEEN, config.window)]
-    maps = [
-        plots.attention_map(
-            attention_weights(c, config, prepared, text[None])[0].mean(0).numpy(),
-            prepared.tokenizer.decode(text),
-            c.rung.name,
-        )
-        for c in first
-        if c.rung.parts and c.rung.parts.attention and not c.rung.parts.swiglu
-    ]
-    if maps:
-        pictures.append(
-            Picture(
-                maps,
-                MAPS,
-            )
-        )
-    if (last := next((c for c in reversed(first) if isinstance(c.model, Llama)), None)) is not None:
-        turns = frequencies(last.model.layers, last.model.config, torch.device("cpu")).numpy()
-        pictures.append(
-            Picture(
-                [plots.circles(turns, config.window), plots.turns(turns, config.window)],
-                ROTATIONS,
-            )
-        )
-        weights, gradients = _sizes(last.model, prepared, config)
-        pictures.append(
-            Picture(
-                [
-                    plots.by_layer(_by_kind(weights, _size), f"size of the weights ({last.rung.name})"),
-                    plots.by_layer(_by_kind(gradients, _size), "size of the gradients"),
-                    plots.by_layer(_by_kind(weights, _near_zero), "weights near zero", percent=True),
-                    plots.by_layer(_by_kind(gradients, _near_zero), "gradients near zero", percent=True),
-                ],
-                SIZES,
-            )
-        )
-    return pictures
-
-
-def attention_weights(
-    climb: "Climb", config: "Ladder", prepared: Prepared, token_ids: Int64[Tensor, "1 seq"]
-) -> Float[Tensor, "1 n_heads seq seq"]:
-    """The attention weights of a rung's (last) layer, seen by running it with an attention that writes them down."""
-    from llama.ladder import build
-
-    seen: list[Tensor] = []
-    layers = prepared.layers.completed()
-
-    def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, mask: Tensor | None = None) -> Tensor:
-        scores = q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT * q.shape[-1] ** -0.5
-        if causal:
-            scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
-        seen.append(layers.softmax(scores))
-        return layers.attention(q, k, v, causal, mask)
-
-    watched = build(config, climb.rung, prepared.tokenizer.vocab, layers.replacing("watched", attention=attention), 0)
-    watched.load_state_dict(climb.model.state_dict())
-    with torch.no_grad():
-        watched.to(prepared.device)(token_ids)
-    return seen[-1].cpu()
-
-
-def _sizes(model: LanguageModel, prepared: Prepared, config: "Ladder") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All weights, and their gradients on one batch of the training split."""
-    from llama.data import Windows
-
-    loss = next_token_loss(model, *Windows(prepared.splits[0], config.window).batch(config.batch_size, 0, config.steps))
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, parameters)
-    return dict(zip(names, (p.detach() for p in parameters), strict=True)), dict(zip(names, gradients, strict=True))
-
-
-def _by_kind(tensors: Mapping[str, Tensor], number: Any) -> dict[str, dict[str, float]]:
-    """A number of each tensor, by its kind (`q_proj`) and full name."""
-    by_kind: dict[str, dict[str, float]] = {}
-    for name, tensor in tensors.items():
-        by_kind.setdefault(name.split(".")[-2], {})[name] = number(tensor)
-    return by_kind
-
-
-def _size(tensor: Tensor) -> float:
-    return tensor.double().square().mean().sqrt().item()
-
-
-def _near_zero(tensor: Tensor) -> float:
-    return (tensor.abs() <= 0.01 * _size(tensor)).double().mean().item()

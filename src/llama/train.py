@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling
 from llama.config import LlamaConfig
-from llama.device import usable
+from llama.device import multiplies_bfloat16, usable
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.optimizer import Optimizer
@@ -77,8 +77,8 @@ class Train:
     """Seed of the weights, the batches and the sample."""
     impl: str = "fused"
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """What the layers compute in; the weights are float32 always."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the layers compute in: auto is bfloat16 where the device multiplies it. The weights are float32 always."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
@@ -217,8 +217,14 @@ def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
     )
     model = Llama(shape, layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
-    model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
+    model.compute_dtype = compute_dtype(config)
     return model
+
+
+def compute_dtype(config: Train) -> torch.dtype | None:
+    """What the layers compute in where it is not float32."""
+    auto = config.dtype == "auto" and multiplies_bfloat16(torch.device(config.device))
+    return torch.bfloat16 if auto or config.dtype == "bfloat16" else None
 
 
 class Dropout:
@@ -306,7 +312,8 @@ def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementatio
     count = sum(p.numel() for p in model.parameters())
     size, vocab = f"{len(corpus.text):,} characters", model.config.vocab_size
     print(f"Corpus {corpus.name}: {size}, {vocab} of them distinct, split {config.fractions}")
-    print(f"Model: {count:,} parameters, on {config.device}, layers of {layers.name}", end="")
+    dtype = "bfloat16" if model.compute_dtype else "float32"
+    print(f"Model: {count:,} parameters, {dtype} on {config.device}, layers of {layers.name}", end="")
     lacking = [name for name in model.layers.layers if name not in layers.layers or name in layers.stubs]
     print(f" (from vectorized: {', '.join(lacking)})" if lacking else "")
 

@@ -99,7 +99,13 @@ def test_how_many_tokens_and_how_fast_is_written_on_standard_error(folder, capsy
     assert re.fullmatch(r"14 tokens in \d+\.\d s, [\d,]+ tokens/s\n", capsys.readouterr().err)
 
 
-def test_dtype_is_what_the_weights_are_turned_into_and_else_they_stay(folder, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("multiplies", "by_default"), [(True, torch.float16), (False, torch.float32)], ids=["bfloat16 is fast", "it is not"]
+)
+def test_dtype_is_what_the_weights_are_turned_into_and_else_they_stay_where_that_is_fast(
+    folder, capsys, monkeypatch, multiplies, by_default
+):
+    monkeypatch.setattr("llama.generate.multiplies_bfloat16", lambda device: multiplies)
     seen = []
 
     def spy(model, *_):
@@ -111,7 +117,7 @@ def test_dtype_is_what_the_weights_are_turned_into_and_else_they_stay(folder, ca
     _model().half().save_pretrained(folder)
     for arguments in ([], ["--dtype", "float32"], ["--dtype", "bfloat16"]):
         _texts(capsys, folder, *arguments)
-    assert seen == [(torch.float16, None), (torch.float32, None), (torch.float16, torch.bfloat16)]
+    assert seen == [(by_default, None), (torch.float32, None), (torch.float16, torch.bfloat16)]
 
 
 # Where it ends.

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,12 +11,18 @@ import torch
 from llama import evaluation, original
 from llama.__main__ import main
 from llama.implementation import load
-from llama.ladder import RUNGS, Climb, Ladder, build
+from llama.ladder import RUNGS, Climb, Ladder, build, climb, llama_config, recipe, train
+from llama.model import Llama
+from llama.train import prepare
+from llama.weigh import TAKEN_BACK, as_large
 from tests.assertions import assert_close, assert_identical
 from tests.tolerances import tolerance
+from tests.zoo.decoder_layer import residual_carries_the_norm
+from tests.zoo.rms_norm import mean_over_the_sequence
 
 VOCAB = 11
 SMALL = Ladder(steps=3, window=8, batch_size=4, hidden_size=32, num_hidden_layers=2)
+TEN = replace(SMALL, steps=10)
 FLAGS = ["--steps", "3", "--window", "8", "--batch-size", "4", "--hidden-size", "32", "--num-hidden-layers", "2"]
 NAMES = [rung.name for rung in RUNGS]
 
@@ -66,9 +73,17 @@ def test_the_originals_norm_over_the_sequence_is_caught_without_any_training(mon
     assert evaluation.leak(model, windows).is_there
 
 
+@pytest.fixture
+def small_original(monkeypatch):
+    """The tutorial's model, small and read from few batches."""
+    monkeypatch.setattr(original, "Original", partial(original.Original, d_model=16, n_layers=1, n_heads=2))
+    monkeypatch.setattr(original, "BATCHES", 1)
+
+
+@pytest.mark.usefixtures("small_original")
 def test_the_originals_two_losses_are_reported_beside_each_other(tmp_path, corpus, capsys, monkeypatch):
     monkeypatch.setattr(original, "STEPS", 2)
-    monkeypatch.setattr("llama.report.READ_AT", (1, 2))
+    monkeypatch.setattr(original, "READ_AT", (1, 2))
     arguments = ["--originals", "--rungs", "baseline", "--corpus", str(corpus), "--out", str(tmp_path), *FLAGS]
     assert main(["ladder", *arguments]) == 0
     assert "validation as reported  prefix-only validation" in capsys.readouterr().out
@@ -113,7 +128,7 @@ def test_the_default_ladder_reports_every_rung_and_writes_a_page_that_needs_no_o
     rows = {words[0]: words for words in lines if words[0] in NAMES}
     assert list(rows) == NAMES
     assert "These read the future: attention-without-a-mask." in report
-    numbers = json.loads((tmp_path / "ladder.json").read_text())
+    numbers = json.loads((tmp_path / "ladder.json").read_text())["rungs"]
     assert [n["rung"] for n in numbers] == NAMES
     for n in numbers:
         assert rows[n["rung"]][3] == f"{n['validation_loss']:.3f}"
@@ -134,8 +149,8 @@ def test_a_learners_layers_climb(tmp_path, corpus, capsys):
 def test_several_seeds_are_reported_with_their_spread(tmp_path, corpus, capsys):
     arguments = ["--corpus", str(corpus), "--out", str(tmp_path), "--rungs", "baseline", "--seeds", "0", "1"]
     assert main(["ladder", *arguments, *FLAGS]) == 0
-    a, b = (n["validation_loss"] for n in json.loads((tmp_path / "ladder.json").read_text()))
-    assert f"{(a + b) / 2:.3f} ± {abs(a - b) / 2:.3f}" in capsys.readouterr().out
+    a, b = (n["validation_loss"] for n in json.loads((tmp_path / "ladder.json").read_text())["rungs"])
+    assert f"{(a + b) / 2:.3f} ± {abs(a - b) / math.sqrt(2):.3f}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -160,3 +175,86 @@ def test_the_report_takes_the_leak_off_the_validation_loss():
     climb = Climb(RUNGS[3], 0, None, [], 0.0, 0.5, 0.0, evaluation.Leak(0.4, 3.0), 1.0, "")
     assert climb.prefix_loss == pytest.approx(3.1)
     assert replace(climb, leak=evaluation.Leak(0.4, 0.4)).prefix_loss == 0.5
+
+
+# The best rung without one of its parts, and the last model beside the tutorial's.
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus):
+    return prepare(recipe(replace(SMALL, corpus=str(corpus)), RUNGS[-1], 0))
+
+
+@pytest.fixture(scope="module")
+def whole(prepared):
+    return train(TEN, RUNGS[-1], 0, prepared, lambda: None)
+
+
+@pytest.mark.parametrize("rung", TAKEN_BACK, ids=[rung.name for rung in TAKEN_BACK])
+def test_whatever_is_taken_back_changes_how_the_loss_falls(rung, prepared, whole):
+    assert train(TEN, rung, 0, prepared, lambda: None).losses != whole.losses
+
+
+@pytest.mark.parametrize("rung", TAKEN_BACK, ids=[rung.name for rung in TAKEN_BACK])
+def test_nothing_that_is_taken_back_but_the_tutorials_norm_reads_the_future(rung):
+    model = build(SMALL, rung, VOCAB, load("fused"), seed=0)
+    assert _a_later_token_moves_an_earlier_logit(model, _windows()) == (rung.name == "norm of each position")
+
+
+@pytest.mark.parametrize(
+    ("rung", "bug"),
+    [
+        (TAKEN_BACK[-2], {"rms_norm": mean_over_the_sequence}),
+        (TAKEN_BACK[-1], {"decoder_layer": residual_carries_the_norm}),
+    ],
+    ids=[rung.name for rung in TAKEN_BACK[-2:]],
+)
+def test_what_is_the_tutorials_computes_what_the_known_bugs_compute(rung, bug):
+    taken_back, buggy = (
+        Llama(llama_config(SMALL, rung, VOCAB), layers).double()
+        for layers in (rung.layers(load("vectorized")), load("vectorized").replacing("buggy", **bug))
+    )
+    buggy.load_state_dict(taken_back.state_dict())
+    windows = _windows()
+    with torch.no_grad():
+        assert_close(taken_back(windows), buggy(windows), "the logits", tolerance(torch.float64))
+
+
+def test_the_model_that_is_weighed_is_the_widest_that_is_not_larger():
+    config = as_large(SMALL, 100_000, VOCAB)
+    wider = replace(config, hidden_size=config.hidden_size + 2 * config.num_attention_heads)
+    count, more = (
+        sum(p.numel() for p in build(of, RUNGS[-1], VOCAB, load("fused"), 0).parameters()) for of in (config, wider)
+    )
+    assert count <= 100_000 < more
+    assert (config.window, config.batch_size) == (16, 32)
+
+
+def test_a_model_that_cannot_be_as_small_is_refused():
+    with pytest.raises(ValueError, match="ladder: 2 layers do not fit into 100 parameters"):
+        as_large(SMALL, 100, VOCAB)
+
+
+@pytest.mark.usefixtures("small_original")
+def test_the_weighing_is_reported_and_only_what_reads_the_future_is_set_off(tmp_path, corpus, capsys, monkeypatch):
+    monkeypatch.setattr("llama.weigh.TIMED", 1)
+    arguments = ["--weigh", "1", "--rungs", "baseline", "--corpus", str(corpus), "--out", str(tmp_path), *FLAGS]
+    assert main(["ladder", *arguments]) == 0
+    report = capsys.readouterr().out
+    weighed = json.loads((tmp_path / "ladder.json").read_text())["weighed"]
+    (tutorials,), (best,) = weighed["original"], weighed["best"]
+    assert tutorials["parameters"] >= best["parameters"]
+    assert f"{tutorials['reported']:.3f}" in report
+    assert f"{best['prefix']:.3f}" in report
+    for name, (without,) in weighed["without"].items():
+        leaks = abs(without["reported"] - without["prefix"]) > evaluation.ROUNDING
+        assert leaks == (name == "norm of each position")
+
+
+def test_a_loss_that_is_no_number_is_a_result_of_the_weighing_and_an_end_of_the_climb(prepared):
+    broken = replace(RUNGS[-1], recipe=RUNGS[-1].recipe | {"peak_lr": 1e30, "max_norm": math.inf})
+    trained = train(TEN, broken, 0, prepared, lambda: None)
+    assert not math.isfinite(trained.losses[-1])
+    assert len(trained.losses) < TEN.steps
+    with pytest.raises(ValueError, match=rf"ladder: the loss of best is nan at step {len(trained.losses) - 1}"):
+        climb(TEN, broken, 0, prepared, lambda: None)

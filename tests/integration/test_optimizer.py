@@ -8,7 +8,7 @@ import torch
 from llama.config import LlamaConfig
 from llama.implementation import Implementation, load
 from llama.model import Llama
-from llama.optimizer import Optimizer
+from llama.optimizer import Optimizer, _orthogonal
 from tests.assertions import assert_close
 from tests.tolerances import tolerance
 
@@ -53,7 +53,8 @@ def test_three_steps_equal_those_of_torchs_adamw_and_clipping():
         _assert_same(ours, theirs)
 
 
-def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest():
+def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest(monkeypatch):
+    monkeypatch.setattr("llama.optimizer.multiplies_bfloat16", lambda device: True)
     ours, theirs = _models()
     optimizer = Optimizer(ours, betas=(0.9, 0.95), weight_decay=DECAY, max_norm=1e9, muon=True)
     inner = [p for name, p in theirs.named_parameters() if p.ndim > 1 and "layers" in name]
@@ -69,6 +70,17 @@ def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest():
             other.zero_grad()
         # Both make the step orthogonal in bfloat16, one matrix at a time or several.
         _assert_same(ours, theirs, torch.bfloat16)
+
+
+@pytest.mark.parametrize("multiplies", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 12), (1, 12, 5)], ids=str)
+def test_the_singular_values_of_a_muon_step_lie_between_a_half_and_one_and_a_half(monkeypatch, shape, multiplies):
+    """As Jordan's coefficients promise, in either dtype, for what is not singular."""
+    monkeypatch.setattr("llama.optimizer.multiplies_bfloat16", lambda device: multiplies)
+    gradients = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(_orthogonal(gradients).float())
+    assert values.min() > 0.5
+    assert values.max() < 1.5
 
 
 def test_gradients_are_gone_after_a_step():

@@ -19,7 +19,7 @@ from llama.data import Windows
 from llama.model import Llama
 from llama.optimizer import Optimizer
 from llama.small import looking_ahead
-from llama.train import Dropout, Train, Trainer, next_token_loss
+from llama.train import Dropout, Train, Trainer, compute_dtype, next_token_loss
 from tests import strategies
 from tests.assertions import assert_close
 from tests.tolerances import LOSS
@@ -204,3 +204,17 @@ def test_parallel_and_split_loss_agree():
     model, ids = _model("fused", STATES), _draw(_chain(), 33, seed=4)
     rows = ids.unfold(0, 17, 16)
     assert abs(evaluation.loss(model, ids, window=16) - evaluation.parallel_loss(model, rows)) <= LOSS
+
+
+@pytest.mark.parametrize(
+    ("dtype", "multiplies", "computed_in"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, None),
+        ("bfloat16", False, torch.bfloat16),
+        ("float32", True, None),
+    ],
+)
+def test_auto_is_bfloat16_only_where_the_device_multiplies_it(monkeypatch, dtype, multiplies, computed_in):
+    monkeypatch.setattr("llama.train.multiplies_bfloat16", lambda device: multiplies)
+    assert compute_dtype(Train(dtype=dtype)) is computed_in
