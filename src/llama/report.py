@@ -61,7 +61,8 @@ def run(config: Ladder) -> list[Climb]:
             bar.set_description("original")
             bar.total = (bar.total or 0) + original.STEPS
             training, validation, _ = prepared.splits
-            at = {*original.READ_AT, *range(0, original.STEPS + 1, max(1, original.STEPS // 20))}
+            every = max(1, original.STEPS // 20)
+            at = {*original.READ_AT, *range(every, original.STEPS + 1, every)}
             course = original.train(
                 training, validation, prepared.tokenizer.vocab, original.STEPS, at, config.seeds[0], bar.update
             )
