@@ -23,6 +23,7 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
         "data",
         "evaluation",
         "train",
+        "runs",
         "optimizer",
         "generate",
         "decode",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from llama import generate, kata, ladder, train
+from llama import generate, kata, ladder, runs, train
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, IndexError, OSError) as error:
         print(f"llama: {error}", file=sys.stderr)
         return 2
+    except runs.Stopped as stopped:
+        print(f"llama: {stopped}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         print("llama: interrupted", file=sys.stderr)
         return 130

@@ -1,16 +1,18 @@
 """Train a small Llama on a text: the layers, the data and the schedule put to work.
 
 text -> tokenizer -> splits -> batches -> model -> loss -> gradients -> optimizer, and at the end
-the loss on all three splits, a sample, a checkpoint, a CSV and a plot.
+the loss on all three splits, a sample, a checkpoint, a CSV and a plot. Every now and then all that a run needs to go
+on is saved (`runs`), and removed when it is finished.
 """
 
-import csv
+import hashlib
 import math
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,12 +22,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling
+from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling, runs
 from llama.config import LlamaConfig
 from llama.device import usable
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.optimizer import Optimizer
+from llama.runs import Losses, Saved, Step
 from llama.tokenizer import CharTokenizer
 
 
@@ -82,7 +85,11 @@ class Train:
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
-    """Folder for the checkpoint, the CSV and the plot."""
+    """Folder for the checkpoint, the CSV and the plot, and for the run while it is unfinished."""
+    save_every: int = 100
+    """Steps between two times that the run is saved; at most so many are lost when it is killed."""
+    resume: bool = False
+    """Go on with the unfinished run in the folder, with the same flags; the result is the same to the last bit."""
     profile: bool = False
     """Print where the time of a step goes, and train no further."""
 
@@ -102,6 +109,10 @@ PRESETS = {
         evaluate_every=575,
     ),
 }
+
+
+FREE = ("corpus", "out", "save_every", "resume", "profile")
+"""Flags that may be others when a run is resumed: they change nothing in it. The text itself is compared."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +137,13 @@ def next_token_loss(
 def run(config: Train) -> Result | None:
     """Train, report and write everything under `config.out`; with `config.profile` print that and return None.
 
-    Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
-    written.
+    Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used and for a run that cannot be
+    resumed or would be lost, before anything is written; and where the loss is not finite any more. Raises
+    runs.Stopped after SIGINT or SIGTERM.
     """
     device, corpus, tokenizer, splits, layers = prepare(config)
+    digest = hashlib.sha256(corpus.text.encode()).hexdigest()
+    saved = None if config.profile else _resumed(config, digest)
     windows = data.Windows(splits[0], config.window)
     if config.dropout and layers.composes:
         raise ValueError(f"train: {', '.join(layers.composes)} of {layers.name} knows no dropout; use --dropout 0")
@@ -140,8 +154,12 @@ def run(config: Train) -> Result | None:
     if config.profile:
         profiling.report(lambda watch: trainer.step(0, watch), device, config.batch_size * config.window)
         return None
-    started = time.perf_counter()
-    train_losses, validation_losses = _fit(trainer, splits[1])
+    losses = Losses()
+    if saved:
+        losses = runs.check(config.out, saved, trainer.state(), config.steps)
+        trainer.load(saved.tensors)
+    started, before = time.perf_counter(), len(losses.steps)
+    _fit(trainer, splits[1], losses, digest)
     seconds = time.perf_counter() - started
     model.eval().compute_dtype = None
 
@@ -149,14 +167,17 @@ def run(config: Train) -> Result | None:
         model,
         # As many characters as the validation split has: the whole training split would take eight times as long.
         train_loss=evaluation.loss(model, splits[0][: len(splits[1])], config.window),
-        validation_loss=validation_losses[-1][1],
+        validation_loss=losses.validation[-1][1],
         test_loss=evaluation.loss(model, splits[2], config.window) if len(splits[2]) > 1 else None,
         seconds=seconds,
     )
     checkpoint.save(config.out / "checkpoint", model, tokenizer)
     title = f"Llama on {corpus.name}: {config.num_hidden_layers} layers, width {config.hidden_size}"
-    plots.losses(config.out / "losses.png", train_losses, validation_losses, title, corpus.floor)
-    _report(config, corpus, tokenizer, result)
+    train_losses = [(number, step.loss) for number, step in enumerate(losses.steps, start=1)]
+    plots.losses(config.out / "losses.png", train_losses, losses.validation, title, corpus.floor)
+    _report(config, corpus, tokenizer, result, config.steps - before)
+    # The last of all: whatever ends the run before this, it can still be resumed. It is three times the checkpoint.
+    (config.out / runs.FILE).unlink(missing_ok=True)
     return result
 
 
@@ -194,7 +215,7 @@ def check(config: Train) -> None:
         raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
     if not config.muon_lr >= 0:
         raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
-    for name in ("batch_size", "steps", "evaluate_every"):
+    for name in ("batch_size", "steps", "evaluate_every", "save_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
     if config.seed < 0:
@@ -204,6 +225,29 @@ def check(config: Train) -> None:
     lr = ours.cosine_schedule(0, config.peak_lr, min(config.warmup_steps, config.steps), config.steps, config.min_lr)
     ours.adamw(one, one, one, one, 1, lr, (config.beta1, config.beta2), weight_decay=config.weight_decay)
     ours.clip_grad_norm([one], config.max_norm)
+
+
+def _resumed(config: Train, corpus: str) -> Saved | None:
+    """The run to go on with, or None for a new one. Raises ValueError where that would mix or lose runs."""
+    if not config.resume:
+        if (path := config.out / runs.FILE).exists():
+            raise ValueError(
+                f"train: {path} is an unfinished run; go on with --resume, or begin another elsewhere with --out"
+            )
+        return None
+    saved = runs.read(config.out)
+    for name, value in runs.plain(config).items():
+        if name not in FREE and (begun := saved.config.get(name, "absent")) != value:
+            raise ValueError(
+                f"train: --{name.replace('_', '-')} is {runs.shown(value)}, but the run in {config.out} was begun with "
+                f"{runs.shown(begun)}"
+            )
+    if saved.corpus != corpus:
+        raise ValueError(
+            f"train: the text of --corpus {config.corpus} has SHA-256 {corpus}, but the run in {config.out} was begun "
+            f"with {saved.config.get('corpus')}, {saved.corpus}"
+        )
+    return saved
 
 
 def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
@@ -238,14 +282,6 @@ class Dropout:
         return x.masked_fill(dropped, 0.0) * (256 / (256 - self.limit))
 
 
-class Step(NamedTuple):
-    """What is known of a step: its learning rate, the norm of the gradient before clipping, the loss before it."""
-
-    lr: float
-    norm: float
-    loss: float
-
-
 class Trainer:
     """A model, its optimizer and its data: one step after another."""
 
@@ -275,31 +311,53 @@ class Trainer:
             norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr if lr else 0.0)
         return Step(lr, norm, loss.item())
 
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on beside its number: weights, and the optimizer's averages and count."""
+        return self.model.state_dict() | self.optimizer.state()
 
-def _fit(trainer: Trainer, validation: Int64[Tensor, "n"]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """The losses of all steps, and those of the whole validation split with the step they were taken at."""
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of the same model: the next steps are the same to the last bit."""
+        self.model.load_state_dict({name: state[name] for name in self.model.state_dict()})
+        self.optimizer.load(state)
+
+
+def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpus: str) -> None:
+    """Take the steps that are missing in `losses`, and add to them; save the run at the start, now and then, and at
+    the end. Raises ValueError where a loss is not finite, and runs.Stopped when a signal has come."""
     config, model = trainer.config, trainer.model
-    losses: list[tuple[int, float]] = []
-    validation_losses = [(0, evaluation.loss(model, validation, config.window))]
-    config.out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=config.steps, unit="step", disable=None, file=sys.stderr)
-    with bar, (config.out / "losses.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["step", "learning_rate", "gradient_norm", "train_loss", "validation_loss"])
-        rows.writerow([0, "", "", "", validation_losses[0][1]])
-        for number in range(config.steps):
+
+    def save() -> None:
+        runs.write(config.out, Saved(runs.plain(config), corpus, trainer.state()), losses)
+
+    runs.clear(config.out)
+    if not losses.validation:
+        losses.validation.append((0, evaluation.loss(model, validation, config.window)))
+    save()
+    bar = tqdm(initial=len(losses.steps), total=config.steps, unit="step", disable=None, file=sys.stderr)
+    with bar, runs.signals() as came:
+        for number in range(len(losses.steps), config.steps):
             step = trainer.step(number)
-            losses.append((number + 1, step.loss))
             if not math.isfinite(step.loss):
                 raise ValueError(f"train: the loss is {step.loss} at step {number}; try smaller learning rates")
-            measured = ""
+            losses.steps.append(step)
             if (number + 1) % config.evaluate_every == 0 or number + 1 == config.steps:
-                validation_losses.append((number + 1, evaluation.loss(model, validation, config.window)))
-                measured = str(validation_losses[-1][1])
-            rows.writerow([number + 1, *step, measured])
-            bar.set_postfix(train=f"{step.loss:.3f}", validation=f"{validation_losses[-1][1]:.3f}", refresh=False)
+                losses.validation.append((number + 1, evaluation.loss(model, validation, config.window)))
+            if (number + 1) % config.save_every == 0 or number + 1 == config.steps or came:
+                save()
+            bar.set_postfix(train=f"{step.loss:.3f}", validation=f"{losses.validation[-1][1]:.3f}", refresh=False)
             bar.update()
-    return losses, validation_losses
+            if came:
+                sentence = (
+                    f"stopped after step {number + 1} of {config.steps}, which is saved; to go on: {_command(config)}"
+                )
+                raise runs.Stopped(came[0], sentence)
+
+
+def _command(config: Train) -> str:
+    """What has to be typed to resume the run."""
+    default = replace(PRESETS[config.preset], preset=Train.preset)
+    typed = runs.flags(runs.plain(replace(config, resume=True)), runs.plain(default))
+    return shlex.join(["python", "-m", "llama", "train", *typed])
 
 
 def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementation) -> None:
@@ -311,11 +369,9 @@ def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementatio
     print(f" (from vectorized: {', '.join(lacking)})" if lacking else "")
 
 
-def _report(config: Train, corpus: data.Corpus, tokenizer: CharTokenizer, result: Result) -> None:
-    tokens = config.steps * config.batch_size * config.window
-    print(
-        f"\n{config.steps} steps in {result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s"
-    )
+def _report(config: Train, corpus: data.Corpus, tokenizer: CharTokenizer, result: Result, steps: int) -> None:
+    tokens = steps * config.batch_size * config.window
+    print(f"\n{steps} steps in {result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s")
     print("\nLoss in nats per character (and the number of characters that it is like choosing among)")
     rows = [("train", result.train_loss), ("validation", result.validation_loss), ("test", result.test_loss)]
     for name, value in [*rows, ("entropy", corpus.floor)]:
