@@ -54,6 +54,8 @@ class Train:
     """Characters that the model sees at once."""
     batch_size: int = 16
     """Windows per step."""
+    accumulate: int = 1
+    """Parts that the windows of a step go through the model in, one after another: less memory, the same gradient."""
     steps: int = 1100
     """Optimizer steps."""
     peak_lr: float = 6e-3
@@ -218,6 +220,8 @@ def check(config: Train) -> None:
     for name in ("batch_size", "steps", "evaluate_every", "save_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
+    if config.accumulate < 1 or config.batch_size % config.accumulate:
+        raise ValueError(f"train: accumulate must divide batch_size, got {config.accumulate} and {config.batch_size}")
     if config.seed < 0:
         raise ValueError(f"train: seed must not be negative, got {config.seed}")
     # Our own schedule and optimizer refuse the rest, in their own sentences.
@@ -269,15 +273,18 @@ class Dropout:
     """Sets a part of what it is given to zero, and makes the rest larger by as much.
 
     What is dropped follows from the seed and the step alone, apart from what is read in that step. NumPy draws it, a
-    byte per element, which is much faster than torch's own draws on a CPU.
+    byte per element, which is much faster than torch's own draws on a CPU. It is drawn for the whole batch, of which x
+    is the `place`-th of so many equal parts.
     """
 
-    def __init__(self, part: float, seed: int, step: int):
+    def __init__(self, part: float, seed: int, step: int, place: int = 0, places: int = 1):
         self.limit = round(256 * part)
+        self.place, self.places = place, places
         self.random = np.random.default_rng((seed, step, 1))
 
     def __call__(self, x: Tensor) -> Tensor:
-        drawn = np.frombuffer(self.random.bytes(x.numel()), np.uint8).reshape(x.shape)
+        drawn = np.frombuffer(self.random.bytes(x.numel() * self.places), np.uint8)
+        drawn = drawn.reshape(self.places, *x.shape)[self.place]
         dropped = torch.from_numpy(drawn < self.limit).to(x.device)
         return x.masked_fill(dropped, 0.0) * (256 / (256 - self.limit))
 
@@ -301,15 +308,19 @@ class Trainer:
         lr = self.model.layers.cosine_schedule(number, c.peak_lr, min(c.warmup_steps, c.steps), c.steps, c.min_lr)
         with watch("data"):
             inputs, targets = self.windows.batch(c.batch_size, c.seed, number)
-        if c.dropout:
-            self.model.dropout = Dropout(c.dropout, c.seed, number)
-        with watch("forward"):
-            loss = next_token_loss(self.model, inputs, targets)
-        with watch("backward"):
-            loss.backward()
+        total = torch.zeros((), device=inputs.device)
+        for part in range(c.accumulate):
+            if c.dropout:
+                self.model.dropout = Dropout(c.dropout, c.seed, number, part, c.accumulate)
+            with watch("forward"):
+                loss = next_token_loss(self.model, *(t.chunk(c.accumulate)[part] for t in (inputs, targets)))
+            with watch("backward"):
+                # The parts are equally large, so the mean of their means is that of the batch.
+                (loss / c.accumulate).backward()
+            total += loss.detach() / c.accumulate
         with watch("optimizer"):
             norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr if lr else 0.0)
-        return Step(lr, norm, loss.item())
+        return Step(lr, norm, total.item())
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on beside its number: weights, and the optimizer's averages and count."""

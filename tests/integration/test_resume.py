@@ -135,8 +135,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_last_bit(tmp_path, ti
 
 @pytest.mark.parametrize(
     "change",
-    [{"dtype": "float32"}, {"muon_lr": 0.0}, {"impl": "vectorized", "dropout": 0.0}],
-    ids=["float32", "AdamW alone", "vectorized"],
+    [{"dtype": "float32"}, {"muon_lr": 0.0}, {"impl": "vectorized", "dropout": 0.0}, {"accumulate": 2}],
+    ids=["float32", "AdamW alone", "vectorized", "in two parts"],
 )
 def test_a_run_of_another_kind_is_resumed_to_the_last_bit_too(tmp_path, tiny, change, monkeypatch):
     config = replace(tiny, **change, out=tmp_path / "through")
