@@ -24,6 +24,7 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
         "evaluation",
         "train",
         "runs",
+        "distributed",
         "optimizer",
         "generate",
         "decode",

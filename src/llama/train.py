@@ -19,12 +19,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling, runs
+from llama import checkpoint, data, distributed, evaluation, generate, implementation, plots, profiling, runs
 from llama.config import LlamaConfig
 from llama.device import usable
+from llama.distributed import Group
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.optimizer import Optimizer
@@ -129,40 +130,54 @@ class Result:
 
 
 def next_token_loss(
-    model: LanguageModel, inputs: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]
+    model: LanguageModel,
+    inputs: Int64[Tensor, "batch seq"],
+    targets: Int64[Tensor, "batch seq"],
+    forward: nn.Module | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of a batch in at least float32, by the model's own implementation."""
-    logits = model(inputs)
+    """Mean cross-entropy of a batch in at least float32, by the model's own implementation.
+
+    `forward` stands in for the model where something is wrapped around it.
+    """
+    logits = (forward or model)(inputs)
     return model.layers.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
 
 def run(config: Train) -> Result | None:
     """Train, report and write everything under `config.out`; with `config.profile` print that and return None.
 
+    Of several processes (`distributed`) the first says and writes everything, the others return None.
+
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used and for a run that cannot be
     resumed or would be lost, before anything is written; and where the loss is not finite any more. Raises
     runs.Stopped after SIGINT or SIGTERM.
     """
-    device, corpus, tokenizer, splits, layers = prepare(config)
+    group = distributed.group()
+    check(config, group)
+    device, corpus, tokenizer, splits, layers = prepare(replace(config, device=group.device(config.device)))
     digest = hashlib.sha256(corpus.text.encode()).hexdigest()
     saved = None if config.profile else _resumed(config, digest)
     windows = data.Windows(splits[0], config.window)
     if config.dropout and layers.composes:
         raise ValueError(f"train: {', '.join(layers.composes)} of {layers.name} knows no dropout; use --dropout 0")
     model = _model(config, tokenizer.vocab, layers).to(device)
-    _say(config, corpus, model, layers)
+    if group.rank == 0:
+        _say(config, corpus, model, layers)
 
-    trainer = Trainer(config, model, windows)
-    if config.profile:
-        profiling.report(lambda watch: trainer.step(0, watch), device, config.batch_size * config.window)
-        return None
     losses = Losses()
-    if saved:
-        losses = runs.check(config.out, saved, trainer.state(), config.steps)
-        trainer.load(saved.tensors)
-    started, before = time.perf_counter(), len(losses.steps)
-    _fit(trainer, splits[1], losses, digest)
-    seconds = time.perf_counter() - started
+    with distributed.joined(group, device):
+        trainer = Trainer(config, model, windows, group)
+        if saved:
+            losses = runs.check(config.out, saved, trainer.state(), config.steps)
+            trainer.load(saved.tensors)
+        if config.profile:
+            profiling.report(lambda watch: trainer.step(0, watch), device, config.batch_size * config.window)
+            return None
+        started, before = time.perf_counter(), len(losses.steps)
+        _fit(trainer, splits[1], losses, digest)
+        seconds = time.perf_counter() - started
+    if group.rank:
+        return None
     model.eval().compute_dtype = None
 
     result = Result(
@@ -198,7 +213,7 @@ def prepare(config: Train) -> Prepared:
     check(config)
     device = usable(config.device)
     corpus = data.load_corpus(config.corpus)
-    if corpus.notice:
+    if corpus.notice and distributed.group().rank == 0:
         print(corpus.notice, file=sys.stderr)
     tokenizer = CharTokenizer.from_text(corpus.text)
     splits = [part.to(device) for part in data.split(tokenizer.encode(corpus.text), config.fractions)]
@@ -211,7 +226,7 @@ def prepare(config: Train) -> Prepared:
     return Prepared(device, corpus, tokenizer, splits, layers)
 
 
-def check(config: Train) -> None:
+def check(config: Train, group: Group = distributed.ALONE) -> None:
     """Raise ValueError for sizes and rates that mean nothing, before anything is written."""
     if not 0 <= config.dropout <= 255 / 256:
         raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
@@ -222,6 +237,13 @@ def check(config: Train) -> None:
             raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
     if config.accumulate < 1 or config.batch_size % config.accumulate:
         raise ValueError(f"train: accumulate must divide batch_size, got {config.accumulate} and {config.batch_size}")
+    if config.batch_size % (config.accumulate * group.size):
+        raise ValueError(
+            f"train: accumulate times the number of processes must divide batch_size, got {config.accumulate} · "
+            f"{group.size} and {config.batch_size}"
+        )
+    if config.profile and group.size > 1:
+        raise ValueError(f"train: --profile is for one process, got {group.size}")
     if config.seed < 0:
         raise ValueError(f"train: seed must not be negative, got {config.seed}")
     # Our own schedule and optimizer refuse the rest, in their own sentences.
@@ -290,10 +312,11 @@ class Dropout:
 
 
 class Trainer:
-    """A model, its optimizer and its data: one step after another."""
+    """A model, its optimizer and its data: one step after another, alone or as one of a group."""
 
-    def __init__(self, config: Train, model: LanguageModel, windows: data.Windows):
-        self.config, self.model, self.windows = config, model, windows
+    def __init__(self, config: Train, model: LanguageModel, windows: data.Windows, group: Group = distributed.ALONE):
+        self.config, self.model, self.windows, self.group = config, model, windows, group
+        self.forward = group.parallel(model)
         self.optimizer = Optimizer(
             model,
             (config.beta1, config.beta2),
@@ -309,18 +332,22 @@ class Trainer:
         with watch("data"):
             inputs, targets = self.windows.batch(c.batch_size, c.seed, number)
         total = torch.zeros((), device=inputs.device)
+        places = c.accumulate * self.group.size
         for part in range(c.accumulate):
+            place = part * self.group.size + self.group.rank
             if c.dropout:
-                self.model.dropout = Dropout(c.dropout, c.seed, number, part, c.accumulate)
-            with watch("forward"):
-                loss = next_token_loss(self.model, *(t.chunk(c.accumulate)[part] for t in (inputs, targets)))
-            with watch("backward"):
-                # The parts are equally large, so the mean of their means is that of the batch.
-                (loss / c.accumulate).backward()
-            total += loss.detach() / c.accumulate
+                self.model.dropout = Dropout(c.dropout, c.seed, number, place, places)
+            with distributed.apart(self.forward) if part + 1 < c.accumulate else nullcontext():
+                with watch("forward"):
+                    rows = [t.chunk(places)[place] for t in (inputs, targets)]
+                    # All parts are equally large, so the mean of their means is that of the batch.
+                    loss = next_token_loss(self.model, rows[0], rows[1], self.forward) / c.accumulate
+                with watch("backward"):
+                    loss.backward()
+            total += loss.detach()
         with watch("optimizer"):
             norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr if lr else 0.0)
-        return Step(lr, norm, total.item())
+        return Step(lr, norm, self.group.mean(total).item())
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on beside its number: weights, and the optimizer's averages and count."""
@@ -335,40 +362,54 @@ class Trainer:
 def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpus: str) -> None:
     """Take the steps that are missing in `losses`, and add to them; save the run at the start, now and then, and at
     the end. Raises ValueError where a loss is not finite, and runs.Stopped when a signal has come."""
-    config, model = trainer.config, trainer.model
+    config, model, group = trainer.config, trainer.model, trainer.group
+    first = group.rank == 0
+
+    def measure() -> None:
+        if first:  # the others wait for it in their next step
+            losses.validation.append((len(losses.steps), evaluation.loss(model, validation, config.window)))
 
     def save() -> None:
-        runs.write(config.out, Saved(runs.plain(config), corpus, trainer.state()), losses)
+        if first:
+            runs.write(config.out, Saved(runs.plain(config), corpus, trainer.state()), losses)
 
-    runs.clear(config.out)
+    if first:
+        runs.clear(config.out)
     if not losses.validation:
-        losses.validation.append((0, evaluation.loss(model, validation, config.window)))
+        measure()
     save()
-    bar = tqdm(initial=len(losses.steps), total=config.steps, unit="step", disable=None, file=sys.stderr)
+    bar = tqdm(
+        initial=len(losses.steps), total=config.steps, unit="step", disable=None if first else True, file=sys.stderr
+    )
     with bar, runs.signals() as came:
         for number in range(len(losses.steps), config.steps):
             step = trainer.step(number)
             if not math.isfinite(step.loss):
                 raise ValueError(f"train: the loss is {step.loss} at step {number}; try smaller learning rates")
             losses.steps.append(step)
-            if (number + 1) % config.evaluate_every == 0 or number + 1 == config.steps:
-                losses.validation.append((number + 1, evaluation.loss(model, validation, config.window)))
-            if (number + 1) % config.save_every == 0 or number + 1 == config.steps or came:
+            done = number + 1
+            stop = group.largest(came[0] if came else 0, validation.device)
+            if done % config.evaluate_every == 0 or done == config.steps:
+                measure()
+            if done % config.save_every == 0 or done == config.steps or stop:
                 save()
-            bar.set_postfix(train=f"{step.loss:.3f}", validation=f"{losses.validation[-1][1]:.3f}", refresh=False)
+            if first:
+                bar.set_postfix(train=f"{step.loss:.3f}", validation=f"{losses.validation[-1][1]:.3f}", refresh=False)
             bar.update()
-            if came:
+            if stop:
+                group.largest(0, validation.device)  # no process ends before it is saved
                 sentence = (
-                    f"stopped after step {number + 1} of {config.steps}, which is saved; to go on: {_command(config)}"
+                    f"stopped after step {done} of {config.steps}, which is saved; to go on: {_command(config, group)}"
                 )
-                raise runs.Stopped(came[0], sentence)
+                raise runs.Stopped(stop, sentence)
 
 
-def _command(config: Train) -> str:
-    """What has to be typed to resume the run."""
+def _command(config: Train, group: Group) -> str:
+    """What has to be typed to resume the run, on each machine."""
     default = replace(PRESETS[config.preset], preset=Train.preset)
     typed = runs.flags(runs.plain(replace(config, resume=True)), runs.plain(default))
-    return shlex.join(["python", "-m", "llama", "train", *typed])
+    program = ["python"] if group.size == 1 else ["torchrun", "--nproc-per-node", str(group.local_size)]
+    return shlex.join([*program, "-m", "llama", "train", *typed])
 
 
 def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementation) -> None:

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from llama import checkpoint, runs, train
 from llama.__main__ import main
+from llama.distributed import ALONE
 from llama.train import Train, Trainer
 from tests.assertions import assert_identical
 
@@ -466,7 +467,7 @@ def test_a_signal_lets_the_step_be_finished_and_saved_and_says_how_to_go_on(
 
 def test_the_command_to_go_on_names_what_differs_from_the_preset_and_no_more():
     config = replace(train.PRESETS["shakespeare"], steps=7, out=Path("out/x"), fractions=(0.9, 0.1, 0.0))
-    assert train._command(config) == (
+    assert train._command(config, ALONE) == (
         f"python -m llama train --preset shakespeare --fractions 0.9 0.1 0.0 --steps 7 --out {Path('out/x')} --resume"
     )
 
