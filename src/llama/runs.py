@@ -12,7 +12,6 @@ that the file holds: a disk that has changed a bit is found out.
 import csv
 import hashlib
 import json
-import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -202,8 +201,9 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed."""
-    return shlex.join(map(str, value)) if isinstance(value, list) else str(value)
+    """A value as it is typed; on one line and not long, whatever a file says that it is."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{text if text.isprintable() else repr(text):.99}"
 
 
 class Stopped(Exception):

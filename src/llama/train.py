@@ -271,7 +271,7 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
     if saved.corpus != corpus:
         raise ValueError(
             f"train: the text of --corpus {config.corpus} has SHA-256 {corpus}, but the run in {config.out} was begun "
-            f"with {saved.config.get('corpus')}, {saved.corpus}"
+            f"with {runs.shown(saved.config.get('corpus'))}, {runs.shown(saved.corpus)}"
         )
     return saved
 

@@ -112,7 +112,7 @@ def _refused(config, capsys, sentence, beginning="llama: train: "):
     before = _held(config.out)
     capsys.readouterr()
     assert main(_flags(config)) == 2
-    said = capsys.readouterr().err.strip()
+    said = capsys.readouterr().err
     assert said.startswith(beginning)
     assert sentence in said
     assert len(said.splitlines()) == 1
@@ -146,6 +146,26 @@ def test_a_run_of_another_kind_is_resumed_to_the_last_bit_too(tmp_path, tiny, ch
     _cut(config, 4, monkeypatch)
     train.run(replace(config, resume=True))
     _assert_same_run(tmp_path / "cut", tmp_path / "through")
+
+
+def test_weights_lie_in_memory_as_a_step_leaves_them_since_a_sum_may_depend_on_where_its_terms_lie(tiny):
+    def trainer():
+        model = train._model(tiny, 23, train.implementation.load("fused"))
+        return Trainer(tiny, model, train.data.Windows(torch.arange(100) % 23, tiny.window))
+
+    def places(trainer):
+        """How far into its memory each weight lies, and with which others it shares it."""
+        parameters = dict(trainer.model.named_parameters())
+        memories = [p.untyped_storage().data_ptr() for p in parameters.values()]
+        return {
+            name: (p.storage_offset(), memories.index(m))
+            for (name, p), m in zip(parameters.items(), memories, strict=True)
+        }
+
+    stepped, loaded = trainer(), trainer()
+    stepped.step(0)
+    loaded.load(stepped.state())
+    assert places(loaded) == places(stepped) != places(trainer())
 
 
 def test_at_most_save_every_steps_are_lost(tmp_path, tiny, through, monkeypatch):
@@ -309,6 +329,8 @@ def test_a_run_that_claims_more_steps_than_there_are_is_refused(cut, capsys):
         ({"config": "[" * 100_000}, "its config is not JSON ("),
         ({"config": "[1]"}, "its config must be an object, got list"),
         ({"config": "{}"}, "--preset is quick, but the run in "),
+        ({"config": '{"preset": "evil\\nname"}'}, "was begun with 'evil\\nname'"),
+        ({"config": json.dumps({"preset": 999 * "x"})}, f"was begun with {99 * 'x'}\n"),
         ({"corpus": None}, "the text of --corpus "),
     ],
 )
