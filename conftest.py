@@ -23,6 +23,8 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
         "data",
         "evaluation",
         "train",
+        "runs",
+        "distributed",
         "optimizer",
         "generate",
         "decode",

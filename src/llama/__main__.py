@@ -2,12 +2,13 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, Union
 
 import tyro
 
-from llama import generate, kata, ladder, report, train
+from llama import distributed, generate, kata, ladder, report, runs, train
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
@@ -16,6 +17,8 @@ COMMANDS: dict[type, Callable[[Any], object]] = {
     generate.Generate: generate.run,
     kata.Kata: kata.run,
 }
+PATIENCE = 3.0
+"""Seconds that a process which is not the first of its machine waits before it ends by an error."""
 
 
 def _defaults(command: type, arguments: list[str]) -> Any:
@@ -25,6 +28,12 @@ def _defaults(command: type, arguments: list[str]) -> Any:
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--preset", nargs="?")  # without a name tyro says what is wrong
     return train.PRESETS.get(chosen.parse_known_args(arguments)[0].preset, train.Train())
+
+
+def _others_wait() -> None:
+    """torchrun ends all processes when one has ended. So the others let the first of a machine speak."""
+    if distributed.group().local_rank:
+        time.sleep(PATIENCE)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,8 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         )
         COMMANDS[type(config)](config)
     except (ValueError, IndexError, OSError) as error:
+        _others_wait()  # where the first had nothing to say, they are still there afterwards
         print(f"llama: {error}", file=sys.stderr)
         return 2
+    except runs.Stopped as stopped:
+        _others_wait()
+        if distributed.group().local_rank == 0:
+            print(f"llama: {stopped}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         print("llama: interrupted", file=sys.stderr)
         return 130

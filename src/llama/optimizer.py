@@ -9,6 +9,7 @@ nearly alike, so that no direction of a matrix waits for another. Embedding, hea
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,27 @@ class Optimizer:
         for parameter in self.model.parameters():
             parameter.grad = None
         return float(norm)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on beside weights and gradients; the averages themselves, not copies.
+
+        `adamw` are the averages of a group's parameters as one vector, `muon` those of the matrices of one shape.
+        """
+        named = {"optimizer.step_count": torch.tensor(self.step_count)}
+        for i, group in enumerate(self.groups):
+            for kind, average in zip(("exp_avg", "exp_avg_sq"), group.averages, strict=True):
+                named[f"optimizer.adamw.{i}.{kind}"] = average
+        return named | {f"optimizer.muon.{i}.momentum": average for i, average in enumerate(self.muon.averages)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of the same model, after its weights have been loaded."""
+        for name, average in self.state().items():
+            average.copy_(state[name])
+        self.step_count = int(state["optimizer.step_count"])
+        if self.step_count:
+            # The memory that a step leaves: where a vector begins may decide in which order a product is summed.
+            for group in self.groups:
+                _apart(_together([p.data for p in group.parameters]), group.parameters)
 
 
 class _Group:

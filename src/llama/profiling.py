@@ -13,11 +13,11 @@ WARM_UP, STEPS = 3, 10
 
 
 class Stopwatch:
-    """Seconds per part of a step: `with watch("forward"): ...`."""
+    """Seconds of each part of a step, which may come several times: `with watch("forward"): ...`."""
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.seconds: dict[str, list[float]] = {}
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -25,7 +25,7 @@ class Stopwatch:
         started = time.perf_counter()
         yield
         self._wait()
-        self.seconds.setdefault(part, []).append(time.perf_counter() - started)
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
 
     def _wait(self) -> None:
         """An accelerator is given work and does it later; its time counts where the work was given."""
@@ -37,10 +37,10 @@ def report(step: Callable[[Any], object], device: torch.device, tokens: int) -> 
     """Run `step(watch)`, which times its parts, and print where its time goes; `tokens` are those of one step."""
     for _ in range(WARM_UP):
         step(Stopwatch(device))
-    watch = Stopwatch(device)
-    for _ in range(STEPS):
+    watches = [Stopwatch(device) for _ in range(STEPS)]
+    for watch in watches:
         step(watch)
-    parts = {part: median(seconds) for part, seconds in watch.seconds.items()}
+    parts = {part: median(watch.seconds[part] for watch in watches) for part in watches[0].seconds}
     whole = sum(parts.values())
     rate = f"{tokens / whole:,.0f} characters/s"
     print(f"\nA step takes {whole * 1e3:.1f} ms (the sum of its parts, each the median of {STEPS}), {rate}")

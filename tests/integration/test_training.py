@@ -162,7 +162,7 @@ def test_what_is_dropped_follows_from_the_seed_and_the_step():
 
 
 def _trainer(**more):
-    config = Train(window=8, batch_size=2, **more)
+    config = Train(**{"window": 8, "batch_size": 2} | more)
     return Trainer(config, _model("fused", STATES).train(), Windows(_draw(_chain(), 100, seed=1), 8))
 
 
@@ -178,6 +178,29 @@ def test_both_rates_follow_the_schedule(monkeypatch):
 
 def test_a_step_drops_where_it_is_asked_to():
     assert _trainer(dropout=0.5).step(0).loss != _trainer().step(0).loss == _trainer().step(0).loss
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(monkeypatch, parts, dropout):
+    seen = []
+    for accumulate in (1, parts):
+        trainer = _trainer(batch_size=6, accumulate=accumulate, dropout=dropout)
+        monkeypatch.setattr(trainer.optimizer, "step", lambda *_: 0.0)
+        loss = trainer.step(3).loss
+        seen.append((loss, {name: p.grad for name, p in trainer.model.named_parameters()}))
+    (loss, whole), (in_parts, gradients) = seen
+    # The same sums in another order: float32's own tolerance, which has room for some fifty roundings.
+    assert_close(in_parts, torch.tensor(loss))
+    for name, gradient in gradients.items():
+        assert_close(gradient, whole[name], name)
+
+
+def test_what_is_dropped_from_a_part_is_what_is_dropped_there_from_the_whole():
+    whole, parts = Dropout(0.5, 0, 0), [Dropout(0.5, 0, 0, place, 3) for place in range(3)]
+    for shape in ((6, 5, 7), (6, 2)):  # one draw after another
+        x = torch.ones(shape)
+        assert torch.equal(torch.cat([part(x[:2]) for part in parts]), whole(x))
 
 
 @pytest.mark.tensors

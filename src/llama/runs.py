@@ -1,0 +1,247 @@
+"""A run on disk: everything that training needs to go on as if nothing had happened, in one file.
+
+    write("out/train", Saved(config, corpus, tensors), losses)     # run.safetensors, and losses.csv for people
+    saved = read("out/train")
+
+The tensors are the weights, the optimizer's averages and its count of steps, and the learning rate, gradient norm and
+loss of every step. Batches, dropout and the schedule follow from the seed and the number of the step alone, so no
+random generator has a state to be kept. The metadata are the config, the SHA-256 of the text, and one of everything
+that the file holds: a disk that has changed a bit is found out.
+"""
+
+import csv
+import hashlib
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from jaxtyping import Float64
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from llama.files import one_line, write_atomically
+from llama.weights import check_finite
+
+FILE = "run.safetensors"
+FORMAT, VERSION = "llama-kata run", "1"
+STEPS, VALIDATION, COUNT = "losses.steps", "losses.validation", "optimizer.step_count"
+
+
+class Step(NamedTuple):
+    """What is known of a step: its learning rate, the norm of the gradient before clipping, the loss before it."""
+
+    lr: float
+    norm: float
+    loss: float
+
+
+@dataclass
+class Losses:
+    """All steps of a run so far, and the loss of the whole validation split after some of them; nats per token."""
+
+    steps: list[Step] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+    def tensors(self) -> dict[str, Float64[Tensor, "rows columns"]]:
+        """Both in float64, which is what they are: nothing is rounded."""
+        return {
+            STEPS: torch.tensor(self.steps, dtype=torch.float64).reshape(-1, len(Step._fields)),
+            VALIDATION: torch.tensor(self.validation, dtype=torch.float64).reshape(-1, 2),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Losses":
+        """What `tensors` made."""
+        validation = [(int(step), loss) for step, loss in tensors[VALIDATION].tolist()]
+        return cls([Step(*row) for row in tensors[STEPS].tolist()], validation)
+
+    def write_csv(self, path: Path) -> None:
+        """A row per step; the validation loss where it was measured."""
+        measured = dict(self.validation)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(["step", "learning_rate", "gradient_norm", "train_loss", "validation_loss"])
+            rows.writerow([0, "", "", "", measured.get(0, "")])
+            rows.writerows([i, *step, measured.get(i, "")] for i, step in enumerate(self.steps, start=1))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run is resumed from: its config as JSON has it, the SHA-256 of its text, and its tensors."""
+
+    config: Mapping[str, Any]
+    corpus: str
+    tensors: Mapping[str, Tensor]
+
+
+def write(folder: Path, saved: Saved, losses: Losses) -> None:
+    """Write the run and its losses as they are now, all of it or nothing; what was there before is replaced.
+
+    Raises OSError in one sentence where they cannot be written, and ValueError where a tensor is not finite, since
+    nobody could go on from there; in both cases the earlier files are still whole.
+    """
+    tensors = {name: t.detach().cpu().contiguous() for name, t in (*saved.tensors.items(), *losses.tensors().items())}
+    metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(saved.config), "corpus": saved.corpus}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"train: {name} is not finite after {len(losses.steps)} steps; try smaller learning rates")
+    metadata["sha256"] = _digest(metadata, tensors)
+
+    def write_run(path: Path) -> None:
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}  # several may be views of one memory
+        try:
+            safetensors.torch.save_file(copies, path, metadata)
+        except SafetensorError as error:
+            raise OSError(one_line(error)) from error
+
+    write_atomically(folder, {FILE: write_run, "losses.csv": losses.write_csv})
+
+
+def read(folder: Path) -> Saved:
+    """The unfinished run of a folder, in memory; the file itself stays as it is.
+
+    Raises ValueError in one sentence where there is none, or where it is damaged or something else.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        finished = (folder / "checkpoint" / "config.json").is_file()
+        there = "holds a finished run and nothing to resume" if finished else f"has no {FILE} to resume"
+        raise ValueError(f"train: {folder} {there}; leave out --resume to begin a run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"train: {path} is not a run: its format is {metadata.get('format')!r:.99}")
+            if metadata.get("version") != VERSION:
+                raise ValueError(
+                    f"train: {path} is of version {metadata.get('version')!r:.99}, only {VERSION} can be read"
+                )
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"train: {path} cannot be read ({one_line(error)})") from error
+    promised = metadata.pop("sha256", None)
+    if promised != (found := _digest(metadata, tensors)):
+        raise ValueError(f"train: {path} is damaged: its contents have SHA-256 {found}, not {promised!r:.99}")
+    return Saved(_config(path, metadata.get("config", "")), metadata.get("corpus", ""), tensors)
+
+
+def _config(path: Path, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"train: {path}: its config is not JSON ({one_line(error)})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"train: {path}: its config must be an object, got {type(config).__name__}")
+    return config
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of metadata, names, dtypes, shapes and values."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check(folder: Path, saved: Saved, expected: Mapping[str, Tensor], steps: int) -> Losses:
+    """The losses of a run whose tensors fit those that are expected, of at most so many steps.
+
+    Raises ValueError in one sentence, with the tensor and both shapes, where they do not, or are not finite.
+    """
+    path, tensors = folder / FILE, saved.tensors
+    count, measured = tensors.get(COUNT), tensors.get(VALIDATION)
+    done = int(count) if count is not None and count.dtype == torch.int64 and count.numel() == 1 else 0
+    rows = len(measured) if measured is not None and measured.ndim else 0
+    lists = {
+        STEPS: torch.empty(max(done, 0), len(Step._fields), dtype=torch.float64, device="meta"),
+        VALIDATION: torch.empty(max(rows, 1), 2, dtype=torch.float64, device="meta"),
+    }
+    should, got = (
+        {name: f"{list(t.shape)} {t.dtype}".replace("torch.", "") for name, t in named.items()}
+        for named in ({**expected, **lists}, tensors)
+    )
+    for name in [*should, *sorted(got.keys() - should)]:
+        if should.get(name) != got.get(name):
+            should_be, is_ = should.get(name, "absent"), got.get(name, "absent")
+            raise ValueError(f"train: {path} does not fit: {name!r:.99} should be {should_be} and is {is_}")
+    if not 0 <= done <= steps:
+        raise ValueError(f"train: {path} does not fit: {COUNT!r} must lie in 0..{steps}, got {done}")
+    for name, tensor in tensors.items():
+        if tensor.numel():
+            check_finite(path, name, tensor)
+    return Losses.from_tensors(tensors)
+
+
+def flags(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    """What has to be typed for the config where the default is what nothing typed gives."""
+    typed: list[str] = []
+    for name, value in config.items():
+        flag = name.replace("_", "-")
+        if value != default[name]:
+            if isinstance(value, bool):
+                typed.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                typed += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return typed
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON has them."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    return json.loads(json.dumps(values, default=str))
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed; on one line and not long, whatever a file says that it is."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{text if text.isprintable() else repr(text):.99}"
+
+
+class Stopped(Exception):
+    """A run that was asked to stop and has been saved. `code` is what a shell expects when a signal ends a program."""
+
+    def __init__(self, number: int, sentence: str):
+        super().__init__(sentence)
+        self.code = 128 + number
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """The numbers of the signals SIGINT (Ctrl-C) and SIGTERM that have come, so that a step can be finished first.
+
+    Each is noted once and then does what it always does: who presses Ctrl-C twice does not want to wait.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone may ask for them
+        yield came
+        return
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def clear(folder: Path) -> None:
+    """Remove what runs that were killed while they wrote have left."""
+    for name in (FILE, "losses.csv"):
+        for path in folder.glob(f".{name}.*.partial"):
+            with suppress(OSError):
+                path.unlink()
