@@ -1,4 +1,6 @@
-"""Where tensors live: cpu, cuda or mps."""
+"""Where tensors live: cpu, cuda or mps, and how much of them fits."""
+
+import os
 
 import torch
 
@@ -9,5 +11,16 @@ def usable(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" has tensors, but no values
     except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
-        raise ValueError(f"device: {name} cannot be used here ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0].partition(". ")[0]  # torch may go on with advice to its own developers
+        raise ValueError(f"device: {name} cannot be used here ({reason})") from error
     return device
+
+
+def check_memory(what: str, needed: int) -> None:
+    """Raise ValueError where what needs so many bytes on the CPU cannot fit: the system may end us without a word."""
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows does not say
+        there = 2**40
+    if needed > there:
+        raise ValueError(f"{what} would take {needed / 2**30:.3g} GiB of memory or more, of {there / 2**30:.3g}")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from llama import data, evaluation, generate, original, report
 from llama.config import LlamaConfig
+from llama.files import check_writable
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.small import Parts, Small, looking_ahead
@@ -203,9 +204,9 @@ def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: 
         num_attention_heads=config.num_attention_heads,
         num_key_value_heads=config.num_key_value_heads,
         max_position_embeddings=config.window,
-        # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
-        initializer_range=config.hidden_size**-0.5,
     )
+    # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
+    wide = replace(wide, initializer_range=wide.hidden_size**-0.5)
     layers = layers if rung.causal else looking_ahead(layers)
     if rung.parts is None:
         model: LanguageModel = Llama(wide, layers)
@@ -254,15 +255,23 @@ def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Calla
 def run(config: Ladder) -> list[Climb]:
     """Climb every rung, print the table and write the page and the numbers.
 
-    Raises ValueError in one sentence for whatever cannot be used, before anything is written.
+    Raises ValueError or OSError in one sentence for whatever cannot be used, before anything is trained or written.
     """
     chosen = [_rung(name) for name in config.rungs]
     if not chosen or not config.seeds:
         raise ValueError("ladder: at least one rung and one seed are needed")
+    for name, values in (("rung", config.rungs), ("seed", config.seeds)):
+        if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+            raise ValueError(f"ladder: a {name} counts once, got {twice[0]} twice")
+    check_writable(config.out)
     for rung in chosen:
         for seed in config.seeds:
             check(recipe(config, rung, seed))
     prepared = prepare(recipe(config, chosen[0], config.seeds[0]))
+    if (length := len(prepared.splits[1])) <= (window := config.window):  # where the leak is measured
+        raise ValueError(
+            f"ladder: a window of {window} needs {window + 1} characters, the validation split has {length}"
+        )
     steps = len(chosen) * len(config.seeds) * config.steps
     course = _original(config, prepared) if config.originals else None
     climbs = []

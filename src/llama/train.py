@@ -20,9 +20,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling
+from llama import checkpoint, data, evaluation, generate, implementation, plots, profiling, weights
 from llama.config import LlamaConfig
-from llama.device import usable
+from llama.device import check_memory, usable
+from llama.files import check_writable
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.optimizer import Optimizer
@@ -126,9 +127,10 @@ def next_token_loss(
 def run(config: Train) -> Result | None:
     """Train, report and write everything under `config.out`; with `config.profile` print that and return None.
 
-    Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, before anything is
-    written.
+    Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used, and OSError for a folder,
+    before anything is written.
     """
+    check_writable(config.out / "checkpoint")
     device, corpus, tokenizer, splits, layers = prepare(config)
     windows = data.Windows(splits[0], config.window)
     if config.dropout and layers.composes:
@@ -182,6 +184,8 @@ def prepare(config: Train) -> Prepared:
     data.Windows(splits[0], config.window)  # which refuses a window that does not fit
     if len(splits[1]) < 2:
         raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
+    if device.type == "cpu":
+        _check_memory(config, tokenizer.vocab)
     layers = implementation.load(config.impl)
     if layers.is_ours and layers.name == "naive":
         raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
@@ -194,11 +198,14 @@ def check(config: Train) -> None:
         raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
     if not config.muon_lr >= 0:
         raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
+    for name in ("peak_lr", "muon_lr", "weight_decay"):
+        if math.isinf(getattr(config, name)):
+            raise ValueError(f"train: {name} must be finite, got {getattr(config, name)}")
     for name in ("batch_size", "steps", "evaluate_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
-    if config.seed < 0:
-        raise ValueError(f"train: seed must not be negative, got {config.seed}")
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"train: seed must lie in 0..2^63 - 1, got {config.seed}")
     # Our own schedule and optimizer refuse the rest, in their own sentences.
     ours, one = implementation.load("vectorized"), torch.ones(1)
     lr = ours.cosine_schedule(0, config.peak_lr, min(config.warmup_steps, config.steps), config.steps, config.min_lr)
@@ -206,8 +213,16 @@ def check(config: Train) -> None:
     ours.clip_grad_norm([one], config.max_norm)
 
 
-def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
-    shape = LlamaConfig(
+def _check_memory(config: Train, vocab: int) -> None:
+    # In float32 the weights, their gradients and one moment; the tokens; what is between the layers in bfloat16.
+    model = 12 * weights.count(_shape(config, vocab))
+    batch = config.batch_size * config.window * (8 + 2 * config.hidden_size * config.num_hidden_layers)
+    sizes = ", ".join(f"{name} {getattr(config, name)}" for name in ("hidden_size", "num_hidden_layers", "batch_size"))
+    check_memory(f"train: {sizes}", model + batch)
+
+
+def _shape(config: Train, vocab: int) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=vocab,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_hidden_layers,
@@ -215,7 +230,10 @@ def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
         num_key_value_heads=config.num_key_value_heads,
         max_position_embeddings=config.window,
     )
-    model = Llama(shape, layers)
+
+
+def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
+    model = Llama(_shape(config, vocab), layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
     model.compute_dtype = torch.bfloat16 if config.dtype == "bfloat16" else None
     return model
@@ -290,16 +308,21 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"]) -> tuple[list[tuple[i
         for number in range(config.steps):
             step = trainer.step(number)
             losses.append((number + 1, step.loss))
-            if not math.isfinite(step.loss):
-                raise ValueError(f"train: the loss is {step.loss} at step {number}; try smaller learning rates")
+            _check_finite("loss", step.loss, number)
             measured = ""
             if (number + 1) % config.evaluate_every == 0 or number + 1 == config.steps:
                 validation_losses.append((number + 1, evaluation.loss(model, validation, config.window)))
+                _check_finite("validation loss", validation_losses[-1][1], number)
                 measured = str(validation_losses[-1][1])
             rows.writerow([number + 1, *step, measured])
             bar.set_postfix(train=f"{step.loss:.3f}", validation=f"{validation_losses[-1][1]:.3f}", refresh=False)
             bar.update()
     return losses, validation_losses
+
+
+def _check_finite(name: str, loss: float, number: int) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(f"train: the {name} is {loss} at step {number}; try smaller learning rates")
 
 
 def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementation) -> None:

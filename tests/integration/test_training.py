@@ -204,3 +204,9 @@ def test_parallel_and_split_loss_agree():
     model, ids = _model("fused", STATES), _draw(_chain(), 33, seed=4)
     rows = ids.unfold(0, 17, 16)
     assert abs(evaluation.loss(model, ids, window=16) - evaluation.parallel_loss(model, rows)) <= LOSS
+
+
+@pytest.mark.parametrize(("window", "batch"), [(0, 64), (-1, 64), (8, 0)])
+def test_a_loss_over_windows_or_batches_of_nothing_is_refused(window, batch):
+    with pytest.raises(ValueError, match=f"loss: window and batch must be at least 1, got {window} and {batch}"):
+        evaluation.loss(torch.nn.Identity(), torch.arange(24), window=window, batch=batch)
