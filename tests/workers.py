@@ -2,6 +2,9 @@
 
 Each worker collects all tests and runs some of them. Their reports are sent, and so the failures and the outcomes are
 known; what is sent here besides is how many tests of each layer there are, and what killed which bug of the zoo.
+
+Of failures each worker knows its own alone, so with --impl the whole stack may be tested by one while another has seen
+a layer of it fail; in a single process it waits until the layers are right.
 """
 
 import pytest
