@@ -5,6 +5,7 @@ pytest --impl my_llama        the layers of another: a dotted module, a .py file
 pytest --impl my_llama -k rope     one layer of it, with few examples, up to the first failure
 pytest --device cuda          the same tests on that device
 pytest --spec                 the tests as sentences
+pytest -n 2                   in two processes (pytest-xdist)
 pytest --benchmark            what the layers cost, beside those of others; no test runs
 HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, thorough)
 """
@@ -52,6 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for option in ("--spec", "--plots", "--benchmark"):
+        if (workers := config.getoption("numprocesses", None)) and config.getoption(option):
+            raise pytest.UsageError(f"{option} needs a single process: leave out -n {workers}")
     if config.getoption("--benchmark"):
         from benchmarks import session as chosen
     else:

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-INHERITED = {name: value for name, value in os.environ.items() if name not in ("HYPOTHESIS_PROFILE", "LLAMA_IMPL")}
+OWN = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "PYTEST_XDIST")  # what is said to this run alone, and to its workers
+INHERITED = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
 Finished = subprocess.CompletedProcess[str]
 
 

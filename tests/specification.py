@@ -20,7 +20,7 @@ from tests.progress import claim, subject_of
 from tests.subject import Subject
 
 # These are about the suite itself, and not about Llama.
-OF_THE_SUITE = ("test_failures", "test_implementation", "test_kata", "test_peers", "test_zoo")
+OF_THE_SUITE = ("test_failures", "test_implementation", "test_kata", "test_peers", "test_workers", "test_zoo")
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·", "": " "}
 
 

@@ -14,7 +14,7 @@ from hypothesis import Phase
 
 from llama.device import usable
 from llama.layers import LAYERS
-from tests import background, failures, pictures, progress, selection, strategies
+from tests import background, failures, pictures, progress, selection, strategies, workers
 from tests.background import Background
 from tests.pictures import GALLERY, Gallery
 from tests.selection import UNDER_TEST
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if chosen.foreign:  # our own annotations are not what is tested, and checking them takes time
         jaxtyping.config.update("jaxtyping_disable", True)
     config.stash[GALLERY] = Gallery()
-    plugins = [selection, progress, pictures, background, Background()]
+    plugins = [selection, progress, pictures, background, Background(), workers]
     zoo, practising = config.getoption("--zoo"), chosen.foreign and bool(config.option.keyword)
     one_layer = practising and config.option.keyword in LAYERS
     if zoo:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from llama import distributed, generate, kata, ladder, report, runs, train
+from llama.files import one_line
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
@@ -36,6 +37,13 @@ def _others_wait() -> None:
         time.sleep(PATIENCE)
 
 
+def _sentence(error: Exception) -> str:
+    """What is wrong, in one line; of a file that cannot be used, its name and the system's reason."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"{error.filename} cannot be used: {error.strerror}")
+    return one_line(error)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; with none, `ladder`. Wrong input is one sentence on standard error and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -53,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         COMMANDS[type(config)](config)
     except (ValueError, IndexError, OSError) as error:
         _others_wait()  # where the first had nothing to say, they are still there afterwards
-        print(f"llama: {error}", file=sys.stderr)
+        print(f"llama: {_sentence(error)}", file=sys.stderr)
         return 2
     except runs.Stopped as stopped:
         _others_wait()

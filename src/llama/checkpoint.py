@@ -49,7 +49,8 @@ def load(
         model = load_llama2c(path, implementation)
         beside = [path.with_name(f"tok{model.config.vocab_size}.bin"), path.with_name("tokenizer.bin")]
     else:
-        raise ValueError(f"checkpoint: {path} is neither a folder nor a file nor {STORIES}")
+        makes = "python -m llama train makes a checkpoint"
+        raise ValueError(f"checkpoint: {path} is neither a folder nor a file nor {STORIES}; {makes}")
     if tokenizer is None:
         if not (there := [file for file in beside if file.is_file()]):
             wanted = " or ".join(file.name for file in beside)

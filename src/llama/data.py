@@ -58,7 +58,8 @@ def load_corpus(name_or_path: str | Path) -> Corpus:
     TinyShakespeare is found as `named` says. With neither file nor network the corpus is `grammar`, and `notice`
     says so.
 
-    Raises ValueError for an unknown name, an empty file, one that is not UTF-8, and a wrong TinyShakespeare.
+    Raises ValueError for an unknown name, a file that is empty, repeats one character or is not UTF-8, and a wrong
+    TinyShakespeare; OSError for a file that cannot be read.
     """
     if str(name_or_path) == "tinyshakespeare":
         return _tinyshakespeare()
@@ -75,6 +76,8 @@ def load_corpus(name_or_path: str | Path) -> Corpus:
         ) from None
     if not text:
         raise ValueError(f"corpus: {path} is empty")
+    if text == text[0] * len(text):
+        raise ValueError(f"corpus: {path} has no other character than {text[0]!r}, so there is nothing to predict")
     return Corpus(path.name, text)
 
 
@@ -185,6 +188,11 @@ class Windows:
     def batch(
         self, size: int, seed: int, step: int
     ) -> tuple[Int64[Tensor, "batch window"], Int64[Tensor, "batch window"]]:
-        """The batch of that step: drawn from the seed and the step alone, so a resumed run sees the same."""
+        """The batch of that step: drawn from the seed and the step alone, so a resumed run sees the same.
+
+        Raises ValueError for a size, a seed or a step that is negative.
+        """
+        if min(size, seed, step) < 0:
+            raise ValueError(f"windows: size, seed and step must not be negative, got {size}, {seed} and {step}")
         starts = np.random.default_rng((seed, step)).integers(len(self), size=size)
         return self.at(torch.from_numpy(starts).to(self.ids.device))

@@ -1,4 +1,6 @@
-"""Where tensors live (cpu, cuda or mps), and what is fast there."""
+"""Where tensors live (cpu, cuda or mps), what is fast there, and how much fits."""
+
+import os
 
 import torch
 
@@ -9,7 +11,8 @@ def usable(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" has tensors, but no values
     except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
-        raise ValueError(f"device: {name} cannot be used here ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0].partition(". ")[0]  # torch may go on with advice to its own developers
+        raise ValueError(f"device: {name} cannot be used here ({reason})") from error
     return device
 
 
@@ -21,3 +24,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return False
     # What torch itself asks before it hands a product to oneDNN; older versions have no public name for it.
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def check_memory(what: str, needed: int) -> None:
+    """Raise ValueError where what needs so many bytes on the CPU cannot fit: the system may end us without a word."""
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows does not say
+        there = 2**40
+    if needed > there:
+        raise ValueError(f"{what} would take {needed / 2**30:.3g} GiB of memory or more, of {there / 2**30:.3g}")

@@ -42,8 +42,10 @@ def loss(model: nn.Module, ids: Int64[Tensor, "n"], window: int, batch: int = 64
     The split is cut into windows that do not overlap (the last may be shorter), so every token but the
     first is predicted exactly once, from what precedes it in its window.
 
-    Raises ValueError where the split has fewer than two tokens.
+    Raises ValueError where the split has fewer than two tokens, or the window or the batch none.
     """
+    if min(window, batch) < 1:
+        raise ValueError(f"loss: window and batch must be at least 1, got {window} and {batch}")
     if len(ids) < 2:
         raise ValueError(f"loss: a split must have at least 2 tokens, got {len(ids)}")
     total = 0.0

@@ -42,6 +42,16 @@ def write_atomically(folder: str | Path, writers: Mapping[str, Callable[[Path], 
                 path.unlink()
 
 
+def check_writable(folder: str | Path) -> None:
+    """Raise OSError, in one sentence, where a folder may not be written or could not be made. Nothing is written."""
+    path = Path(folder)
+    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    if there.is_file():
+        raise OSError(f"{there} is a file, and must be a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OSError(f"{there} may not be written")
+
+
 def _flush(path: Path) -> None:
     """Wait until the disk has it: a name may otherwise outlive a power cut that its contents do not."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -70,6 +80,6 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     """What a library says of a file, which may quote what stands in it."""
     return " ".join(str(error).split())

@@ -21,11 +21,13 @@ from torch import Tensor
 
 from llama import checkpoint
 from llama.decode import Decoder
-from llama.device import multiplies_bfloat16, usable
+from llama.device import check_memory, multiplies_bfloat16, usable
 from llama.model import KVCache, LanguageModel, Llama, evaluating
 from llama.text import pieces, read_prompt
 
 SEPARATOR = "---\n"
+COLDEST = 1e-6
+"""The lowest temperature but 0: below it logits that are divided by it may leave float32, and 0 is what is meant."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,17 @@ def stream(
     sampling parameters.
     """
     context = model.config.max_position_embeddings
+    if token_ids.ndim != 2:
+        raise ValueError(f"generate: token_ids must be [batch seq], got {list(token_ids.shape)}")
     if not 1 <= token_ids.shape[1] <= context:
         raise ValueError(f"generate: the prompt must have 1 to {context} tokens, got {token_ids.shape[1]}")
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"generate: seed must lie in 0..2^63 - 1, got {seed}")
+
+    if 0 < temperature < COLDEST:
+        raise ValueError(f"generate: temperature must be 0 or at least {COLDEST}, got {temperature}")
 
     def filtered(logits: Tensor) -> Tensor:
         return model.layers.filter_logits(logits, temperature, top_k, top_p, min_p)
@@ -174,6 +181,9 @@ def run(config: Generate) -> None:
     prompt = given if given is not None else "" if len(begin) else "\n"
     ids = tokenizer.encode(prompt)
     ends = model.config.ends
+    if device.type == "cpu":
+        per_sample = 2 * model.config.num_key_value_heads * model.config.head_dim * model.config.num_hidden_layers
+        check_memory(f"generate: {c.samples} samples", 2 * c.samples * per_sample * len(ids))  # the prompt's cache
     started, count = time.perf_counter(), 0
 
     def until_the_end(row: Iterable[int]) -> Iterator[int]:

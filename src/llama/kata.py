@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from llama import board, implementation
+from llama.files import check_writable
 from llama.implementation import INTERNAL
 from llama.layers import LAYERS
 
@@ -32,16 +33,17 @@ class Kata:
 
 
 def run(kata: Kata) -> None:
-    """Write the stubs, or print the board. Raises ValueError for a layer that there is not."""
+    """Write the stubs, or print the board. Raises ValueError for a layer that there is not, OSError for the folder."""
     if unknown := [layer for layer in kata.layers if layer not in LAYERS]:
         raise ValueError(f"kata: there is no layer {', '.join(unknown)}; the layers are {', '.join(LAYERS)}")
-    if kata.folder.suffix == ".py" or (kata.folder.exists() and not kata.folder.is_dir()):
+    if kata.folder.suffix == ".py" or kata.folder.is_file():
         raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
     if kata.status and not kata.folder.exists():
         raise ValueError(f"kata: there is no {kata.folder} yet; python -m llama kata {kata.folder} writes it")
     if kata.status:
         print(board.load(implementation.load(kata.folder)))
         return
+    check_writable(kata.folder)
     kata.folder.mkdir(parents=True, exist_ok=True)
     wanted = kata.layers or LAYERS
     written = [layer for layer in wanted if _write(kata.folder / f"{layer}.py", stub(layer, str(kata.folder)))]

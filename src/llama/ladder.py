@@ -207,10 +207,10 @@ def llama_config(config: Ladder, rung: Rung, vocab: int) -> LlamaConfig:
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
         "max_position_embeddings": config.window,
-        # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
-        "initializer_range": config.hidden_size**-0.5,
     }
-    return LlamaConfig(**sizes | dict(rung.sizes))
+    checked = LlamaConfig(**sizes | dict(rung.sizes))
+    # So that what comes out of a matrix is as large as what goes in, with a norm before it or without.
+    return replace(checked, initializer_range=checked.hidden_size**-0.5)
 
 
 def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: int) -> LanguageModel:

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from llama import evaluation, original, page
+from llama.files import check_writable
 from llama.ladder import LEAK_WINDOWS, RUNGS, Climb, Ladder, Rung, climb, recipe
 from llama.page import Entry, Picture, Row, Section, Table
 from llama.pictures import pictures
@@ -40,17 +41,28 @@ LEGEND = (
 def run(config: Ladder) -> list[Climb]:
     """Climb every rung, print the table and write the page and the numbers.
 
-    Raises ValueError in one sentence for whatever cannot be used, before anything is written.
+    Raises ValueError or OSError in one sentence for whatever cannot be used, before anything is trained or written.
     """
     chosen = [_rung(name) for name in config.rungs]
     if not chosen or not config.seeds:
         raise ValueError("ladder: at least one rung and one seed are needed")
+    for name, values in (("rung", config.rungs), ("seed", config.seeds)):
+        if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+            raise ValueError(f"ladder: a {name} counts once, got {twice[0]} twice")
     if config.weigh < 0:
         raise ValueError(f"ladder: weigh must not be negative, got {config.weigh}")
+    check_writable(config.out)
     for rung in chosen:
         for seed in config.seeds:
             check(recipe(config, rung, seed))
     prepared = prepare(recipe(config, chosen[0], config.seeds[0]))
+    # Where the leak is measured, and where the tutorial's model is.
+    window = max(config.window, original.WINDOW) if config.originals or config.weigh else config.window
+    for name, split in zip(("validation", "test"), prepared.splits[1:], strict=True):
+        if len(split) <= window:
+            raise ValueError(
+                f"ladder: a window of {window} needs {window + 1} characters, the {name} split has {len(split)}"
+            )
     climbs, course, weighing = [], None, None
     total = len(chosen) * len(config.seeds) * config.steps
     with tqdm(total=total, unit="step", disable=None, file=sys.stderr) as bar:

@@ -22,10 +22,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from llama import checkpoint, data, distributed, evaluation, generate, implementation, plots, profiling, runs
+from llama import checkpoint, data, distributed, evaluation, generate, implementation, plots, profiling, runs, weights
 from llama.config import LlamaConfig
-from llama.device import multiplies_bfloat16, usable
+from llama.device import check_memory, multiplies_bfloat16, usable
 from llama.distributed import Group
+from llama.files import check_writable
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.optimizer import Optimizer
@@ -149,10 +150,11 @@ def run(config: Train) -> Result | None:
     Of several processes (`distributed`) the first says and writes everything, the others return None.
 
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used and for a run that cannot be
-    resumed or would be lost, before anything is written; and where the loss is not finite any more. Raises
-    runs.Stopped after SIGINT or SIGTERM.
+    resumed or would be lost, and OSError for a folder, before anything is written; and ValueError where the loss is
+    not finite any more. Raises runs.Stopped after SIGINT or SIGTERM.
     """
     group = distributed.group()
+    check_writable(config.out / "checkpoint")
     check(config, group)
     device, corpus, tokenizer, splits, layers = prepare(replace(config, device=group.device(config.device)))
     # Settled here, so that a run which goes on elsewhere is not computed in something else.
@@ -222,6 +224,8 @@ def prepare(config: Train) -> Prepared:
     data.Windows(splits[0], config.window)  # which refuses a window that does not fit
     if len(splits[1]) < 2:
         raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
+    if device.type == "cpu":
+        _check_memory(config, tokenizer.vocab)
     layers = implementation.load(config.impl)
     if layers.is_ours and layers.name == "naive":
         raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
@@ -234,6 +238,9 @@ def check(config: Train, group: Group = distributed.ALONE) -> None:
         raise ValueError(f"train: dropout must lie in 0..255/256, got {config.dropout}")
     if not config.muon_lr >= 0:
         raise ValueError(f"train: muon_lr must not be negative, got {config.muon_lr}")
+    for name in ("peak_lr", "muon_lr", "weight_decay"):
+        if math.isinf(getattr(config, name)):
+            raise ValueError(f"train: {name} must be finite, got {getattr(config, name)}")
     for name in ("batch_size", "steps", "evaluate_every", "save_every"):
         if getattr(config, name) < 1:
             raise ValueError(f"train: {name} must be at least 1, got {getattr(config, name)}")
@@ -246,8 +253,8 @@ def check(config: Train, group: Group = distributed.ALONE) -> None:
         )
     if config.profile and group.size > 1:
         raise ValueError(f"train: --profile is for one process, got {group.size}")
-    if config.seed < 0:
-        raise ValueError(f"train: seed must not be negative, got {config.seed}")
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"train: seed must lie in 0..2^63 - 1, got {config.seed}")
     # Our own schedule and optimizer refuse the rest, in their own sentences.
     ours, one = implementation.load("vectorized"), torch.ones(1)
     lr = ours.cosine_schedule(0, config.peak_lr, min(config.warmup_steps, config.steps), config.steps, config.min_lr)
@@ -260,7 +267,7 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
     if not config.resume:
         if (path := config.out / runs.FILE).exists():
             raise ValueError(
-                f"train: {path} is an unfinished run; go on with --resume, or begin another elsewhere with --out"
+                f"train: {path} is an unfinished run; go on with --resume, delete it, or begin another elsewhere with --out"
             )
         return None
     saved = runs.read(config.out)
@@ -278,8 +285,16 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
     return saved
 
 
-def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
-    shape = LlamaConfig(
+def _check_memory(config: Train, vocab: int) -> None:
+    # In float32 the weights, their gradients and one moment; the tokens; what is between the layers in bfloat16.
+    model = 12 * weights.count(_shape(config, vocab))
+    batch = config.batch_size * config.window * (8 + 2 * config.hidden_size * config.num_hidden_layers)
+    sizes = ", ".join(f"{name} {getattr(config, name)}" for name in ("hidden_size", "num_hidden_layers", "batch_size"))
+    check_memory(f"train: {sizes}", model + batch)
+
+
+def _shape(config: Train, vocab: int) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=vocab,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_hidden_layers,
@@ -287,7 +302,10 @@ def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
         num_key_value_heads=config.num_key_value_heads,
         max_position_embeddings=config.window,
     )
-    model = Llama(shape, layers)
+
+
+def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
+    model = Llama(_shape(config, vocab), layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
     model.compute_dtype = compute_dtype(config)
     return model
@@ -392,13 +410,13 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpu
     with bar, runs.signals() as came:
         for number in range(len(losses.steps), config.steps):
             step = trainer.step(number)
-            if not math.isfinite(step.loss):
-                raise ValueError(f"train: the loss is {step.loss} at step {number}; try smaller learning rates")
+            _check_finite("loss", step.loss, number)
             losses.steps.append(step)
             done = number + 1
             stop = group.largest(came[0] if came else 0, validation.device)
             if done % config.evaluate_every == 0 or done == config.steps:
                 measure()
+                _check_finite("validation loss", losses.validation[-1][1], number)
             if done % config.save_every == 0 or done == config.steps or stop:
                 save()
             if first:
@@ -418,6 +436,11 @@ def _command(config: Train, group: Group) -> str:
     typed = runs.flags(runs.plain(replace(config, resume=True)), runs.plain(default))
     program = ["python"] if group.size == 1 else ["torchrun", "--nproc-per-node", str(group.local_size)]
     return shlex.join([*program, "-m", "llama", "train", *typed])
+
+
+def _check_finite(name: str, loss: float, number: int) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(f"train: the {name} is {loss} at step {number}; try smaller learning rates")
 
 
 def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementation) -> None:

@@ -8,8 +8,10 @@ take, whatever a header or a config claims.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DERIVED = ".self_attn.rotary_emb.inv_freq"
 """The rotation frequencies, which older checkpoints bring although they follow from the config."""
+
+
+def count(config: LlamaConfig) -> int:
+    """How many numbers the model has: however many layers, only two are looked at."""
+    one, two = (sum(map(math.prod, shapes(replace(config, num_hidden_layers=n)).values())) for n in (1, 2))
+    return one + (two - one) * (config.num_hidden_layers - 1)
 
 
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

@@ -81,6 +81,16 @@ def test_a_window_that_does_not_fit_is_refused():
         Windows(torch.arange(8), 8)
 
 
+@pytest.mark.parametrize("wrong", [{"size": -1}, {"seed": -2}, {"step": -3}])
+def test_a_negative_size_seed_or_step_of_a_batch_is_refused(wrong):
+    given = {"size": 4, "seed": 0, "step": 0} | wrong
+    with pytest.raises(
+        ValueError,
+        match="windows: size, seed and step must not be negative, got {}, {} and {}$".format(*given.values()),
+    ):
+        Windows(torch.arange(9), 4).batch(**given)
+
+
 def test_a_file_is_a_corpus_byte_for_byte(tmp_path):
     (tmp_path / "text.txt").write_bytes("Zwölf\r\n".encode())
     assert load_corpus(tmp_path / "text.txt").text == "Zwölf\r\n"
@@ -88,7 +98,12 @@ def test_a_file_is_a_corpus_byte_for_byte(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"", "is empty"), (b"ab\xff", "is not UTF-8 text: byte 2 is 0xff"), (None, "is neither tinyshakespeare nor")],
+    [
+        (b"", "is empty"),
+        (b"aaa", "has no other character than 'a'"),
+        (b"ab\xff", "is not UTF-8 text: byte 2 is 0xff"),
+        (None, "is neither tinyshakespeare nor"),
+    ],
 )
 def test_a_file_that_is_no_text_is_refused(tmp_path, content, sentence):
     if content is not None:

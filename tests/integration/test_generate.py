@@ -1,4 +1,4 @@
-"""`python -m llama generate`: prompts, ends, samples, whole characters, and wrong input in one sentence."""
+"""`python -m llama generate`: prompts, ends, samples, whole characters, and what `stream` refuses."""
 
 import io
 import json
@@ -282,68 +282,10 @@ def test_the_small_model_is_known_by_its_name(tmp_path, monkeypatch, capsys):
 
 # Wrong input.
 
-BROKEN = {
-    "ascii.txt": b"ab\xff",
-    "empty.txt": b"",
-    "model.bin": bytes(28),
-    "notes.json": b"[1]",
-    "other/characters.json": b'{"characters": "ab"}',
-}
 
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["CHECKPOINT", "--prompt", "€"], "tokenizer: the vocabulary lacks '€', at position 0"),
-        (["CHECKPOINT", "--prompt", ""], "generate: the prompt is empty"),
-        (["CHECKPOINT", "--prompt-file", "empty.txt"], "generate: empty.txt is empty"),
-        (["CHECKPOINT", "--prompt-file", "ascii.txt"], "generate: ascii.txt is not UTF-8 text: byte 2 is 0xff"),
-        (["CHECKPOINT", "--prompt-file", "none.txt"], "No such file or directory: 'none.txt'"),
-        (["CHECKPOINT", "--prompt", "a", "--prompt-file", "b"], "prompt 'a' and prompt_file b cannot both be given"),
-        (["CHECKPOINT", "--prompt", "a" * 13], "generate: the prompt must have 1 to 12 tokens, got 13"),
-        (["CHECKPOINT", "--max-new-tokens", "-1"], "generate: max_new_tokens must not be negative, got -1"),
-        (["CHECKPOINT", "--samples", "0"], "generate: samples must be at least 1, got 0"),
-        (["CHECKPOINT", "--seed", "-1"], "generate: seed must lie in 0..2^63 - 1, got -1"),
-        (["CHECKPOINT", "--seed", str(2**63)], f"generate: seed must lie in 0..2^63 - 1, got {2**63}"),
-        (
-            ["CHECKPOINT", "--temperature", "-1"],
-            "filter_logits: temperature must not be negative, and finite, got -",
-        ),
-        (["CHECKPOINT", "--top-k", "0"], "filter_logits: top_k must be at least 1, got 0"),
-        (["CHECKPOINT", "--top-p", "2"], "filter_logits: top_p must lie in (0, 1], got 2.0"),
-        (["CHECKPOINT", "--min-p", "nan"], "filter_logits: min_p must lie in [0, 1], got nan"),
-        (["CHECKPOINT", "--device", "nowhere"], "device: nowhere cannot be used here"),
-        (["CHECKPOINT", "--impl", "nothing"], "an implementation is naive, vectorized, fused"),
-        (["CHECKPOINT", "--tokenizer", "none.json"], "tokenizer: none.json is not a file"),
-        (["CHECKPOINT", "--tokenizer", "notes.json"], "tokenizer: notes.json cannot be read"),
-        (
-            ["CHECKPOINT", "--tokenizer", "other/characters.json"],
-            f"checkpoint: other/characters.json has 2 tokens but the model a vocab_size of {VOCAB}",
-        ),
-        (["nothing"], "checkpoint: nothing is neither a folder nor a file nor stories260K"),
-        (["other"], "checkpoint: other has no config.json"),
-        (["empty.txt"], "llama2c: empty.txt has 0 bytes, fewer than the 28 of a header"),
-        (
-            ["model.bin"],
-            "model.bin is no checkpoint of llama2.c (config: vocab_size must be at least 1, got 0)",
-        ),
-        (["bare"], "checkpoint: bare has no characters.json or tokenizer.json; name one with --tokenizer"),
-    ],
-)
-def test_wrong_input_is_one_sentence_and_nothing_is_printed(folder, capsys, tmp_path, monkeypatch, arguments, sentence):
-    monkeypatch.chdir(tmp_path)
-    for name, content in BROKEN.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    _model().save_pretrained("bare")
-    before = sorted(tmp_path.rglob("*"))
-    assert main(["generate", *(str(folder) if word == "CHECKPOINT" else word for word in arguments)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert sentence in err
-    assert err.startswith("llama: ")
-    assert len(err.splitlines()) == 1
-    assert sorted(tmp_path.rglob("*")) == before
+def test_a_prompt_that_is_no_batch_is_refused():
+    with pytest.raises(ValueError, match=r"generate: token_ids must be \[batch seq\], got \[3\]"):
+        stream(_model(), torch.zeros(3, dtype=torch.int64), 3)
 
 
 def test_a_context_that_is_too_short_is_refused_before_the_first_token_is_asked_for():

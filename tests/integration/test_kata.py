@@ -60,13 +60,6 @@ def test_a_folder_may_hold_just_the_layers_that_are_asked_for(tmp_path, monkeypa
     assert sorted(path.name for path in (tmp_path / "few").iterdir()) == ["rope.py", "silu.py"]
 
 
-def test_an_unknown_layer_is_refused_with_those_that_there_are_and_nothing_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["kata", "few", "ropes"]) == 2
-    assert "there is no layer ropes; the layers are softmax, cross_entropy" in capsys.readouterr().err
-    assert not (tmp_path / "few").exists()
-
-
 def test_what_is_not_written_yet_is_taken_from_ours_when_the_whole_is_needed(my_llama):
     (my_llama / "silu.py").write_text("def silu(x):\n    return x * x.sigmoid()\n")
     mine = implementation.load(my_llama)

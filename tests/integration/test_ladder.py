@@ -153,24 +153,6 @@ def test_several_seeds_are_reported_with_their_spread(tmp_path, corpus, capsys):
     assert f"{(a + b) / 2:.3f} ± {abs(a - b) / math.sqrt(2):.3f}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--rungs", "attic"], "ladder: a rung is one of softmax-twice, baseline, rms_norm"),
-        (["--rungs"], "ladder: at least one rung and one seed are needed"),
-        (["--window", "4000"], "windows: a window of 4000 needs 4001 tokens"),
-        (["--steps", "0"], "train: steps must be at least 1, got 0"),
-        (["--seeds", "0", "-1"], "train: seed must not be negative, got -1"),
-        (["--hidden-size", "30"], "config: num_attention_heads must divide hidden_size, got 4 and 30"),
-    ],
-)
-def test_wrong_input_is_one_sentence_and_nothing_is_written(tmp_path, corpus, capsys, arguments, sentence):
-    out = tmp_path / "out"
-    assert main(["ladder", "--corpus", str(corpus), "--out", str(out), *arguments]) == 2
-    assert sentence in capsys.readouterr().err.splitlines()[-1]
-    assert not out.exists()
-
-
 def test_the_report_takes_the_leak_off_the_validation_loss():
     climb = Climb(RUNGS[3], 0, None, [], 0.0, 0.5, 0.0, evaluation.Leak(0.4, 3.0), 1.0, "")
     assert climb.prefix_loss == pytest.approx(3.1)

@@ -241,3 +241,9 @@ def test_parallel_and_split_loss_agree():
 def test_auto_is_bfloat16_only_where_the_device_multiplies_it(monkeypatch, dtype, multiplies, computed_in):
     monkeypatch.setattr("llama.train.multiplies_bfloat16", lambda device: multiplies)
     assert compute_dtype(Train(dtype=dtype)) is computed_in
+
+
+@pytest.mark.parametrize(("window", "batch"), [(0, 64), (-1, 64), (8, 0)])
+def test_a_loss_over_windows_or_batches_of_nothing_is_refused(window, batch):
+    with pytest.raises(ValueError, match=f"loss: window and batch must be at least 1, got {window} and {batch}"):
+        evaluation.loss(torch.nn.Identity(), torch.arange(24), window=window, batch=batch)

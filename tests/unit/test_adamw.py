@@ -1,5 +1,7 @@
 """AdamW: running averages of the gradient and its square say how far each weight steps; decay is kept apart."""
 
+import math
+
 import pytest
 import torch
 
@@ -97,8 +99,18 @@ def test_betas_outside_zero_to_one_are_refused(adamw, betas):
 
 
 @pytest.mark.refusal
-@pytest.mark.parametrize(("lr", "eps", "weight_decay"), [(-0.1, 0.5, 0.1), (0.1, -0.5, 0.1), (0.1, 0.5, -1.0)])
-def test_negative_rates_are_refused(adamw, lr, eps, weight_decay):
+@pytest.mark.parametrize(
+    ("lr", "eps", "weight_decay"),
+    [
+        (-0.1, 0.5, 0.1),
+        (0.1, -0.5, 0.1),
+        (0.1, 0.5, -1.0),
+        (math.nan, 0.5, 0.1),
+        (0.1, math.nan, 0.1),
+        (0.1, 0.5, math.nan),
+    ],
+)
+def test_negative_rates_and_nan_are_refused(adamw, lr, eps, weight_decay):
     x, got = torch.ones(3), f"{lr}, {eps} and {weight_decay}"
     with pytest.raises(ValueError, match=f"adamw: lr, eps and weight_decay must not be negative, got {got}"):
         adamw(x, x, x, x, 1, lr, eps=eps, weight_decay=weight_decay)

@@ -29,6 +29,17 @@ class Table:
         if self.first_death and any(self.verdicts[layer][bug].values()):
             pytest.skip("it is dead")
 
+    def record(self, layer: str, bug: str, test: str, killed: bool) -> None:
+        tests = self.verdicts[layer][bug]
+        tests[test] = tests.get(test, False) or killed
+
+    def flat(self) -> Iterator[tuple[tuple[str, str, str], bool]]:
+        """((layer, bug, test), verdict), as a worker of pytest-xdist sends them."""
+        for layer, bugs in self.verdicts.items():
+            for bug, tests in bugs.items():
+                for test, killed in tests.items():
+                    yield (layer, bug, test), killed
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Function, call: pytest.CallInfo
@@ -36,8 +47,7 @@ class Table:
         report = yield
         if call.when == "call" and not report.skipped:
             layer, bug, test = _about(item)
-            tests = self.verdicts[layer][bug]
-            tests[test] = tests.get(test, False) or report.failed
+            self.record(layer, bug, test, report.failed)
             report.outcome, report.longrepr = "passed", None
         return report
 

@@ -44,7 +44,7 @@ def check(
         raise ValueError(f"adamw: step counts from 1, got {step}")
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"adamw: betas must be two in [0, 1), got {betas}")
-    if not min(lr, eps, weight_decay) >= 0:
+    if not (lr >= 0 and eps >= 0 and weight_decay >= 0):  # NaN is not
         raise ValueError(f"adamw: lr, eps and weight_decay must not be negative, got {lr}, {eps} and {weight_decay}")
 
 
