@@ -219,3 +219,19 @@ def test_each_row_of_a_batch_goes_through_exactly_one_process_and_part(tiny, mon
             trainer.step(3)
         batch = windows.batch(tiny.batch_size, tiny.seed, 3)[0]
     assert sorted(torch.cat(seen).tolist()) == sorted(batch.tolist())
+
+
+def test_only_the_first_process_measures_and_writes(tmp_path, tiny, monkeypatch):
+    ids = torch.arange(100) % 23
+    model = train.Llama(train.LlamaConfig(vocab_size=23, hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    # As in a group of two, but for what is sent.
+    monkeypatch.setattr(distributed.Group, "parallel", lambda _, model: model)
+    monkeypatch.setattr(distributed.Group, "mean", lambda _, value: value)
+    monkeypatch.setattr(distributed.Group, "largest", lambda _, number, device: number)
+    for rank, written in ((1, False), (0, True)):
+        config = replace(tiny, out=tmp_path / str(rank))
+        windows, losses = train.data.Windows(ids, tiny.window), runs.Losses()
+        train._fit(Trainer(config, model, windows, distributed.Group(rank, 2, rank, 2)), ids, losses, "")
+        assert len(losses.steps) == tiny.steps
+        assert bool(losses.validation) == written
+        assert (config.out / runs.FILE).exists() == written
