@@ -91,12 +91,34 @@ class Leak(NamedTuple):
     @property
     def is_there(self) -> bool:
         """Whether the two differ by more than rounding."""
-        return not abs(self.difference) <= ROUNDING
+        return abs(self.difference) > ROUNDING
 
 
 def leak(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> Leak:
     """What the model gains from reading the future, in nats per token."""
     return Leak(parallel_loss(model, windows), prefix_loss(model, windows))
+
+
+def last_loss(model: nn.Module, windows: Int64[Tensor, "batch seq"]) -> float:
+    """Mean cross-entropy of the last token of each window, from all that precede it: no position reads ahead there."""
+    with as_it_is(model), torch.no_grad():
+        return token_losses(model(windows[:, :-1])[:, -1:], windows[:, -1:]).double().mean().item()
+
+
+@torch.no_grad()
+def moved_by_the_last(model: nn.Module, windows: Int64[Tensor, "batch seq"], vocab: int) -> float:
+    """The share of logits before the last position that are others when the last token is another.
+
+    Zero for a model that predicts from the past: the causality test. What is dropped is the same in both passes.
+    """
+    changed = windows.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % vocab
+    before = []
+    for ids in (windows, changed):
+        with as_it_is(model), torch.random.fork_rng():
+            torch.manual_seed(0)
+            before.append(model(ids)[:, :-1])
+    return (before[0] != before[1]).double().mean().item()
 
 
 def spread(ids: Int64[Tensor, "n"], window: int, count: int) -> Int64[Tensor, "batch window_plus_one"]:

@@ -23,19 +23,20 @@ from llama.train import Prepared, Train, Trainer, compute_dtype
 PLAIN = {
     "peak_lr": 1e-3,
     "min_lr": 1e-3,
-    "warmup_steps": 0,
+    "warmup": 0.0,
     "weight_decay": 0.0,
     "max_norm": math.inf,
     "muon_lr": 0.0,
     "beta2": 0.999,
     "dtype": "float32",
 }
-"""Adam at one rate, and nothing else: what the rungs before the oven are trained with."""
+"""Adam at one rate, and nothing else: what the rungs before the oven are trained with. `warmup` is a part of all
+steps."""
 
 OVEN = PLAIN | {
     "peak_lr": 6e-3,
     "min_lr": 3e-5,
-    "warmup_steps": 0.1,
+    "warmup": 0.1,
     "weight_decay": 0.1,
     "max_norm": 1.0,
     "beta2": 0.99,
@@ -110,7 +111,8 @@ RUNGS = (
     ),
     Rung(
         "oven",
-        "The same model, baked better: a warm-up, a higher rate that falls along a cosine, weight decay, clipping.",
+        "The same model, baked better: a warm-up, a higher rate that falls along a cosine, weight decay, clipping, "
+        "and Adam forgets sooner.",
         "Not a line of the model has changed.",
         recipe=OVEN,
     ),
@@ -194,8 +196,9 @@ class Climb:
 def recipe(config: Ladder, rung: Rung, seed: int) -> Train:
     """How a rung is trained."""
     shared = {f.name: getattr(config, f.name) for f in fields(config) if f.name in Train.__dataclass_fields__}
-    warmup_steps = round(rung.recipe["warmup_steps"] * config.steps)
-    return Train(**shared | dict(rung.recipe) | {"warmup_steps": warmup_steps, "seed": seed})
+    own = dict(rung.recipe)
+    warmup_steps = round(own.pop("warmup") * config.steps)
+    return Train(**shared | own | {"warmup_steps": warmup_steps, "seed": seed})
 
 
 def llama_config(config: Ladder, rung: Rung, vocab: int) -> LlamaConfig:

@@ -17,7 +17,8 @@ https://github.com/s-maddrellmander/mini-llama.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,9 @@ class SequenceNorm(nn.Module):
 class WideAttention(nn.Module):
     """Causal attention of heads that are each as wide as the model."""
 
+    drops_always = True
+    """Whether the dropout on the attention weights stays on in evaluation, as it does in the tutorial."""
+
     def __init__(self, d_model: int, n_heads: int):
         super().__init__()
         self.n_heads = n_heads
@@ -90,7 +94,8 @@ class WideAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:
         q, k, v = (w(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for w in (self.q, self.k, self.v))
-        heads = F.scaled_dot_product_attention(_turn(q), _turn(k), v, dropout_p=DROPOUT, is_causal=True)
+        part = DROPOUT if self.training or self.drops_always else 0.0
+        heads = F.scaled_dot_product_attention(_turn(q), _turn(k), v, dropout_p=part, is_causal=True)
         return self.dropout(self.out(heads.transpose(1, 2).flatten(2)))
 
 
@@ -116,8 +121,21 @@ class Gate(nn.Module):
         return gate * torch.sigmoid(self.beta * gate) * self.up(x)
 
 
+@contextmanager
+def dropping_only_in_training(model: Original) -> Iterator[None]:
+    """With the dropout off in evaluation, unlike the tutorial."""
+    attentions = [module for module in model.modules() if isinstance(module, WideAttention)]
+    for attention in attentions:
+        attention.drops_always = False
+    try:
+        yield
+    finally:
+        for attention in attentions:
+            attention.drops_always = True
+
+
 class Reading(NamedTuple):
-    """The losses at a step: training and validation as the tutorial reports them, and from prefixes alone."""
+    """The losses at a step as the tutorial reports them, and that of validation from prefixes alone."""
 
     step: int
     train: float
@@ -183,11 +201,16 @@ def _loss(model: Original, inputs: Tensor, targets: Tensor) -> Tensor:
 def _read(
     model: Original, training: Tensor, validation: Tensor, window: int, batch: int, key: tuple[int, int]
 ) -> Reading:
+    """The mean over random batches of each split; the prefix-only loss is that of the very batches of validation."""
+    batches = [
+        [_draw(ids, window, batch, (*key, part, i)) for i in range(BATCHES)]
+        for part, ids in enumerate((training, validation), start=1)  # a key that ends in zeros is that of the step
+    ]
     model.eval()
-    train, validating = (
-        float(np.mean([_loss(model, *_draw(ids, window, batch, (*key, part, i))).item() for i in range(BATCHES)]))
-        for part, ids in enumerate((training, validation))
-    )
-    windows = evaluation.spread(validation, window, BATCHES * batch)
+    with torch.random.fork_rng():  # what is dropped here must not change what is dropped in training
+        torch.manual_seed(key[1])
+        train, validating = (float(np.mean([_loss(model, *drawn).item() for drawn in part])) for part in batches)
+        windows = torch.cat([torch.cat((inputs, targets[:, -1:]), dim=1) for inputs, targets in batches[1]])
+        prefix = evaluation.prefix_loss(model, windows)
     model.train()
-    return Reading(key[1], train, validating, evaluation.prefix_loss(model, windows))
+    return Reading(key[1], train, validating, prefix)

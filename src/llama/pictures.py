@@ -21,7 +21,7 @@ SEEN = 24
 
 CURVES = (
     "All rungs on the same batches. Watch where each one leaves the one before it, and distrust a line that falls far "
-    "below the rest: the cross at its end is what that model is worth when it cannot see what it has to predict."
+    "below the rest. A cross at the end of one is what that model is worth when it cannot see what it has to predict."
 )
 MAPS = (
     "Who looks at whom, the mean over the heads, after training. Without a mask each character may look at the one "

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
@@ -16,7 +17,7 @@ from llama.page import Entry, Picture, Row, Section, Table
 from llama.pictures import pictures
 from llama.plots import parting
 from llama.train import Prepared, check, prepare
-from llama.weigh import WHOLE, Weighed, Weighing, weigh
+from llama.weigh import WHOLE, Weighed, Weighing, as_large, weigh
 
 COLUMNS = (
     "rung",
@@ -35,6 +36,10 @@ LEGEND = (
     "the model reads the future. Choosing among: the number of characters among which one would have to guess evenly "
     "for the prefix-only loss, e to its power. Losses are means over whole splits, but that of training is taken over "
     "as much text as the validation split has; what follows ± is the standard deviation over the seeds."
+)
+SEEN = (
+    "What there is to see is said of the default sizes and of tinyshakespeare; after a few steps, on another text or "
+    "in narrower windows it may be otherwise."
 )
 
 
@@ -63,25 +68,27 @@ def run(config: Ladder) -> list[Climb]:
             raise ValueError(
                 f"ladder: a window of {window} needs {window + 1} characters, the {name} split has {len(split)}"
             )
-    climbs, course, weighing = [], None, None
+    if config.weigh:
+        as_large(config, prepared.tokenizer.vocab)
+    results = Results(config, prepared)
     total = len(chosen) * len(config.seeds) * config.steps
     with tqdm(total=total, unit="step", disable=None, file=sys.stderr) as bar:
         for rung in chosen:
             bar.set_description(rung.name)
-            climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
+            results.climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
         if config.originals:
+            results.write()  # what is known so far is kept, whatever becomes of the rest
             bar.set_description("original")
             bar.total = (bar.total or 0) + original.STEPS
-            training, validation, _ = prepared.splits
             every = max(1, original.STEPS // 20)
             at = {*original.READ_AT, *range(every, original.STEPS + 1, every)}
-            course = original.train(
-                training, validation, prepared.tokenizer.vocab, original.STEPS, at, config.seeds[0], bar.update
-            )
+            splits, vocab, seed = prepared.splits, prepared.tokenizer.vocab, config.seeds[0]
+            results.course = original.train(splits[0], splits[1], vocab, original.STEPS, at, seed, bar.update)
         if config.weigh:
-            weighing = weigh(config, prepared, bar)
-    _report(config, climbs, prepared, course, weighing)
-    return climbs
+            results.write()
+            results.weighing = weigh(config, prepared, bar)
+    results.say(results.write())
+    return results.climbs
 
 
 def _rung(name: str) -> Rung:
@@ -91,58 +98,91 @@ def _rung(name: str) -> Rung:
     raise ValueError(f"ladder: a rung is one of {', '.join(rung.name for rung in RUNGS)}, got {name!r}")
 
 
-def _report(
-    config: Ladder,
-    climbs: Sequence[Climb],
-    prepared: Prepared,
-    course: original.Course | None,
-    weighing: Weighing | None,
-) -> None:
-    """Print the tables; write index.html and ladder.json."""
-    corpus = prepared.corpus
-    seeds = f"seed{'s' if len(config.seeds) > 1 else ''} {', '.join(map(str, config.seeds))}"
-    setting = f"{config.steps} steps of {config.batch_size} windows of {config.window} characters, {seeds}"
-    introduction = (
-        "From a model that one can trust at sight to Llama, one change at a time. Every rung was trained on the same "
-        f"batches of {corpus.name}: {setting}, by the layers of {prepared.layers.name}."
-    )
-    floor = f" The entropy of the text is {corpus.floor:.4f}: nothing honest lies below it." if corpus.floor else ""
-    leaking = [rung.name for rung in dict.fromkeys(c.rung for c in climbs if c.leak.is_there)]
-    caught = f" These read the future: {', '.join(leaking)}." if leaking else ""
-    sections = [
-        Section("The rungs", [LEGEND + floor + caught], rungs_table(climbs)),
-        Section("What to see", figures=pictures(config, climbs, prepared)),
-        Section("Rung by rung", entries=[_entry(c) for c in climbs if c.seed == config.seeds[0]]),
-    ]
-    if course is not None:
-        sections.append(_originals_section(course, prepared, config.seeds[0]))
-    if weighing is not None:
-        sections += _weighed_sections(weighing, setting)
+@dataclass
+class Results:
+    """What has become of a ladder so far."""
 
-    print(f"\nCorpus {corpus.name}: {setting}; losses in nats per character\nLayers of {prepared.layers.name}")
-    for section in sections:
-        if section.table is not None:
-            print("", section.title, str(section.table), *section.paragraphs, sep="\n\n")
-    page.write(config.out / "index.html", "The ladder from a baseline to Llama", [introduction], sections)
-    numbers = {
-        "rungs": [_numbers(c) for c in climbs],
-        "original": [r._asdict() for r in course.readings] if course else None,
-        "weighed": _weighed_numbers(weighing) if weighing else None,
-    }
-    (config.out / "ladder.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    print(f"\nWritten: {config.out / 'index.html'}, {config.out / 'ladder.json'}")
+    config: Ladder
+    prepared: Prepared
+    climbs: list[Climb] = field(default_factory=list)
+    course: original.Course | None = None
+    weighing: Weighing | None = None
+
+    @property
+    def setting(self) -> str:
+        """How the rungs are trained."""
+        c = self.config
+        seeds = f"seed{'s' if len(c.seeds) > 1 else ''} {', '.join(map(str, c.seeds))}"
+        return f"{c.steps} steps of {c.batch_size} windows of {c.window} characters, {seeds}"
+
+    @property
+    def composed(self) -> str:
+        """What is not the learner's own where a layer is another, if anything is not."""
+        layers = self.prepared.layers
+        if not layers.composes:
+            return ""
+        of = f"{', '.join(layers.composes)} of {layers.name}"
+        return (
+            f" Where a layer is replaced (no mask, the maps, what is taken back), {of} would not see it: there the "
+            "project's own is used."
+        )
+
+    def sections(self) -> list[Section]:
+        """The page."""
+        corpus, climbs = self.prepared.corpus, self.climbs
+        floor = f" The entropy of the text is {corpus.floor:.4f}: nothing honest lies below it." if corpus.floor else ""
+        leaking = [rung.name for rung in dict.fromkeys(c.rung for c in climbs if c.leak.is_there)]
+        caught = f" These read the future: {', '.join(leaking)}." if leaking else ""
+        first = [c for c in climbs if c.seed == self.config.seeds[0]]
+        sections = [
+            Section("The rungs", [LEGEND + floor + caught], rungs_table(climbs)),
+            Section("What to see", figures=pictures(self.config, climbs, self.prepared)),
+            Section("Rung by rung", [SEEN], entries=[_entry(c) for c in first]),
+        ]
+        if self.course is not None:
+            sections.append(originals_section(self.course, self.prepared, self.config.seeds[0]))
+        if self.weighing is not None:
+            sections += [against_section(self.weighing), parts_section(self.weighing, self.setting)]
+        return sections
+
+    def write(self) -> list[Section]:
+        """Write index.html and ladder.json; return what stands on the page."""
+        sections = self.sections()
+        introduction = (
+            "From a model that one can trust at sight to Llama, one change at a time. Every rung was trained on the "
+            f"same batches of {self.prepared.corpus.name}: {self.setting}, by the layers of "
+            f"{self.prepared.layers.name}.{self.composed}"
+        )
+        title = "The ladder from a baseline to Llama"
+        page.write(self.config.out / "index.html", title, [introduction], sections)
+        numbers = {
+            "rungs": [_numbers(c) for c in self.climbs],
+            "original": [r._asdict() for r in self.course.readings] if self.course else None,
+            "weighed": _weighed_numbers(self.weighing) if self.weighing else None,
+        }
+        (self.config.out / "ladder.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        return sections
+
+    def say(self, sections: Sequence[Section]) -> None:
+        """Print the tables."""
+        print(f"\nCorpus {self.prepared.corpus.name}: {self.setting}; losses in nats per character")
+        print(f"Layers of {self.prepared.layers.name}.{self.composed}")
+        for section in sections:
+            if section.table is not None:
+                print("", section.title, str(section.table), *section.paragraphs, sep="\n\n")
+        print(f"\nWritten: {self.config.out / 'index.html'}, {self.config.out / 'ladder.json'}")
 
 
-def _originals_section(course: original.Course, prepared: Prepared, seed: int) -> Section:
+def originals_section(course: original.Course, prepared: Prepared, seed: int) -> Section:
     """The original's losses as it reports them, and from prefixes alone."""
-    readings = course.readings
+    readings, vocab = course.readings, prepared.tokenizer.vocab
     rows = [
         Row((f"{r.step:,}", f"{r.train:.3f}", f"{r.validation:.3f}", f"{r.prefix:.3f}"))
         for r in readings
         if r.step in original.READ_AT
     ]
-    untrained = original.untrained(prepared.tokenizer.vocab, seed).to(prepared.device)
-    leak = evaluation.leak(untrained, evaluation.spread(prepared.splits[1], original.WINDOW, LEAK_WINDOWS))
+    windows = evaluation.spread(prepared.splits[1], original.WINDOW - 1, LEAK_WINDOWS)
+    moved = evaluation.moved_by_the_last(original.untrained(vocab, seed).to(prepared.device), windows, vocab)
     drawn = parting([r.step for r in readings], [r.validation for r in readings], [r.prefix for r in readings])
     return Section(
         "The tutorial's last model, as it was",
@@ -150,9 +190,9 @@ def _originals_section(course: original.Course, prepared: Prepared, seed: int) -
             "Llama from scratch ends with a model whose norm is taken over a whole sequence, so that each position "
             "carries something of those after it. Trained as it was, its validation loss falls and falls; computed "
             "from prefixes alone it falls, and then rises.",
-            "No training is needed to find this out: before the first step its parallel loss is "
-            f"{leak.parallel:.4f} and its prefix-only loss {leak.prefix:.4f}, where a model "
-            "that keeps to the past has the same twice.",
+            "No training is needed to find this out. Before its first step, let the last character of a window be "
+            f"another: {moved:.0%} of the logits before it are then others, where a model that keeps to the past "
+            "has none.",
         ],
         Table(("step", "train", "validation as reported", "prefix-only validation"), rows),
         [Picture([drawn], "One model, one training: the loss that it reports, and the loss that it has.")],
@@ -165,7 +205,7 @@ def rungs_table(climbs: Sequence[Climb]) -> Table:
     for rung in dict.fromkeys(c.rung for c in climbs):
         same = [c for c in climbs if c.rung == rung]
         losses = [[getattr(c, f"{name}_loss") for c in same] for name in ("train", "validation", "test", "prefix")]
-        leak = max((c.leak.difference for c in same), key=abs)
+        leak = mean(c.leak.difference for c in same)
         cells = (
             rung.name,
             f"{same[0].parameters:,}",
@@ -180,63 +220,80 @@ def rungs_table(climbs: Sequence[Climb]) -> Table:
 
 def with_spread(values: Sequence[float], sign: str = "") -> str:
     """The mean, and the standard deviation where there are several."""
+    if not all(map(math.isfinite, values)):
+        return "diverged"
     return f"{mean(values):{sign}.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _weighed_sections(weighing: Weighing, setting: str) -> list[Section]:
-    """The best model beside the tutorial's, and what is lost without each part of the best rung."""
-    rows: list[Row] = []
-    for name, results in (("the tutorial's", weighing.original), ("best", weighing.best)):
-        cells = (
-            f"{results[0].parameters:,}",
-            f"{mean(r.steps for r in results):,.0f}",
-            f"{mean(r.seconds for r in results):.0f} s",
-            with_spread([r.reported for r in results]),
-            with_spread([r.prefix for r in results]),
+def against_section(weighing: Weighing) -> Section:
+    """The best model beside the tutorial's."""
+    of = {
+        "the tutorial's": weighing.original,
+        "the same, dropout off in evaluation": weighing.undropped,
+        "best": weighing.best,
+    }
+    rows = [
+        Row(
+            (
+                name,
+                f"{results[0].parameters:,}",
+                f"{mean(r.steps for r in results):,.0f}",
+                f"{mean(r.seconds for r in results):.0f} s",
+                *(with_spread([getattr(r, loss) for r in results]) for loss in ("reported", "prefix", "last")),
+            ),
+            leaks=any(r.leak.is_there for r in results),
         )
-        rows.append(Row((name, *cells), leaks=_leaks(results)))
-    against = Section(
+        for name, results in of.items()
+    ]
+    return Section(
         "The last model weighed against the tutorial's",
         [
             f"The same text, windows of {original.WINDOW} characters, {original.BATCH} of them in a batch, as many "
-            "seconds of training, and no more parameters. The loss of the test split as each model reports it, from "
-            "one pass over each window, and from prefixes alone."
+            "seconds of training, and no more parameters. The loss of the test split: as a model reports it, from one "
+            "pass over each window; from prefixes alone; and of the last position of each window, before which a "
+            "whole window lies, so that it is fair even to a model whose norm has never seen fewer characters. In the "
+            "tutorial the dropout on the attention weights stays on in evaluation."
         ],
-        Table(("model", "parameters", "steps", "training", "test as reported", "prefix only"), rows),
+        Table(("model", "parameters", "steps", "training", "as reported", "prefix only", "last position"), rows),
     )
-    whole = weighing.without[WHOLE]
-    taken: list[Row] = []
+
+
+def parts_section(weighing: Weighing, setting: str) -> Section:
+    """What is lost without each part of the best rung."""
+    whole, rows = weighing.without[WHOLE], []
     for rung, results in weighing.without.items():
         worse = [r.prefix - w.prefix for r, w in zip(results, whole, strict=True)]
-        losses = (
+        cells = (
+            "nothing" if rung is WHOLE else f"{rung.name}: {rung.change}",
+            f"{results[0].parameters:,}",
             with_spread([r.reported for r in results]),
             with_spread([r.prefix for r in results]),
             "" if rung is WHOLE else with_spread(worse, sign="+"),
+            f"{mean(r.seconds for r in results) / mean(w.seconds for w in whole):.2f}",
         )
-        time = f"{mean(r.seconds for r in results) / mean(w.seconds for w in whole):.2f}"
-        name = "nothing" if rung is WHOLE else f"{rung.name}: {rung.change}"
-        taken.append(Row((name, *losses, time), leaks=_leaks(results)))
-    parts = Section(
+        rows.append(Row(cells, leaks=any(r.leak.is_there for r in results)))
+    alone = "" if len(whole) > 1 else " With one seed nothing tells what a part is worth from what chance is."
+    return Section(
         "The best rung with one part taken back at a time",
         [
             f"Each trained as the best rung was: {setting}. The loss of the test split; worse by: how much higher the "
             "prefix-only loss is than with nothing taken back, from the same seed; time: that of the steps, where 1 is "
             "that of the best rung. What a part is worth in so short a training need not be what it is worth in a long "
-            "one."
+            f"one.{alone}"
         ],
-        Table(("taken back", "test as reported", "prefix only", "worse by", "time"), taken),
+        Table(("taken back", "parameters", "as reported", "prefix only", "worse by", "time"), rows),
     )
-    return [against, parts]
-
-
-def _leaks(results: Sequence[Weighed]) -> bool:
-    return any(not abs(r.reported - r.prefix) <= evaluation.ROUNDING for r in results)
 
 
 def _weighed_numbers(weighing: Weighing) -> dict[str, Any]:
-    without = {rung.name: [r._asdict() for r in results] for rung, results in weighing.without.items()}
-    original, best = ([r._asdict() for r in results] for results in (weighing.original, weighing.best))
-    return {"original": original, "best": best, "without": without}
+    def numbers(results: Sequence[Weighed]) -> list[dict[str, Any]]:
+        rows = [r._asdict() | {"leak": r.leak.difference, "prefix": r.prefix} for r in results]
+        # JSON has no NaN.
+        return [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in rows]
+
+    without = {rung.name: numbers(results) for rung, results in weighing.without.items()}
+    alike = {name: numbers(getattr(weighing, name)) for name in ("original", "undropped", "best")}
+    return alike | {"without": without}
 
 
 def _numbers(climb: Climb) -> dict[str, Any]:

@@ -267,7 +267,8 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
     if not config.resume:
         if (path := config.out / runs.FILE).exists():
             raise ValueError(
-                f"train: {path} is an unfinished run; go on with --resume, delete it, or begin another elsewhere with --out"
+                f"train: {path} is an unfinished run; go on with --resume, delete it, or begin another elsewhere "
+                "with --out"
             )
         return None
     saved = runs.read(config.out)

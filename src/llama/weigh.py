@@ -25,8 +25,10 @@ from llama.layers.decoder_layer import NAMES
 from llama.train import Prepared
 from llama.weights import shapes
 
-TIMED = 30
-"""Steps by which it is measured how many fit into a time."""
+WARM, TIMED = 5, 30
+"""Steps that are not timed, and those by which it is measured how many fit into a time."""
+MANY_WINDOWS = 1024
+"""Windows that the leak is measured on where there is one, and the loss of the last position."""
 
 
 def _unturned(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
@@ -83,8 +85,8 @@ def _by_layers(name: str, change: str, **layers: Callable[..., Tensor]) -> Rung:
 WHOLE = RUNGS[-1]
 TAKEN_BACK = (
     _by_recipe("Muon", "AdamW for every weight", muon_lr=0.0),
-    _by_recipe("rate of 6e-3", "1e-3 for what AdamW moves", peak_lr=1e-3),
-    _by_recipe("warm-up", "the full rate from the first step", warmup_steps=0),
+    _by_recipe("rate of 6e-3", "1e-3 for what AdamW moves", peak_lr=1e-3, min_lr=5e-6),
+    _by_recipe("warm-up", "the full rate from the first step", warmup=0.0),
     _by_recipe("cosine", "one rate to the end", min_lr=BEST["peak_lr"]),
     _by_recipe("weight decay", "none", weight_decay=0.0),
     _by_recipe("clipping", "none", max_norm=math.inf),
@@ -107,15 +109,23 @@ class Weighed(NamedTuple):
     """That all steps took."""
     reported: float
     """Each window in one pass."""
-    prefix: float
-    """The same with the leak taken off: each position computed from its own prefix alone."""
+    leak: evaluation.Leak
+    last: float
+    """That of the last position of a window alone, which has nothing after it to read."""
+
+    @property
+    def prefix(self) -> float:
+        """What is reported with the leak taken off: each position computed from its own prefix alone."""
+        return self.reported - self.leak.difference
 
 
 class Weighing(NamedTuple):
     """A result for each seed."""
 
     original: list[Weighed]
-    """The tutorial's model."""
+    """The tutorial's model, as it was."""
+    undropped: list[Weighed]
+    """The same, but with no dropout in evaluation."""
     best: list[Weighed]
     """The best one as large as that, after as many seconds."""
     without: dict[Rung, list[Weighed]]
@@ -128,20 +138,23 @@ def weigh(config: Ladder, prepared: Prepared, bar: "tqdm[Any]") -> Weighing:
     The tutorial's model is trained for `config.weigh` steps of its own kind. The best model gets the seconds that
     these took, at the same window and batch, as wide as fits into as many parameters.
     """
-    result = Weighing([], [], {rung: [] for rung in (WHOLE, *TAKEN_BACK)})
+    result = Weighing([], [], [], {rung: [] for rung in (WHOLE, *TAKEN_BACK)})
     training, validation, _ = prepared.splits
     vocab = prepared.tokenizer.vocab
     bar.total = (bar.total or 0) + len(config.seeds) * (config.weigh + len(result.without) * config.steps)
     for seed in config.seeds:
         bar.set_description("original")
         course = original.train(training, validation, vocab, config.weigh, (), seed, bar.update)
-        asked = _ask(course.model, prepared, original.WINDOW, config.weigh, course.seconds)
-        result.original.append(asked)
+        spent = config.weigh, course.seconds
+        result.original.append(_ask(course.model, prepared, original.WINDOW, *spent))
+        with original.dropping_only_in_training(course.model):
+            result.undropped.append(_ask(course.model, prepared, original.WINDOW, *spent))
 
         bar.set_description("as large")
-        alike = as_large(config, asked.parameters, vocab)
-        _, _, seconds = train(replace(alike, steps=TIMED), WHOLE, seed, prepared, lambda: None)
-        alike = replace(alike, steps=max(1, round(course.seconds / seconds * TIMED)))
+        alike = as_large(config, vocab)
+        for steps in (WARM, TIMED):
+            _, _, seconds = train(replace(alike, steps=steps), WHOLE, seed, prepared, lambda: None)
+        alike = replace(alike, steps=steps_in(course.seconds, seconds / TIMED))
         bar.total = (bar.total or 0) + alike.steps
         result.best.append(_trained(alike, WHOLE, seed, prepared, bar))
 
@@ -151,8 +164,17 @@ def weigh(config: Ladder, prepared: Prepared, bar: "tqdm[Any]") -> Weighing:
     return result
 
 
-def as_large(config: Ladder, parameters: int, vocab: int) -> Ladder:
-    """The ladder at the window and batch of the tutorial, as wide as fits into that many parameters."""
+def steps_in(seconds: float, each: float) -> int:
+    """How many steps fit, to the nearest; at least one."""
+    return max(1, round(seconds / each))
+
+
+def as_large(config: Ladder, vocab: int) -> Ladder:
+    """The ladder at the window and batch of the tutorial, as wide as fits into as many parameters as its model has.
+
+    Raises ValueError where the narrowest has more.
+    """
+    parameters = sum(p.numel() for p in original.Original(vocab).parameters())
     config = replace(config, window=original.WINDOW, batch_size=original.BATCH)
 
     def fits(width: int) -> bool:
@@ -169,12 +191,15 @@ def as_large(config: Ladder, parameters: int, vocab: int) -> Ladder:
 
 
 def _trained(config: Ladder, rung: Rung, seed: int, prepared: Prepared, bar: "tqdm[Any]") -> Weighed:
-    model, _, seconds = train(config, rung, seed, prepared, bar.update)
-    return _ask(model, prepared, config.window, config.steps, seconds)
+    model, losses, seconds = train(config, rung, seed, prepared, bar.update)
+    return _ask(model, prepared, config.window, len(losses), seconds)
 
 
 def _ask(model: nn.Module, prepared: Prepared, window: int, steps: int, seconds: float) -> Weighed:
     test = prepared.splits[2]
-    reported = evaluation.loss(model, test, window)
+    many = evaluation.spread(test, window, MANY_WINDOWS)
     leak = evaluation.leak(model, evaluation.spread(test, window, LEAK_WINDOWS))
-    return Weighed(sum(p.numel() for p in model.parameters()), steps, seconds, reported, reported - leak.difference)
+    if leak.is_there:
+        leak = evaluation.leak(model, many)
+    reported, last = evaluation.loss(model, test, window), evaluation.last_loss(model, many)
+    return Weighed(sum(p.numel() for p in model.parameters()), steps, seconds, reported, leak, last)

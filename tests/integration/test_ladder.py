@@ -8,13 +8,14 @@ from functools import partial
 import pytest
 import torch
 
-from llama import evaluation, original
+from llama import evaluation, original, report
 from llama.__main__ import main
 from llama.implementation import load
 from llama.ladder import RUNGS, Climb, Ladder, build, climb, llama_config, recipe, train
 from llama.model import Llama
+from llama.pictures import attention_weights
 from llama.train import prepare
-from llama.weigh import TAKEN_BACK, as_large
+from llama.weigh import TAKEN_BACK, WHOLE, Weighed, Weighing, _ask, _reglu, as_large, steps_in
 from tests.assertions import assert_close, assert_identical
 from tests.tolerances import tolerance
 from tests.zoo.decoder_layer import residual_carries_the_norm
@@ -115,10 +116,28 @@ def test_each_rung_of_the_same_shape_has_the_same_first_weights():
 
 
 def test_the_softmax_before_the_loss_cannot_get_below_ln_of_vocab_minus_one_plus_e_minus_one():
-    model, windows = build(SMALL, RUNGS[0], VOCAB, load("fused"), seed=0), _windows()
+    """Sure of every token, and right: only the second softmax stands between the loss and zero."""
+    model, windows = build(SMALL, RUNGS[0], VOCAB, load("fused"), seed=0), torch.full((4, 9), 3)
     with torch.no_grad():
-        model.get_parameter("lm_head.weight").mul_(1e6)  # as sure of itself as can be
-    assert evaluation.parallel_loss(model, windows) >= math.log(VOCAB - 1 + math.e) - 1 - evaluation.ROUNDING
+        head, (hidden,) = model.get_parameter("lm_head.weight"), _hidden(model, windows[:1, :1])
+        head.copy_(torch.zeros_like(head))
+        head[3] = 1e6 * hidden
+    least = math.log(VOCAB - 1 + math.e) - 1
+    assert evaluation.parallel_loss(model, windows) == pytest.approx(least, abs=evaluation.ROUNDING)
+
+
+def _hidden(model, token_ids):
+    """What the head is given for the last token, read off by heads that pass on one feature each."""
+    head = model.get_parameter("lm_head.weight")
+    kept, hidden = head.clone(), []
+    model.parts = replace(model.parts, softmax=False)
+    for feature in range(head.shape[1]):
+        head.zero_()
+        head[0, feature] = 1
+        hidden.append(model(token_ids)[0, -1, 0])
+    head.copy_(kept)
+    model.parts = replace(model.parts, softmax=True)
+    return torch.stack(hidden)[None]
 
 
 def test_the_default_ladder_reports_every_rung_and_writes_a_page_that_needs_no_other_file(tmp_path, corpus, capsys):
@@ -202,19 +221,28 @@ def test_what_is_the_tutorials_computes_what_the_known_bugs_compute(rung, bug):
         assert_close(taken_back(windows), buggy(windows), "the logits", tolerance(torch.float64))
 
 
+@pytest.mark.usefixtures("small_original")
 def test_the_model_that_is_weighed_is_the_widest_that_is_not_larger():
-    config = as_large(SMALL, 100_000, VOCAB)
+    budget = sum(p.numel() for p in original.Original(VOCAB).parameters())
+    config = as_large(SMALL, VOCAB)
     wider = replace(config, hidden_size=config.hidden_size + 2 * config.num_attention_heads)
     count, more = (
         sum(p.numel() for p in build(of, RUNGS[-1], VOCAB, load("fused"), 0).parameters()) for of in (config, wider)
     )
-    assert count <= 100_000 < more
+    assert count <= budget < more
     assert (config.window, config.batch_size) == (16, 32)
 
 
+@pytest.mark.usefixtures("small_original")
 def test_a_model_that_cannot_be_as_small_is_refused():
-    with pytest.raises(ValueError, match="ladder: 2 layers do not fit into 100 parameters"):
-        as_large(SMALL, 100, VOCAB)
+    budget = sum(p.numel() for p in original.Original(VOCAB).parameters())
+    with pytest.raises(ValueError, match=f"ladder: 99 layers do not fit into {budget:,} parameters"):
+        as_large(replace(SMALL, num_hidden_layers=99), VOCAB)
+
+
+@pytest.mark.parametrize(("seconds", "each", "steps"), [(10.0, 2.0, 5), (10.0, 3.0, 3), (1.0, 9.0, 1)])
+def test_as_many_steps_are_taken_as_fit_and_at_least_one(seconds, each, steps):
+    assert steps_in(seconds, each) == steps
 
 
 @pytest.mark.usefixtures("small_original")
@@ -229,8 +257,7 @@ def test_the_weighing_is_reported_and_only_what_reads_the_future_is_set_off(tmp_
     assert f"{tutorials['reported']:.3f}" in report
     assert f"{best['prefix']:.3f}" in report
     for name, (without,) in weighed["without"].items():
-        leaks = abs(without["reported"] - without["prefix"]) > evaluation.ROUNDING
-        assert leaks == (name == "norm of each position")
+        assert (abs(without["leak"]) > evaluation.ROUNDING) == (name == "norm of each position")
 
 
 def test_a_loss_that_is_no_number_is_a_result_of_the_weighing_and_an_end_of_the_climb(prepared):
@@ -240,3 +267,145 @@ def test_a_loss_that_is_no_number_is_a_result_of_the_weighing_and_an_end_of_the_
     assert len(trained.losses) < TEN.steps
     with pytest.raises(ValueError, match=rf"ladder: the loss of best is nan at step {len(trained.losses) - 1}"):
         climb(TEN, broken, 0, prepared, lambda: None)
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=NAMES)
+def test_another_seed_begins_with_other_weights(rung):
+    one, other = (build(SMALL, rung, VOCAB, load("fused"), seed).get_parameter("lm_head.weight") for seed in (0, 1))
+    assert (one != other).all()
+
+
+def test_relu_in_the_gate_closes_it_for_what_is_negative():
+    x, one = torch.tensor([[2.0], [-2.0]]), torch.tensor([[3.0]])
+    assert_identical(_reglu(x, one, one, one), torch.tensor([[108.0], [0.0]]), "3 · relu(6) · 6, and nothing")
+
+
+def test_each_loss_is_that_of_its_own_split(prepared):
+    texts = ["to be or not to be\n" * 9, "that is the question\n" * 9, "no\n" * 60]
+    splits = [prepared.tokenizer.encode(text.replace("n", "o")) for text in texts]
+    of = climb(TEN, RUNGS[1], 0, prepared._replace(splits=splits), lambda: None)
+    length = len(splits[1])
+    own = [evaluation.loss(of.model, ids, TEN.window) for ids in (splits[0][:length], *splits[1:])]
+    assert [of.train_loss, of.validation_loss, of.test_loss] == own
+    assert len(set(own)) == 3
+    weighed = _ask(of.model, prepared._replace(splits=splits), TEN.window, 10, 1.0)
+    assert weighed.reported == own[2]
+
+
+def test_tokens_per_second_are_those_of_all_steps(prepared, monkeypatch):
+    trained = train(TEN, RUNGS[1], 0, prepared, lambda: None)._replace(seconds=2.0)
+    monkeypatch.setattr("llama.ladder.train", lambda *_: trained)
+    of = climb(TEN, RUNGS[1], 0, prepared, lambda: None)
+    assert of.tokens_per_second == TEN.steps * TEN.batch_size * TEN.window / 2.0
+
+
+# What the report makes of results.
+
+
+def _climb(rung, seed, **changed):
+    leak = evaluation.Leak(2.0, 2.0)
+    values = {"train_loss": 1.0, "validation_loss": 2.0, "test_loss": 3.0, "leak": leak, "tokens_per_second": 4000.0}
+    model = torch.nn.Linear(3, 4)
+    return Climb(rung, seed, model, [9.0], **values | changed, sample="")
+
+
+def test_a_row_of_the_ladder_has_each_number_in_its_column():
+    honest, reading = RUNGS[1], RUNGS[3]
+    table = report.rungs_table([_climb(honest, 0), _climb(reading, 0, leak=evaluation.Leak(0.5, 2.25))])
+    assert table.columns[0] == "rung"
+    assert [row.cells for row in table.rows] == [
+        ("baseline", "16", "1.000", "2.000", "3.000", "2.000", "+0.0e+00", "7.4", "4,000"),
+        ("attention-without-a-mask", "16", "1.000", "2.000", "3.000", "3.750", "-1.750", "42.5", "4,000"),
+    ]
+    assert [row.leaks for row in table.rows] == [False, True]
+
+
+def _weighed(reported, leak=0.0, seconds=10.0):
+    return Weighed(1000, 7, seconds, reported, evaluation.Leak(1.0 + leak, 1.0), 0.5)
+
+
+def test_a_row_of_the_weighing_has_each_number_in_its_column():
+    rows = report.against_section(
+        Weighing([_weighed(1.5, -0.25)], [_weighed(1.25, -0.125)], [_weighed(1.0)], {})
+    ).table.rows
+    assert [row.cells[1:] for row in rows] == [
+        ("1,000", "7", "10 s", "1.500", "1.750", "0.500"),
+        ("1,000", "7", "10 s", "1.250", "1.375", "0.500"),
+        ("1,000", "7", "10 s", "1.000", "1.000", "0.500"),
+    ]
+    assert [row.leaks for row in rows] == [True, True, False]
+
+
+def test_a_part_is_worth_what_is_lost_without_it_from_the_same_seed():
+    part, broken = TAKEN_BACK[0], TAKEN_BACK[1]
+    without = {
+        WHOLE: [_weighed(1.0), _weighed(2.0)],
+        part: [_weighed(1.5, seconds=5.0), _weighed(2.5, seconds=5.0)],
+        broken: [_weighed(1.0), _weighed(math.nan)],
+    }
+    rows = report.parts_section(Weighing([], [], [], without), "so").table.rows
+    assert [row.cells[2:] for row in rows] == [
+        ("1.500 ± 0.707", "1.500 ± 0.707", "", "1.00"),
+        ("2.000 ± 0.707", "2.000 ± 0.707", "+0.500 ± 0.000", "0.50"),
+        ("diverged", "diverged", "diverged", "1.00"),
+    ]
+    assert rows[1].cells[0] == "Muon: AdamW for every weight"
+    assert not any(row.leaks for row in rows)
+    json.dumps(report._weighed_numbers(Weighing([], [], [], without)), allow_nan=False)
+
+
+# What is measured, and what is drawn.
+
+
+def test_windows_that_are_spread_reach_from_the_first_token_to_the_last():
+    ids = torch.arange(100)
+    windows = evaluation.spread(ids, 8, 5)
+    assert windows.shape == (5, 9)
+    assert (windows[0, 0], windows[-1, -1]) == (0, 99)
+
+
+def test_the_causality_test_finds_nothing_in_a_causal_model_and_the_norm_in_the_original():
+    windows = _windows()
+    causal = build(SMALL, RUNGS[-1], VOCAB, load("fused"), seed=0)
+    assert evaluation.moved_by_the_last(causal, windows, VOCAB) == 0
+    torch.manual_seed(0)
+    tutorials = original.Original(VOCAB, window=9, d_model=16, n_layers=1, n_heads=2)
+    assert evaluation.moved_by_the_last(tutorials, windows, VOCAB) > 0.5
+
+
+def test_nothing_in_the_original_but_its_norm_reads_the_future(monkeypatch):
+    monkeypatch.setattr(original.SequenceNorm, "forward", lambda norm, x: x * norm.weight[: x.shape[1]])
+    torch.manual_seed(0)
+    tutorials = original.Original(VOCAB, window=9, d_model=16, n_layers=2, n_heads=2)
+    assert evaluation.moved_by_the_last(tutorials, _windows(), VOCAB) == 0
+
+
+def test_dropout_stays_on_in_the_originals_evaluation_until_it_is_taken_off():
+    torch.manual_seed(0)
+    model, windows = original.Original(VOCAB, window=8, d_model=16, n_layers=1, n_heads=2), _windows()
+    assert evaluation.parallel_loss(model, windows) != evaluation.parallel_loss(model, windows)
+    with original.dropping_only_in_training(model):
+        assert evaluation.parallel_loss(model, windows) == evaluation.parallel_loss(model, windows)
+    assert evaluation.parallel_loss(model, windows) != evaluation.parallel_loss(model, windows)
+
+
+def test_the_loss_of_the_last_position_is_that_of_one_pass_and_of_its_prefix():
+    model, windows = build(SMALL, RUNGS[-1], VOCAB, load("fused"), seed=0), _windows()
+    with torch.no_grad():
+        by_hand = evaluation.token_losses(model(windows[:, :-1]), windows[:, 1:])[:, -1].mean()
+    assert evaluation.last_loss(model, windows) == pytest.approx(by_hand.item(), abs=evaluation.ROUNDING)
+
+
+@pytest.mark.usefixtures("small_original")
+def test_reading_the_originals_losses_does_not_change_how_it_trains(prepared):
+    splits, vocab = prepared.splits, prepared.tokenizer.vocab
+    unread, read = (original.train(splits[0], splits[1], vocab, 3, at, 0, lambda: None).model for at in ((), (1, 2)))
+    for (name, a), b in zip(unread.named_parameters(), read.parameters(), strict=True):
+        assert_identical(a.detach(), b.detach(), name)
+
+
+def test_the_map_of_a_masked_rung_is_empty_above_the_diagonal_and_sums_to_one(prepared):
+    of = climb(TEN, RUNGS[4], 0, prepared, lambda: None)
+    weights = attention_weights(of, TEN, prepared, prepared.splits[1][None, :8])
+    assert weights.triu(1).count_nonzero() == 0
+    assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), "the sums", tolerance(torch.float32))
