@@ -24,6 +24,7 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
         "data",
         "evaluation",
         "train",
+        "trainer",
         "runs",
         "distributed",
         "optimizer",

@@ -23,7 +23,7 @@ from llama.decode import Decoder
 from llama.implementation import Implementation
 from llama.model import KVCache, Llama
 from llama.optimizer import Optimizer
-from llama.train import next_token_loss
+from llama.trainer import next_token_loss
 
 CONTEXT = 1024
 CONFIGS = {

@@ -18,7 +18,8 @@ from llama.config import LlamaConfig
 from llama.implementation import Implementation
 from llama.model import LanguageModel, Llama
 from llama.small import Parts, Small, looking_ahead
-from llama.train import Prepared, Train, Trainer, compute_dtype
+from llama.train import Prepared
+from llama.trainer import Train, Trainer, compute_dtype
 
 PLAIN = {
     "peak_lr": 1e-3,

@@ -14,7 +14,8 @@ from llama.ladder import Climb, Ladder, build
 from llama.layers.llama import frequencies
 from llama.model import LanguageModel, Llama
 from llama.page import Picture
-from llama.train import Prepared, next_token_loss
+from llama.train import Prepared
+from llama.trainer import next_token_loss
 
 SEEN = 24
 """Characters in the maps of attention."""

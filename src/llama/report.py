@@ -16,7 +16,8 @@ from llama.ladder import LEAK_WINDOWS, RUNGS, Climb, Ladder, Rung, climb, recipe
 from llama.page import Entry, Picture, Row, Section, Table
 from llama.pictures import pictures
 from llama.plots import parting
-from llama.train import Prepared, check, prepare
+from llama.train import Prepared, prepare
+from llama.trainer import check
 from llama.weigh import WHOLE, Weighed, Weighing, as_large, weigh
 
 COLUMNS = (

@@ -10,7 +10,7 @@ import torch
 
 from llama import checkpoint, distributed, runs, train
 from llama.__main__ import main
-from llama.train import Train, Trainer
+from llama.trainer import Train, Trainer
 from tests.assertions import assert_close
 from tests.tolerances import LOSS
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 PROGRAM = """
 import os, signal, sys
 from llama.__main__ import main
-from llama.train import Trainer
+from llama.trainer import Trainer
 
 step = Trainer.step
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from llama import checkpoint, runs, train
 from llama.__main__ import main
 from llama.distributed import ALONE
-from llama.train import Train, Trainer
+from llama.trainer import Train, Trainer
 from tests.assertions import assert_identical
 
 TEXT = "to be or not to be, that is the question:\nwhether 'tis nobler in the mind to suffer\n" * 12

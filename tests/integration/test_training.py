@@ -19,7 +19,7 @@ from llama.data import Windows
 from llama.model import Llama
 from llama.optimizer import Optimizer
 from llama.small import looking_ahead
-from llama.train import Dropout, Train, Trainer, compute_dtype, next_token_loss
+from llama.trainer import Dropout, Train, Trainer, compute_dtype, next_token_loss
 from tests import strategies
 from tests.assertions import assert_close
 from tests.tolerances import LOSS
@@ -239,7 +239,7 @@ def test_parallel_and_split_loss_agree():
     ],
 )
 def test_auto_is_bfloat16_only_where_the_device_multiplies_it(monkeypatch, dtype, multiplies, computed_in):
-    monkeypatch.setattr("llama.train.multiplies_bfloat16", lambda device: multiplies)
+    monkeypatch.setattr("llama.trainer.multiplies_bfloat16", lambda device: multiplies)
     assert compute_dtype(Train(dtype=dtype)) is computed_in
 
 
