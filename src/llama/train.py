@@ -191,6 +191,7 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpu
     def measure() -> None:
         if first:  # the others wait for it in their next step
             losses.validation.append((len(losses.steps), evaluation.loss(model, validation, config.window)))
+            _check_finite("validation loss", losses.validation[-1][1], len(losses.steps) - 1)
 
     def save() -> None:
         if first:
@@ -213,7 +214,6 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpu
             stop = group.largest(came[0] if came else 0, validation.device)
             if done % config.evaluate_every == 0 or done == config.steps:
                 measure()
-                _check_finite("validation loss", losses.validation[-1][1], number)
             if done % config.save_every == 0 or done == config.steps or stop:
                 save()
             if first:

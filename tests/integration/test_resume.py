@@ -267,7 +267,7 @@ def test_a_finished_run_is_not_resumed(tiny, through, capsys):
 
 def test_an_unfinished_run_is_not_written_over(cut, capsys):
     _refused(
-        cut, capsys, f"{cut.out / runs.FILE} is an unfinished run; go on with --resume, or begin another elsewhere"
+        cut, capsys, f"{cut.out / runs.FILE} is an unfinished run; go on with --resume, delete it, or begin another"
     )
 
 
