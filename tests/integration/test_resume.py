@@ -502,7 +502,12 @@ def test_ctrl_c_twice_does_not_wait_for_the_step(tmp_path, tiny, monkeypatch, ca
         raise AssertionError("the second is not noted, it interrupts")
 
     monkeypatch.setattr(Trainer, "step", twice)
-    assert main(_flags(replace(tiny, out=tmp_path))) == 130
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(_flags(replace(tiny, out=tmp_path))) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "llama: interrupted" in capsys.readouterr().err
 
 
