@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def trained(tmp_path_factory):
 def place(tmp_path, monkeypatch, trained):
     """The current folder, with files of all kinds and a checkpoint; what is called locked may not be used."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of mine.py, which Python would do beside it
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
