@@ -17,7 +17,7 @@ def usable(name: str) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether its instructions multiply bfloat16, rather than take some fifty times as long to imitate it."""
+    """Whether its instructions multiply bfloat16, rather than take many times as long to imitate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():

@@ -131,7 +131,11 @@ class Results:
     def sections(self) -> list[Section]:
         """The page."""
         corpus, climbs = self.prepared.corpus, self.climbs
-        floor = f" The entropy of the text is {corpus.floor:.4f}: nothing honest lies below it." if corpus.floor else ""
+        floor = (
+            f" The entropy of the text is {corpus.floor:.4f}: nothing honest lies below it."
+            if corpus.floor is not None
+            else ""
+        )
         leaking = [rung.name for rung in dict.fromkeys(c.rung for c in climbs if c.leak.is_there)]
         caught = f" These read the future: {', '.join(leaking)}." if leaking else ""
         first = [c for c in climbs if c.seed == self.config.seeds[0]]

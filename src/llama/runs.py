@@ -218,13 +218,15 @@ class Stopped(Exception):
 def signals() -> Iterator[list[int]]:
     """The numbers of the signals SIGINT (Ctrl-C) and SIGTERM that have come, so that a step can be finished first.
 
-    Each is noted once and then does what it always does: who presses Ctrl-C twice does not want to wait.
+    Each is noted once and then does what it always does: who presses Ctrl-C twice does not want to wait. One that is
+    ignored stays so: a shell that starts a run in its background has it ignore the Ctrl-C that is meant for others.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # which alone may ask for them
         yield came
         return
-    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, _: FrameType | None) -> None:
         came.append(number)

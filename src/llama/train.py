@@ -113,8 +113,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: Train) -> Prepared:
-    """The text and the layers of a run. Raises ValueError as `run` does."""
-    check(config)
+    """The text and the layers of a run that `check` has passed. Raises ValueError as `run` does."""
     device = usable(config.device)
     corpus = data.load_corpus(config.corpus)
     if corpus.notice and distributed.group().rank == 0:

@@ -18,12 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from llama import evaluation, original
+from llama import evaluation, original, weights
 from llama.implementation import Implementation
 from llama.ladder import BEST, LEAK_WINDOWS, RUNGS, Ladder, Rung, llama_config, train
 from llama.layers.decoder_layer import NAMES
 from llama.train import Prepared
-from llama.weights import shapes
 
 WARM, TIMED = 5, 30
 """Steps that are not timed, and those by which it is measured how many fit into a time."""
@@ -178,8 +177,7 @@ def as_large(config: Ladder, vocab: int) -> Ladder:
     config = replace(config, window=original.WINDOW, batch_size=original.BATCH)
 
     def fits(width: int) -> bool:
-        sizes = llama_config(replace(config, hidden_size=width), WHOLE, vocab)
-        return sum(map(math.prod, shapes(sizes).values())) <= parameters
+        return weights.count(llama_config(replace(config, hidden_size=width), WHOLE, vocab)) <= parameters
 
     unit = 2 * config.num_attention_heads  # a head is of pairs, which rope turns
     if not fits(unit):

@@ -10,8 +10,9 @@ import torch
 
 from llama import checkpoint, distributed, runs, train
 from llama.__main__ import main
-from llama.trainer import Train, Trainer
+from llama.trainer import Trainer
 from tests.assertions import assert_close
+from tests.small_runs import command, small_run
 from tests.tolerances import LOSS
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -39,25 +40,9 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """In float32 and with AdamW alone: Muon rounds to bfloat16, where a difference in the last bit may become large."""
-    text = tmp_path_factory.mktemp("corpus") / "text.txt"
-    text.write_text("to be or not to be, that is the question:\n" * 24)
-    return Train(
-        corpus=str(text),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        window=8,
-        batch_size=8,
-        steps=10,
-        warmup_steps=4,
-        dropout=0.1,
-        muon_lr=0.0,
-        dtype="float32",
-        evaluate_every=4,
-        save_every=2,
-    )
+    """With AdamW alone: Muon may round to bfloat16, where a difference in the last bit may become large."""
+    folder = tmp_path_factory.mktemp("corpus")
+    return small_run(folder, batch_size=8, steps=10, muon_lr=0.0, evaluate_every=4, save_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +51,6 @@ def alone(tmp_path_factory, tiny):
     out = tmp_path_factory.mktemp("alone")
     train.run(replace(tiny, out=out))
     return out
-
-
-def _flags(config):
-    return ["train", *runs.flags(runs.plain(config), runs.plain(Train()))]
 
 
 def _assert_same_losses(out, other):
@@ -87,14 +68,14 @@ def _assert_same_losses(out, other):
 def _interrupted(tmp_path, config, name):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(name=name))
-    done = subprocess.run([*TORCHRUN, str(program), *_flags(config)], capture_output=True, text=True)
+    done = subprocess.run([*TORCHRUN, str(program), *command(config)], capture_output=True, text=True)
     assert done.returncode != 0
     return done.stderr
 
 
 def test_two_processes_have_the_losses_of_one_and_one_of_them_speaks_and_writes(tmp_path, tiny, alone):
     config = replace(tiny, out=tmp_path / "out", accumulate=2)
-    done = subprocess.run([*TORCHRUN, "-m", "llama", *_flags(config)], capture_output=True, text=True)
+    done = subprocess.run([*TORCHRUN, "-m", "llama", *command(config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for said in ("Corpus text.txt", "A sample", "Written: "):
         assert done.stdout.count(said) == 1
@@ -166,7 +147,7 @@ def test_what_cannot_be_shared_out_is_one_sentence(
 ):
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)  # while the first speaks, and torchrun ends this one
-    assert main(_flags(replace(tiny, out=tmp_path / "out", **change))) == 2
+    assert main(command(replace(tiny, out=tmp_path / "out", **change))) == 2
     assert capsys.readouterr().err == f"llama: train: {sentence}\n"
     assert len(slept) == 1
     assert not (tmp_path / "out").exists()
@@ -176,7 +157,7 @@ def test_of_several_processes_the_first_speaks_at_once(second_of_two, tmp_path, 
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setattr("time.sleep", None)
-    assert main(_flags(replace(tiny, out=tmp_path / "out", batch_size=7))) == 2
+    assert main(command(replace(tiny, out=tmp_path / "out", batch_size=7))) == 2
     assert "got 1 · 2 and 7" in capsys.readouterr().err
 
 

@@ -39,22 +39,10 @@ def _windows(vocab=VOCAB, window=8, count=16):
     return torch.randint(vocab, (count, window + 1), generator=torch.Generator().manual_seed(0))
 
 
-def _a_later_token_moves_an_earlier_logit(model, windows):
-    """The causality test: the same dropout for both, where a model has some that stays on."""
-    changed = windows.clone()
-    changed[:, -1] = (changed[:, -1] + 1) % VOCAB
-    logits = []
-    with evaluation.as_it_is(model), torch.no_grad():
-        for ids in (windows, changed):
-            torch.manual_seed(0)
-            logits.append(model(ids)[:, :-1])
-    return not torch.equal(*logits)
-
-
 @pytest.mark.parametrize("rung", RUNGS, ids=NAMES)
 def test_the_leak_column_and_the_causality_test_agree(rung):
     model, windows = build(SMALL, rung, VOCAB, load("fused"), seed=0), _windows()
-    assert evaluation.leak(model, windows).is_there == _a_later_token_moves_an_earlier_logit(model, windows)
+    assert evaluation.leak(model, windows).is_there == (evaluation.moved_by_the_last(model, windows, VOCAB) > 0)
 
 
 def test_only_the_rung_without_a_mask_reads_the_future():
@@ -70,7 +58,7 @@ def test_the_originals_norm_over_the_sequence_is_caught_without_any_training(mon
     monkeypatch.setattr(original, "DROPOUT", 0.0)  # or the two losses would differ by what is dropped
     torch.manual_seed(0)
     model, windows = original.Original(VOCAB, window=8, d_model=16, n_layers=1, n_heads=2), _windows()
-    assert _a_later_token_moves_an_earlier_logit(model, windows[:, :-1])
+    assert evaluation.moved_by_the_last(model, windows[:, :-1], VOCAB) > 0
     assert evaluation.leak(model, windows).is_there
 
 
@@ -199,7 +187,7 @@ def test_whatever_is_taken_back_changes_how_the_loss_falls(rung, prepared, whole
 @pytest.mark.parametrize("rung", TAKEN_BACK, ids=[rung.name for rung in TAKEN_BACK])
 def test_nothing_that_is_taken_back_but_the_tutorials_norm_reads_the_future(rung):
     model = build(SMALL, rung, VOCAB, load("fused"), seed=0)
-    assert _a_later_token_moves_an_earlier_logit(model, _windows()) == (rung.name == "norm of each position")
+    assert (evaluation.moved_by_the_last(model, _windows(), VOCAB) > 0) == (rung.name == "norm of each position")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +231,29 @@ def test_a_model_that_cannot_be_as_small_is_refused():
 @pytest.mark.parametrize(("seconds", "each", "steps"), [(10.0, 2.0, 5), (10.0, 3.0, 3), (1.0, 9.0, 1)])
 def test_as_many_steps_are_taken_as_fit_and_at_least_one(seconds, each, steps):
     assert steps_in(seconds, each) == steps
+
+
+def test_what_has_been_climbed_is_kept_when_the_weighing_fails(tmp_path, corpus, monkeypatch):
+    def fails(*_):
+        raise OSError("the power is cut")
+
+    monkeypatch.setattr("llama.report.weigh", fails)
+    arguments = ["--weigh", "1", "--rungs", "baseline", "--corpus", str(corpus), "--out", str(tmp_path), *FLAGS]
+    assert main(["ladder", *arguments]) == 2
+    assert "baseline" in (tmp_path / "index.html").read_text()
+    (kept,) = json.loads((tmp_path / "ladder.json").read_text())["rungs"]
+    assert kept["rung"] == "baseline"
+
+
+def test_a_learner_is_told_which_layers_are_not_theirs_where_one_is_replaced(tmp_path, corpus, capsys):
+    composed = "from llama.layers.self_attention import compose\nfrom llama.implementation import load\n"
+    composed += "def self_attention(*given, **more):\n    return compose(load('fused'), *given, **more)\n"
+    (tmp_path / "mine.py").write_text(composed)
+    arguments = ["--impl", str(tmp_path / "mine.py"), "--corpus", str(corpus), "--out", str(tmp_path), *FLAGS]
+    assert main(["ladder", "--rungs", "attention", *arguments]) == 0
+    sentence = "self_attention of mine would not see it: there the project's own is used."
+    assert sentence in capsys.readouterr().out
+    assert sentence.replace("'", "&#39;") in (tmp_path / "index.html").read_text()
 
 
 @pytest.mark.usefixtures("small_original")

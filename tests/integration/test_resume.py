@@ -19,10 +19,9 @@ from safetensors import safe_open
 from llama import checkpoint, runs, train
 from llama.__main__ import main
 from llama.distributed import ALONE
-from llama.trainer import Train, Trainer
+from llama.trainer import Trainer
 from tests.assertions import assert_identical
-
-TEXT = "to be or not to be, that is the question:\nwhether 'tis nobler in the mind to suffer\n" * 12
+from tests.small_runs import TEXT, command, small_run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,26 +33,17 @@ def _quick():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _signals():
+    """As a terminal has them: what a shell starts in its background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A run of a second, with all that a run can have: both optimizers, dropout, bfloat16."""
-    text = tmp_path_factory.mktemp("corpus") / "text.txt"
-    text.write_text(TEXT)
-    return Train(
-        corpus=str(text),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        window=8,
-        batch_size=4,
-        steps=12,
-        warmup_steps=4,
-        dropout=0.1,
-        dtype="float32",
-        evaluate_every=5,
-        save_every=1,
-    )
+    return small_run(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +93,11 @@ def _assert_same_run(out, other):
         assert_identical(tensor, others[name], name)
 
 
-def _flags(config):
-    given = runs.flags(runs.plain(config), runs.plain(Train()))
-    return ["train", *given]
-
-
 def _refused(config, capsys, sentence, beginning="llama: train: "):
     """Refused on the command line in one sentence and with exit code 2; what is in the folder stays as it is."""
     before = _held(config.out)
     capsys.readouterr()
-    assert main(_flags(config)) == 2
+    assert main(command(config)) == 2
     said = capsys.readouterr().err
     assert said.startswith(beginning)
     assert sentence in said
@@ -245,7 +230,7 @@ def test_another_text_is_refused_and_the_same_under_another_name_is_not(cut, tmp
     other.write_text(TEXT.replace("suffer", "soffer"))
     moved.write_text(TEXT)
     _refused(replace(cut, resume=True, corpus=str(other)), capsys, f"the text of --corpus {other} has SHA-256 ")
-    assert main(_flags(replace(cut, resume=True, corpus=str(moved)))) == 0
+    assert main(command(replace(cut, resume=True, corpus=str(moved)))) == 0
     _assert_same_run(cut.out, through)
 
 
@@ -400,7 +385,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_its_step_and_keeps_the_st
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", spoiled)
-        assert main(_flags(config)) == 2
+        assert main(command(config)) == 2
     assert "train: the loss is nan at step 7; try smaller learning rates" in capsys.readouterr().err
     assert len(runs.Losses.from_tensors(runs.read(tmp_path).tensors).steps) == 7
     train.run(replace(config, resume=True))
@@ -417,7 +402,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny, capsys, mon
         return taken
 
     monkeypatch.setattr(Trainer, "step", spoiled)
-    assert main(_flags(replace(tiny, out=tmp_path))) == 2
+    assert main(command(replace(tiny, out=tmp_path))) == 2
     assert f"train: {NORM} is not finite after 8 steps; try smaller learning rates" in capsys.readouterr().err
     assert runs.read(tmp_path).tensors["optimizer.step_count"].item() == 7
 
@@ -448,7 +433,7 @@ def test_a_disk_that_fills_up_later_costs_no_more_than_the_steps_since_the_last_
 
     with monkeypatch.context() as patch:
         patch.setattr("llama.runs.write", fills_up)
-        assert main(_flags(replace(cut, resume=True))) == 2
+        assert main(command(replace(cut, resume=True))) == 2
     assert capsys.readouterr().err.endswith(f"checkpoint: {cut.out} cannot be written: No space left on device\n")
     assert runs.read(cut.out).tensors["optimizer.step_count"].item() == 9
     train.run(replace(cut, resume=True))
@@ -457,7 +442,7 @@ def test_a_disk_that_fills_up_later_costs_no_more_than_the_steps_since_the_last_
 
 def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path, tiny, capsys):
     (tmp_path / "file").write_text("not a folder")
-    assert main(_flags(replace(tiny, out=tmp_path / "file" / "out"))) == 2
+    assert main(command(replace(tiny, out=tmp_path / "file" / "out"))) == 2
     assert capsys.readouterr().err == f"llama: {tmp_path / 'file'} is a file, and must be a folder\n"
 
 
@@ -478,7 +463,7 @@ def test_a_signal_lets_the_step_be_finished_and_saved_and_says_how_to_go_on(
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", interrupted)
-        assert main(_flags(replace(tiny, out=out, save_every=100))) == code
+        assert main(command(replace(tiny, out=out, save_every=100))) == code
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("llama: stopped after step 7 of 12, which is saved; to go on: python -m llama train ")
@@ -502,13 +487,30 @@ def test_ctrl_c_twice_does_not_wait_for_the_step(tmp_path, tiny, monkeypatch, ca
         raise AssertionError("the second is not noted, it interrupts")
 
     monkeypatch.setattr(Trainer, "step", twice)
-    # A shell starts what runs in its background with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert main(_flags(replace(tiny, out=tmp_path))) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert main(command(replace(tiny, out=tmp_path))) == 130
     assert "llama: interrupted" in capsys.readouterr().err
+
+
+def test_a_signal_that_the_shell_has_it_ignore_is_ignored(tmp_path, tiny, through, monkeypatch):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    step = Trainer.step
+
+    def with_a_signal(trainer, number, *more):
+        signal.raise_signal(signal.SIGINT)
+        return step(trainer, number, *more)
+
+    monkeypatch.setattr(Trainer, "step", with_a_signal)
+    train.run(replace(tiny, out=tmp_path))
+    _assert_same_run(tmp_path, through)
+
+
+def test_a_run_that_goes_on_where_another_dtype_is_fast_is_refused(tmp_path, tiny, capsys, monkeypatch):
+    config = replace(tiny, dtype="auto", out=tmp_path)
+    monkeypatch.setattr("llama.trainer.multiplies_bfloat16", lambda device: False)
+    _cut(config, 1, monkeypatch)
+    monkeypatch.setattr("llama.trainer.multiplies_bfloat16", lambda device: True)
+    sentence = f"--dtype is bfloat16, but the run in {tmp_path} was begun with float32"
+    _refused(replace(config, resume=True), capsys, sentence)
 
 
 # The kill test.
@@ -587,7 +589,7 @@ print(json.dumps(moments))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork to start many processes quickly")
 def test_a_run_that_is_killed_at_twenty_moments_ends_with_the_same_losses_and_weights(tmp_path, tiny):
     config = replace(tiny, steps=60, evaluate_every=25, out=tmp_path)
-    done = subprocess.run([sys.executable, "-c", DRIVER, *_flags(config)[1:]], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", DRIVER, *command(config)[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     moments = json.loads(done.stdout)
     print(moments)

@@ -16,6 +16,7 @@ import torch
 from llama import evaluation
 from llama.config import LlamaConfig
 from llama.data import Windows
+from llama.device import multiplies_bfloat16
 from llama.model import Llama
 from llama.optimizer import Optimizer
 from llama.small import looking_ahead
@@ -247,3 +248,9 @@ def test_auto_is_bfloat16_only_where_the_device_multiplies_it(monkeypatch, dtype
 def test_a_loss_over_windows_or_batches_of_nothing_is_refused(window, batch):
     with pytest.raises(ValueError, match=f"loss: window and batch must be at least 1, got {window} and {batch}"):
         evaluation.loss(torch.nn.Identity(), torch.arange(24), window=window, batch=batch)
+
+
+def test_a_device_of_which_nothing_is_known_does_not_multiply_bfloat16(monkeypatch):
+    assert not multiplies_bfloat16(torch.device("mps"))
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    assert not multiplies_bfloat16(torch.device("cpu"))

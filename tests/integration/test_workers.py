@@ -43,6 +43,12 @@ def test_two_workers_count_what_one_process_does_and_print_the_board_once(run):
         assert run.stdout.count(line) == alone.stdout.count(line) > 0
 
 
+@pytest.mark.suite({"mine.py": MINE}, "-n", "2", "--impl", "{folder}/mine.py", "-k", "silu")
+def test_a_layer_all_of_whose_tests_have_passed_in_some_worker_is_done(run):
+    assert run.returncode == pytest.ExitCode.OK, run.stdout
+    assert re.search(rf"silu +done +{_counts(run)['passed']} tests", run.stdout), run.stdout
+
+
 @pytest.mark.suite({"mine.py": MINE}, "-n", "2", "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
 def test_two_workers_that_test_nothing_are_not_green(run):
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
