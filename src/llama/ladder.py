@@ -139,7 +139,7 @@ class Ladder:
     """Which rungs, in this order."""
     corpus: str = "tinyshakespeare"
     """tinyshakespeare, grammar (built in, with known entropy), or the path of a text file."""
-    steps: int = 400
+    steps: int = 250
     """Optimizer steps of each rung."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the weights and the batches; with several, means and spreads are reported."""
