@@ -21,6 +21,7 @@ from llama.tokenizer import CharTokenizer, JsonTokenizer, Llama2cTokenizer, load
 
 CHARACTERS = "\n abcdeé"
 VOCAB = len(CHARACTERS)
+FEW = ("--max-new-tokens", 40)
 
 
 def _model(**more):
@@ -55,16 +56,16 @@ def test_without_a_prompt_a_new_line_begins_where_the_tokenizer_has_no_beginning
 
 
 def test_a_prompt_may_come_from_a_file_or_from_standard_input(folder, capsys, tmp_path, monkeypatch):
-    expected = _texts(capsys, folder, "--prompt", "éa\n")
+    expected = _texts(capsys, folder, *FEW, "--prompt", "éa\n")
     (tmp_path / "prompt.txt").write_bytes("éa\n".encode())
-    assert _texts(capsys, folder, "--prompt-file", tmp_path / "prompt.txt") == expected
+    assert _texts(capsys, folder, *FEW, "--prompt-file", tmp_path / "prompt.txt") == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("éa\n".encode()), "ascii"))
-    assert _texts(capsys, folder, "--prompt", "-") == expected
+    assert _texts(capsys, folder, *FEW, "--prompt", "-") == expected
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(folder, capsys, samples):
-    texts = [_texts(capsys, folder, "--samples", samples, "--seed", seed) for seed in (3, 3, 4)]
+    texts = [_texts(capsys, folder, *FEW, "--samples", samples, "--seed", seed) for seed in (3, 3, 4)]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -89,9 +90,9 @@ def test_at_temperature_0_all_samples_are_the_same_and_the_likeliest(folder, cap
 
 @pytest.mark.parametrize(("flag", "value"), [("--top-k", 1), ("--top-p", 1e-6), ("--min-p", 1)])
 def test_filters_that_leave_one_token_give_the_text_of_temperature_0(folder, capsys, flag, value):
-    likeliest = _texts(capsys, folder, "--prompt", "ab", "--temperature", 0)
-    assert _texts(capsys, folder, "--prompt", "ab", flag, value) == likeliest
-    assert _texts(capsys, folder, "--prompt", "ab") != likeliest
+    likeliest = _texts(capsys, folder, *FEW, "--prompt", "ab", "--temperature", 0)
+    assert _texts(capsys, folder, *FEW, "--prompt", "ab", flag, value) == likeliest
+    assert _texts(capsys, folder, *FEW, "--prompt", "ab") != likeliest
 
 
 def test_how_many_tokens_and_how_fast_is_written_on_standard_error(folder, capsys):
@@ -127,9 +128,9 @@ def test_dtype_is_what_the_weights_are_turned_into_and_else_they_stay_where_that
 @pytest.mark.parametrize("samples", [1, 5])
 def test_a_text_ends_before_the_token_that_ends_it(folder, capsys, ends, samples):
     _model(eos_token_id=ends).save_pretrained(folder)
-    texts = _texts(capsys, folder, "--prompt", " ", "--samples", samples, "--seed", 2).split("\n" + SEPARATOR)
+    texts = _texts(capsys, folder, *FEW, "--prompt", " ", "--samples", samples, "--seed", 2).split("\n" + SEPARATOR)
     _model().save_pretrained(folder)
-    endless = _texts(capsys, folder, "--prompt", " ", "--samples", samples, "--seed", 2).split("\n" + SEPARATOR)
+    endless = _texts(capsys, folder, *FEW, "--prompt", " ", "--samples", samples, "--seed", 2).split("\n" + SEPARATOR)
     letters = "b" if ends == 3 else "bd"
     assert texts == [re.split(f"[{letters}]", text)[0] for text in endless]
 
@@ -257,8 +258,8 @@ def test_a_tokenizer_json_that_asks_for_a_cut_cuts_no_prompt(tmp_path):
 def test_a_tokenizer_may_be_named(folder, capsys, tmp_path):
     other = tmp_path / "characters.json"
     CharTokenizer("éedcba \n").save(other)
-    text = _texts(capsys, folder, "--tokenizer", other, "--prompt", "\n", "--temperature", 0)
-    same_ids = _texts(capsys, folder, "--prompt", "é", "--temperature", 0)
+    text = _texts(capsys, folder, *FEW, "--tokenizer", other, "--prompt", "\n", "--temperature", 0)
+    same_ids = _texts(capsys, folder, *FEW, "--prompt", "é", "--temperature", 0)
     assert text == same_ids.translate(str.maketrans(CHARACTERS, "éedcba \n"))
 
 
