@@ -60,18 +60,17 @@ def _theirs(more):
     return model
 
 
-def _assert_same_logits(ours, theirs, record_property):
+def _assert_same_logits(ours, theirs):
     """Computed in float64 from the weights as they were read: only the rotations are rounded, in float32."""
     with torch.no_grad():
         mine, others = ours.double()(IDS), theirs.double()(IDS).logits
     difference = (mine - others).abs().max().item()
-    record_property("largest difference", difference)
     print(f"largest difference {difference:.1e} in logits up to {others.abs().max():.1f}")
     assert_close(mine, others, within=tolerance(torch.float32))
 
 
 @pytest.mark.parametrize(("more", "dtype", "how"), KINDS.values(), ids=KINDS)
-def test_what_transformers_writes_has_the_same_logits_here(tmp_path, more, dtype, how, record_property):
+def test_what_transformers_writes_has_the_same_logits_here(tmp_path, more, dtype, how):
     transformers = pytest.importorskip("transformers")
     _theirs(more).to(dtype).save_pretrained(tmp_path, **how)
     # Read again: `to` has rounded the rotations too, which no file holds.
@@ -81,11 +80,11 @@ def test_what_transformers_writes_has_the_same_logits_here(tmp_path, more, dtype
     assert {parameter.dtype for parameter in ours.parameters()} == {dtype}
     assert ours.config.max_position_embeddings == theirs.config.max_position_embeddings
     assert ours.config.eos_token_id == theirs.config.eos_token_id == 2
-    _assert_same_logits(ours, theirs, record_property)
+    _assert_same_logits(ours, theirs)
 
 
 @pytest.mark.parametrize(("more", "dtype", "how"), KINDS.values(), ids=KINDS)
-def test_what_is_written_here_has_the_same_logits_in_transformers(tmp_path, more, dtype, how, record_property):
+def test_what_is_written_here_has_the_same_logits_in_transformers(tmp_path, more, dtype, how):
     transformers = pytest.importorskip("transformers")
     original = _theirs(more).to(dtype)
     original.save_pretrained(tmp_path / "theirs", **how)
@@ -98,7 +97,7 @@ def test_what_is_written_here_has_the_same_logits_in_transformers(tmp_path, more
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["torch_dtype"] == word(dtype)
     for field in ("rope_parameters", "rms_norm_eps", "max_position_embeddings", "eos_token_id", "bos_token_id"):
         assert getattr(theirs.config, field) == getattr(original.config, field)
-    _assert_same_logits(ours, theirs.eval(), record_property)
+    _assert_same_logits(ours, theirs.eval())
 
 
 def test_a_config_as_transformers_4_writes_it_gives_the_same_model(tmp_path):
