@@ -14,7 +14,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from llama.device import multiplies_bfloat16
 from llama.model import LanguageModel
 
 
@@ -69,7 +68,7 @@ class Optimizer:
                 group.decay,
             )
             _apart(new, group.parameters)
-        self.muon.step(clipped[len(self.groups) :], muon_lr)
+        self.muon.step(clipped[len(self.groups) :], muon_lr, self.model.compute_dtype or torch.float32)
         for parameter in self.model.parameters():
             parameter.grad = None
         return float(norm)
@@ -123,7 +122,7 @@ class Muon:
         step      = orthogonal(0.95 · momentum + 0.05 · grad)
         param    <- param - lr · weight_decay · param - lr · sqrt(max(1, d_out / d_in)) · step
 
-    `orthogonal` by five Newton-Schulz iterations, in bfloat16 where the device multiplies it. The same as
+    `orthogonal` by five Newton-Schulz iterations, in the dtype that the layers compute in. In bfloat16 the same as
     torch.optim.Muon, but all matrices of one shape go through it as one stack: one by one, small ones take several
     times as long.
 
@@ -140,10 +139,10 @@ class Muon:
         """The gradients of each stack [matrices d_out d_in]."""
         return [torch.stack([p.grad for p in stack if p.grad is not None]) for stack in self.stacks]
 
-    def step(self, gradients: list[Tensor], lr: float) -> None:
+    def step(self, gradients: list[Tensor], lr: float, dtype: torch.dtype) -> None:
         for stack, average, gradient in zip(self.stacks, self.averages, gradients, strict=True):
             average.lerp_(gradient, 1 - self.momentum)
-            step = _orthogonal(gradient.lerp(average, self.momentum))
+            step = _orthogonal(gradient.lerp(average, self.momentum).to(dtype))
             d_out, d_in = stack[0].shape
             rate = lr * math.sqrt(max(1, d_out / d_in))
             for parameter, by in zip(stack, step, strict=True):
@@ -154,8 +153,7 @@ def _orthogonal(matrices: Tensor) -> Tensor:
     """The matrices [n rows columns] with their singular values brought to about one."""
     if matrices.shape[1] > matrices.shape[2]:
         return _orthogonal(matrices.mT).mT
-    x = matrices.bfloat16() if multiplies_bfloat16(matrices.device) else matrices.float()
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315), x, beta=3.4445)

@@ -78,7 +78,7 @@ class Train:
     impl: str = "fused"
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the layers compute in: auto is bfloat16 where the device multiplies it. The weights are float32 always."""
+    """What the layers and Muon compute in: auto is bfloat16 where the device multiplies it. Weights stay float32."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")

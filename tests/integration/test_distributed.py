@@ -40,9 +40,9 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """With AdamW alone: Muon may round to bfloat16, where a difference in the last bit may become large."""
+    """In float32: rounding to bfloat16 makes a large difference of one in the last bit."""
     folder = tmp_path_factory.mktemp("corpus")
-    return small_run(folder, batch_size=8, steps=10, muon_lr=0.0, evaluate_every=4, save_every=2)
+    return small_run(folder, batch_size=8, steps=10, evaluate_every=4, save_every=2)
 
 
 @pytest.fixture(scope="module")

@@ -53,8 +53,7 @@ def test_three_steps_equal_those_of_torchs_adamw_and_clipping():
         _assert_same(ours, theirs)
 
 
-def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest(monkeypatch):
-    monkeypatch.setattr("llama.optimizer.multiplies_bfloat16", lambda device: True)
+def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest():
     ours, theirs = _models()
     optimizer = Optimizer(ours, betas=(0.9, 0.95), weight_decay=DECAY, max_norm=1e9, muon=True)
     inner = [p for name, p in theirs.named_parameters() if p.ndim > 1 and "layers" in name]
@@ -64,7 +63,9 @@ def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest(monkeypatc
     reference = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95))
     for _ in range(2):
         _send_back(ours, theirs)
+        ours.compute_dtype = torch.bfloat16
         optimizer.step(LR, muon_lr=0.1)
+        ours.compute_dtype = None
         for other in (muon, reference):
             other.step()
             other.zero_grad()
@@ -72,12 +73,22 @@ def test_muon_moves_the_matrices_within_the_layers_and_adamw_the_rest(monkeypatc
         _assert_same(ours, theirs, torch.bfloat16)
 
 
-@pytest.mark.parametrize("multiplies", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+def test_muon_computes_in_the_dtype_that_the_layers_compute_in(monkeypatch, dtype):
+    seen = []
+    monkeypatch.setattr("llama.optimizer._orthogonal", lambda matrices: seen.append(matrices.dtype) or matrices)
+    ours, _ = _models()
+    _send_back(ours)
+    ours.compute_dtype = dtype
+    Optimizer(ours, muon=True).step(LR, muon_lr=0.1)
+    assert set(seen) == {dtype or torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 12), (1, 12, 5)], ids=str)
-def test_the_singular_values_of_a_muon_step_lie_between_a_half_and_one_and_a_half(monkeypatch, shape, multiplies):
+def test_the_singular_values_of_a_muon_step_lie_between_a_half_and_one_and_a_half(shape, dtype):
     """As Jordan's coefficients promise, in either dtype, for what is not singular."""
-    monkeypatch.setattr("llama.optimizer.multiplies_bfloat16", lambda device: multiplies)
-    gradients = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    gradients = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     values = torch.linalg.svdvals(_orthogonal(gradients).float())
     assert values.min() > 0.5
     assert values.max() < 1.5
