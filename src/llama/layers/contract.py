@@ -79,6 +79,15 @@ def unchecked(layer: Callable[P, R]) -> Callable[P, R]:
     return function if of is layer else layer
 
 
+def check_ids(name: str, ids: Any, size: int) -> None:
+    """Raise IndexError where an id lies outside 0..size - 1: Python would read -1 as the last."""
+    if 0 in ids.shape:
+        return
+    low, high = ids.min().item(), ids.max().item()  # a third of the time of comparing all
+    if low < 0 or high >= size:
+        raise IndexError(f"{name} must lie in 0..{size - 1}, got {low if low < 0 else high}")
+
+
 def _kinds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """All that the rules look at: equal for two calls of which both are allowed or both are not. None where it is
     more than the types of scalars and the dtypes and shapes of tensors, and within autocast, where more is allowed."""

@@ -25,16 +25,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from llama.layers import CACHED
-from llama.layers.contract import contract
+from llama.layers.contract import check_ids, contract
 
 
 def check(logits: Tensor | ndarray, targets: Tensor | ndarray) -> None:
-    vocab = logits.shape[-1]
     if 0 in targets.shape:
         raise ValueError(f"cross_entropy: there must be at least one token, got targets {list(targets.shape)}")
-    if ((targets < 0) | (targets >= vocab)).any():
-        outside = int(targets.min() if targets.min() < 0 else targets.max())
-        raise IndexError(f"cross_entropy: targets must lie in 0..{vocab - 1}, got {outside}")
+    check_ids("cross_entropy: targets", targets, logits.shape[-1])
 
 
 @contract(check)

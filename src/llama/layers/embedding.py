@@ -16,14 +16,11 @@ from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from llama.layers.contract import contract
+from llama.layers.contract import check_ids, contract
 
 
 def check(token_ids: Tensor | ndarray, weight: Tensor | ndarray) -> None:
-    vocab = weight.shape[0]
-    if ((token_ids < 0) | (token_ids >= vocab)).any():
-        outside = int(token_ids.min() if token_ids.min() < 0 else token_ids.max())
-        raise IndexError(f"embedding: token_ids must lie in 0..{vocab - 1}, got {outside}")
+    check_ids("embedding: token_ids", token_ids, weight.shape[0])
 
 
 @contract(check)
