@@ -145,6 +145,20 @@ def standing(run: Sequence[Measurement]) -> Iterator[str]:
         yield f"SLOWER  {math.exp(-ratio):.2f}x  {what}: {_time(base.median)}, {peer.column} {_time(peer.median)}"
 
 
+def over_naive(run: Sequence[Measurement]) -> Iterator[str]:
+    """How many times as fast as the loops `vectorized` is, at the largest size that the loops were given."""
+    cells = {(m.layer, *m.row, m.column): m for m in run}
+    loops: dict[str, Measurement] = {}
+    for m in run:
+        if m.column == "naive" and m.size >= loops.get(m.layer, m).size:
+            loops[m.layer] = m
+    for layer, naive in loops.items():
+        vectorized = cells.get((layer, *naive.row, "vectorized"))
+        if vectorized:
+            ratio = naive.median / vectorized.median
+            yield f"{layer}: {ratio:,.0f} times as fast as naive, {naive.along}={naive.size:,}"
+
+
 def compare(before: Mapping[str, Measurement], after: Mapping[str, Measurement]) -> Iterator[str]:
     """What got slower by more than the noise, the worst first.
 

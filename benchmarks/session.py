@@ -94,11 +94,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(title)
         for line in lines:
             write(line)
-    lines = list(report.standing(list(current.values())))
-    if lines:
-        terminalreporter.section("fused beside its peers")
-        for line in lines:
-            write(line)
+    for title, summary in (
+        ("vectorized beside naive", report.over_naive),
+        ("fused beside its peers", report.standing),
+    ):
+        lines = list(summary(list(current.values())))
+        if lines:
+            terminalreporter.section(title)
+            for line in lines:
+                write(line)
     for path in report.charts(list(current.values()), config.option.benchmark_json.parent):
         write(f"chart: {path}")
     if current:

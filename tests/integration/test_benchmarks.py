@@ -121,6 +121,13 @@ def test_fused_is_set_beside_its_peers_and_where_it_is_slower_is_named():
     assert list(report.standing([ONE, replace(PEER, median=0.99 * ONE.median)]))[2:] == []
 
 
+def test_vectorized_is_set_beside_the_loops_at_the_largest_size_that_they_were_given():
+    loops = [replace(ONE, column="naive", size=size, median=size * 1e-3) for size in (64, 128)]
+    vectorized = [replace(ONE, column="vectorized", size=size) for size in (64, 128, 256)]
+    assert list(report.over_naive(loops + vectorized)) == ["softmax: 128 times as fast as naive, n=128"]
+    assert list(report.over_naive(vectorized)) == []
+
+
 def test_the_drift_of_the_machine_is_divided_out():
     before = {"ours": ONE, "theirs": PEER}
     twice = {name: replace(m, median=2 * m.median) for name, m in before.items()}
