@@ -21,7 +21,8 @@ STORIES = "stories260K"
 def save(folder: str | Path, model: Llama, tokenizer: CharTokenizer) -> None:
     """Write the model and its characters into the folder, which is made where it is missing; all of it or nothing.
 
-    Raises OSError, in one sentence, where that cannot be done; an earlier checkpoint is then still whole.
+    Raises OSError, in one sentence, where that cannot be done, and ValueError for weights that could not be read
+    again; an earlier checkpoint is then still whole.
     """
     files = weights.writers(model.config, model.state_dict())
     write_atomically(folder, files | {"characters.json": tokenizer.save})
@@ -61,4 +62,6 @@ def load(
     # Hugging Face's models may have more rows than tokens, to make a round number.
     if not (found.vocab <= vocab if isinstance(found, JsonTokenizer) else found.vocab == vocab):
         raise ValueError(f"checkpoint: {tokenizer} has {found.vocab} tokens but the model a vocab_size of {vocab}")
+    if isinstance(found, JsonTokenizer):
+        found.vocab = vocab
     return model, found

@@ -15,6 +15,7 @@ UNSUPPORTED = {
     "attention_dropout": (None, 0),
     "pretraining_tp": (None, 1),
     "sliding_window": (None,),
+    "is_causal": (None, True),
     "quantization_config": (None,),
 }
 REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -74,12 +75,18 @@ class LlamaConfig:
         for name in REQUIRED:
             _require(name in fields, f"{name} is missing")
         known = SILENT | {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
-        rope = fields.get("rope_parameters")
-        if rope is not None:
-            _require(not known.get("rope_scaling"), "rope_parameters and rope_scaling cannot both be given")
-            _require(isinstance(rope, dict), f"rope_parameters must be an object, got {reprlib.repr(rope)}")
+        rope, scaling = fields.get("rope_parameters"), known.get("rope_scaling")
+        _require(not (rope is not None and scaling), "rope_parameters and rope_scaling cannot both be given")
+        name = "rope_scaling" if rope is None else "rope_parameters"
+        if (rope := scaling if rope is None else rope) is not None:
+            _require(isinstance(rope, dict), f"{name} must be an object, got {reprlib.repr(rope)}")
+            inner, outer = (of.get("original_max_position_embeddings") for of in (rope, fields))
+            _require(
+                inner is None or outer is None or inner == outer,
+                f"original_max_position_embeddings is {reprlib.repr(outer)}, but {reprlib.repr(inner)} in {name}",
+            )
             known["rope_theta"] = rope.get("rope_theta", known.get("rope_theta", cls.rope_theta))
-            known["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+            known["rope_scaling"] = {field: value for field, value in rope.items() if field != "rope_theta"}
         return cls(**known)
 
     def to_hugging_face(self) -> dict[str, Any]:
@@ -139,6 +146,9 @@ def _llama3(scaling: Any) -> dict[str, Any] | None:
     kinds = [scaling[name] for name in ("rope_type", "type") if scaling.get(name) is not None]  # older files say type
     kind = kinds[0] if kinds else "default"
     if kind == "default":
+        others = sorted(name for name in scaling.keys() - {"rope_type", "type"} if scaling[name] is not None)
+        listed = ", ".join(map(reprlib.repr, others))
+        _require(not others, f"rope_scaling: {listed} of a default rope is not supported")
         return None
     _require(kind == "llama3", f"rope_scaling: only rope_type llama3 is supported, got {reprlib.repr(kind)}")
     lacks = [name for name in LLAMA3_PARAMETERS if name not in scaling]

@@ -80,6 +80,6 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def one_line(error: Exception | str) -> str:
+def one_line(error: BaseException | str) -> str:
     """What a library says of a file, which may quote what stands in it."""
     return " ".join(str(error).split())

@@ -24,6 +24,7 @@ from llama.decode import Decoder
 from llama.device import check_memory, multiplies_bfloat16, usable
 from llama.model import KVCache, LanguageModel, Llama, evaluating
 from llama.text import pieces, read_prompt
+from llama.tokenizer import Tokenizer
 
 SEPARATOR = "---\n"
 COLDEST = 1e-6
@@ -103,6 +104,11 @@ def stream(
     return _draw(model, token_ids, max_new_tokens, filtered, seed, ends)
 
 
+def _positions(model: LanguageModel, prompt: int, max_new_tokens: int) -> int:
+    """As many as are held at once: a context may be larger than there is memory for."""
+    return min(model.config.max_position_embeddings, prompt + max_new_tokens)
+
+
 @torch.no_grad()
 def _draw(
     model: LanguageModel,
@@ -113,7 +119,7 @@ def _draw(
     ends: Sequence[int],
 ) -> Iterator[Int64[Tensor, "batch"]]:
     context = model.config.max_position_embeddings
-    positions = min(context, token_ids.shape[1] + max_new_tokens)  # a context may be larger than there is memory for
+    positions = _positions(model, token_ids.shape[1], max_new_tokens)
     random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
     cached = isinstance(model, Llama) and not model.layers.composes
@@ -133,7 +139,8 @@ def _draw(
                 dtype = model.compute_dtype or weight.dtype
                 cache = cache or KVCache(model.config, len(seen), dtype, weight.device, positions)
                 logits = model(unread, cache)[:, -1]
-        logits = filtered(logits)
+        # A low temperature leaves float16.
+        logits = filtered(logits.to(torch.promote_types(logits.dtype, torch.float32)))
         u = torch.rand(len(seen), generator=random, dtype=torch.float64)
         token = model.layers.sample(logits, u.to(logits.device, torch.float32 if logits.is_mps else torch.float64))
         token = torch.where(ended, seen[:, -1], token)
@@ -161,6 +168,17 @@ def generate(
     return torch.cat((token_ids, *(token[:, None] for token in new)), dim=1)
 
 
+def _beginning(tokenizer: Tokenizer) -> str:
+    """What a text begins with: nothing where a token says so, else a new line, or the first token that there is."""
+    if len(tokenizer.encode("")):
+        return ""
+    try:
+        tokenizer.encode("\n")
+    except ValueError:
+        return tokenizer.decode([0])
+    return "\n"
+
+
 def run(config: Generate) -> None:
     """Print the prompt and what the model makes of it: one text as it comes, several when all have ended.
 
@@ -177,13 +195,14 @@ def run(config: Generate) -> None:
     wide = c.dtype == "float32" or (c.dtype is None and not multiplies_bfloat16(device))
     model.to(device, torch.float32 if wide else None)
     model.compute_dtype = torch.bfloat16 if c.dtype == "bfloat16" else None
-    begin = tokenizer.encode("") if given is None else torch.empty(0)  # nothing, where no token begins a text
-    prompt = given if given is not None else "" if len(begin) else "\n"
+    prompt = _beginning(tokenizer) if given is None else given
     ids = tokenizer.encode(prompt)
     ends = model.config.ends
     if device.type == "cpu":
-        per_sample = 2 * model.config.num_key_value_heads * model.config.head_dim * model.config.num_hidden_layers
-        check_memory(f"generate: {c.samples} samples", 2 * c.samples * per_sample * len(ids))  # the prompt's cache
+        of, size = model.config, (model.compute_dtype or next(model.parameters()).dtype).itemsize
+        position = 2 * of.num_key_value_heads * of.head_dim * of.num_hidden_layers * size
+        positions = _positions(model, len(ids), c.max_new_tokens)
+        check_memory(f"generate: {c.samples} samples of {positions} tokens", c.samples * positions * position)
     started, count = time.perf_counter(), 0
 
     def until_the_end(row: Iterable[int]) -> Iterator[int]:
@@ -196,7 +215,10 @@ def run(config: Generate) -> None:
 
     batch = ids.expand(c.samples, -1).to(device)
     tokens = stream(model, batch, c.max_new_tokens, c.temperature, c.top_k, c.top_p, c.min_p, c.seed, ends)
-    rows = [map(int, tokens)] if c.samples == 1 else zip(*(token.tolist() for token in tokens), strict=True)
+    if c.samples == 1:
+        rows: Iterable[Iterable[int]] = [map(int, tokens)]
+    else:  # none of no tokens
+        rows = list(zip(*(token.tolist() for token in tokens), strict=True)) or [()] * c.samples
     for number, row in enumerate(rows):
         sys.stdout.write(SEPARATOR * bool(number) + prompt)
         for piece in pieces(tokenizer, ids.tolist(), until_the_end(row)):

@@ -117,7 +117,8 @@ class Llama(LanguageModel):
     def save_pretrained(self, path: str | Path) -> None:
         """Write config.json and model.safetensors, which transformers loads, in the dtype of the parameters.
 
-        Raises OSError, in one sentence, where they cannot be written; earlier ones are then still whole.
+        Raises OSError, in one sentence, where they cannot be written, and ValueError for weights that could not be
+        read again; earlier ones are then still whole.
         """
         write_atomically(path, weights.writers(self.config, self.state_dict()))
 
@@ -144,9 +145,14 @@ class Llama(LanguageModel):
 
 
 def read_config(folder: str | Path) -> LlamaConfig:
-    """The config of a Hugging Face folder. Raises ValueError as `LlamaConfig.from_hugging_face` does."""
-    path = Path(folder) / "config.json"
+    """The config of a Hugging Face folder, with the ends of a text from generation_config.json where that has some.
+
+    Raises ValueError as `LlamaConfig.from_hugging_face` does.
+    """
+    path, generation = Path(folder) / "config.json", Path(folder) / "generation_config.json"
     fields = read_json(path)
+    if generation.is_file() and (ends := read_json(generation).get("eos_token_id")) is not None:
+        fields["eos_token_id"] = ends
     try:
         return LlamaConfig.from_hugging_face(fields)
     except ValueError as error:

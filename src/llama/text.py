@@ -21,6 +21,8 @@ def read_prompt(prompt: str | None, file: Path | None) -> str | None:
     source = str(file) if file else "standard input" if prompt == "-" else "the prompt"
     try:
         if prompt == "-":
+            if sys.stdin is None:
+                raise ValueError("generate: there is no standard input")
             prompt = sys.stdin.buffer.read().decode("utf-8")
         elif file is not None:
             prompt = file.read_bytes().decode("utf-8")

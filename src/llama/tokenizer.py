@@ -10,6 +10,7 @@ import json
 import math
 import re
 import struct
+from collections import Counter
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -63,8 +64,10 @@ class CharTokenizer:
 
     def __init__(self, characters: str):
         if len(set(characters)) != len(characters):
-            twice = next(c for i, c in enumerate(characters) if c in characters[:i])
+            twice = Counter(characters).most_common(1)[0][0]
             raise ValueError(f"tokenizer: characters must be distinct, got {twice!r} twice")
+        if half := [character for character in characters if "\ud800" <= character <= "\udfff"]:
+            raise ValueError(f"tokenizer: {half[0]!r} is half of a character")
         self.characters = characters
         self._ids = {character: i for i, character in enumerate(characters)}
 
@@ -103,7 +106,10 @@ class CharTokenizer:
 
 
 class JsonTokenizer:
-    """The tokenizer of a Hugging Face tokenizer.json, by the `tokenizers` library."""
+    """The tokenizer of a Hugging Face tokenizer.json, by the `tokenizers` library.
+
+    `vocab` may be set to more than it has tokens, for a model with rows that no token has: they are written as nothing.
+    """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         tokenizer.no_truncation()  # files may ask for it, and a prompt would be cut without a word
@@ -116,7 +122,9 @@ class JsonTokenizer:
         """Raises ValueError where the library cannot read the file."""
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except Exception as error:  # the library raises nothing more special
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises nothing more special, and panics with less
             raise ValueError(f"tokenizer: {path} cannot be read ({one_line(error)})") from error
 
     def encode(self, text: str) -> Int64[Tensor, "seq"]:

@@ -69,7 +69,9 @@ def read(folder: str | Path, config: LlamaConfig) -> dict[str, Tensor]:
     with ExitStack() as opened:
         files = _open(folder, opened)
         _check(folder, files, config)
-        tensors = {name: files[name].get_tensor(name) for name in shapes(config)}
+        # A tied matrix is stored once, and some tools keep it under the name of the head.
+        stored = {name: HEAD if name == EMBEDDING and name not in files else name for name in shapes(config)}
+        tensors = {name: files[held].get_tensor(held) for name, held in stored.items()}
         for name, tensor in tensors.items():
             check_finite(folder, name, tensor)
         tied = config.tie_word_embeddings and HEAD in files
@@ -79,7 +81,16 @@ def read(folder: str | Path, config: LlamaConfig) -> dict[str, Tensor]:
 
 
 def writers(config: LlamaConfig, tensors: Mapping[str, Tensor]) -> dict[str, Callable[[Path], None]]:
-    """What `write_atomically` needs to write config.json and model.safetensors, as transformers reads them."""
+    """What `write_atomically` needs to write config.json and model.safetensors, as transformers reads them.
+
+    Raises ValueError for what `read` would refuse: weights of several dtypes, of one that holds none, or not finite.
+    """
+    dtypes = {t.dtype: name for name, t in tensors.items()}
+    if len(dtypes) > 1 or not dtypes.keys() <= set(DTYPES.values()):
+        listed = ", ".join(f"{name} {str(dtype).removeprefix('torch.')}" for dtype, name in dtypes.items())
+        raise ValueError(f"checkpoint: weights must be of one dtype of {', '.join(DTYPES)}, got {listed}")
+    for name, tensor in tensors.items():
+        check_finite("not written", name, tensor)
 
     def write_weights(path: Path) -> None:
         # Copies: in the model several may be views of one memory.
@@ -145,6 +156,8 @@ def _check(folder: Path, files: Mapping[str, Any], config: LlamaConfig) -> None:
     expected = shapes(config)
     if config.tie_word_embeddings and HEAD in found:
         expected[HEAD] = expected[EMBEDDING]
+        if EMBEDDING not in found:
+            del expected[EMBEDDING]
     if wrong := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
         name = wrong[0]
         should, got = (list(t[name]) if name in t else "absent" for t in (expected, found))

@@ -149,6 +149,7 @@ def folder(tmp_path):
         ({"mlp_bias": True}, "mlp_bias True is not supported"),
         ({"attention_dropout": 0.1}, "attention_dropout 0.1 is not supported"),
         ({"pretraining_tp": 2}, "pretraining_tp 2 is not supported"),
+        ({"is_causal": False}, "is_causal False is not supported"),
         ({"sliding_window": 4096}, "sliding_window 4096 is not supported"),
         ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is not supported"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "only rope_type llama3 is supported, got 'linear'"),
@@ -156,6 +157,11 @@ def folder(tmp_path):
         ({"rope_parameters": ROPE3 | {"partial_rotary_factor": 0.5}}, "'partial_rotary_factor' is not supported"),
         ({"rope_parameters": ROPE3 | {"factor": -1}}, "rope_scaling: factor must be positive, got -1"),
         ({"rope_parameters": ROPE3 | {"low_freq_factor": 9}}, "low_freq_factor must be below high_freq_factor, got 9"),
+        ({"rope_scaling": {"rope_type": "default", "factor": 2.0}}, "'factor' of a default rope is not supported"),
+        (
+            {"rope_scaling": ROPE3, "original_max_position_embeddings": 8},
+            "original_max_position_embeddings is 8, but 16 in rope_scaling",
+        ),
         ({"rope_parameters": ROPE3, "rope_scaling": ROPE3}, "rope_parameters and rope_scaling cannot both be given"),
         ({"rope_parameters": [1]}, r"rope_parameters must be an object, got \[1\]"),
         ({"rope_theta": 0}, "rope_theta must be positive, got 0"),
@@ -210,6 +216,48 @@ def test_a_head_that_is_stored_though_it_is_tied_is_read_where_it_is_the_embeddi
     _change_tensors(folder, {"lm_head.weight": held["model.embed_tokens.weight"].clone()})
     _change_config(folder, {"tie_word_embeddings": True})
     assert "lm_head.weight" not in Llama.from_pretrained(folder).state_dict()
+
+
+def test_a_tied_matrix_may_be_stored_under_the_name_of_the_head(folder):
+    expected = Llama.from_pretrained(folder).model.embed_tokens.weight
+    _change_config(folder, {"tie_word_embeddings": True})
+    _change_tensors(folder, {"lm_head.weight": expected.detach().clone(), "model.embed_tokens.weight": None})
+    assert_identical(Llama.from_pretrained(folder).model.embed_tokens.weight.detach(), expected.detach())
+
+
+@pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
+def test_the_theta_beside_the_type_of_the_rope_is_that_of_the_model(folder, field):
+    _change_config(folder, {field: {"rope_type": "default", "rope_theta": 500.0}})
+    config = Llama.from_pretrained(folder).config
+    assert (config.rope_theta, config.rope_scaling) == (500.0, None)
+
+
+def test_the_ends_of_a_text_are_those_of_generation_config_where_it_has_some(folder):
+    _change_config(folder, {"eos_token_id": 2})
+    (folder / "generation_config.json").write_text('{"eos_token_id": [3, 4]}')
+    assert Llama.from_pretrained(folder).config.ends == (3, 4)
+    (folder / "generation_config.json").write_text("{}")
+    assert Llama.from_pretrained(folder).config.ends == (2,)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            lambda model: model.model.norm.weight.data.fill_(torch.nan),
+            r"model.norm.weight\[0\] is nan, weights must be f",
+        ),
+        (lambda model: model.lm_head.half(), "weights must be of one dtype of F64, F32, F16, BF16, got .* float16"),
+    ],
+    ids=["not finite", "two dtypes"],
+)
+def test_weights_that_could_not_be_read_again_are_not_written(folder, spoil, sentence):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = Llama.from_pretrained(folder)
+    spoil(model)
+    with pytest.raises(ValueError, match=sentence):
+        model.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_rotation_frequencies_that_older_checkpoints_store_follow_from_the_config(folder):

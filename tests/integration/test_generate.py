@@ -77,6 +77,23 @@ def test_several_samples_are_printed_one_after_the_other(folder, capsys):
     assert len(set(parts)) == 3
 
 
+def test_several_samples_of_no_token_are_the_prompt_alone(folder, capsys):
+    texts = _texts(capsys, folder, "--samples", 3, "--prompt", "ab", "--max-new-tokens", 0)
+    assert texts.split("\n" + SEPARATOR) == ["ab"] * 3
+
+
+def test_without_a_prompt_and_a_line_break_the_first_character_begins(tmp_path, capsys):
+    checkpoint.save(tmp_path, _model(vocab_size=3), CharTokenizer("xyz"))
+    assert _texts(capsys, tmp_path, "--max-new-tokens", 3).startswith("x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_coldest_temperature_draws_the_likeliest_in_half_precision_too(dtype):
+    model = _model().to(dtype)
+    prompt = torch.zeros(1, 1, dtype=torch.int64)
+    assert torch.equal(generate(model, prompt, 9, temperature=1e-6), generate(model, prompt, 9, temperature=0))
+
+
 def test_at_temperature_0_all_samples_are_the_same_and_the_likeliest(folder, capsys):
     one = _texts(capsys, folder, "--prompt", "ab", "--temperature", 0, "--max-new-tokens", 9)
     three = _texts(capsys, folder, "--prompt", "ab", "--temperature", 0, "--max-new-tokens", 9, "--samples", 3)
@@ -198,6 +215,17 @@ def _byte_level():
     return tokenizer
 
 
+# Of a pair, the library takes the prefix off the second, which is shorter than the prefix: it panics.
+PANIC = json.dumps(
+    {
+        "model": {
+            "type": "BPE",
+            "vocab": {"a": 0, "b": 1, "ab": 2},
+            "merges": [["a", "b"]],
+            "continuing_subword_prefix": "####",
+        }
+    }
+)
 TOKENIZERS = {
     "characters": CharTokenizer("ab é€😀\ufffd"),
     "llama2.c": LLAMA2C,
@@ -253,6 +281,31 @@ def test_a_tokenizer_json_that_asks_for_a_cut_cuts_no_prompt(tmp_path):
     tokenizer.enable_padding(length=30)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert len(load(tmp_path / "tokenizer.json").encode("aaaa")) == 5
+
+
+def test_rows_that_no_token_has_are_written_as_nothing(tmp_path, capsys):
+    model = _model(vocab_size=300)
+    torch.nn.init.zeros_(model.lm_head.weight[:256].data)
+    model.lm_head.weight.data[256:] *= 9  # all that is drawn, with either sign of the features
+    model.save_pretrained(tmp_path)
+    _byte_level().save(str(tmp_path / "tokenizer.json"))
+    written = _texts(capsys, tmp_path, *FEW, "--prompt", "ab")
+    assert written.startswith("ab")
+    assert len(written) < 2 + 40
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("characters.json", '{"characters": "ab\\ud800"}', r"'\\ud800' is half of a character"),
+        ("characters.json", '{"characters": "abb"}', "characters must be distinct, got 'b' twice"),
+        ("tokenizer.json", PANIC, "tokenizer.json cannot be read .range end index"),
+    ],
+)
+def test_a_tokenizer_file_that_makes_no_sense_is_refused(tmp_path, name, content, sentence):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        load(tmp_path / name)
 
 
 def test_a_tokenizer_may_be_named(folder, capsys, tmp_path):
