@@ -1,6 +1,9 @@
 """python -m llama: climb from a baseline to Llama, train one, let it write, or write one yourself."""
 
 import argparse
+import contextlib
+import io
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +12,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from llama import distributed, generate, kata, ladder, report, runs, train
+from llama.device import is_out_of_memory
 from llama.files import one_line
 
 # What the flags of each command make, and what is done with it.
@@ -37,6 +41,16 @@ def _others_wait() -> None:
         time.sleep(PATIENCE)
 
 
+def _open_streams() -> None:
+    """A stream that was closed is one that nobody reads, and what its encoding lacks is written as its code."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _sentence(error: Exception) -> str:
     """What is wrong, in one line; of a file that cannot be used, its name and the system's reason."""
     if isinstance(error, OSError) and error.filename is not None:
@@ -47,6 +61,7 @@ def _sentence(error: Exception) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; with none, `ladder`. Wrong input is one sentence on standard error and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_streams()
     try:
         choices = [
             Annotated[command, tyro.conf.subcommand(command.__name__.lower(), default=_defaults(command, arguments))]
@@ -59,6 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
             args=arguments or ["ladder"],
         )
         COMMANDS[type(config)](config)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("llama: the memory does not suffice; smaller sizes or fewer samples take less", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Who reads has seen enough. Python would write the rest when it ends, and complain.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # what a shell expects of a program that SIGPIPE has ended
     except (ValueError, IndexError, OSError) as error:
         _others_wait()  # where the first had nothing to say, they are still there afterwards
         print(f"llama: {_sentence(error)}", file=sys.stderr)

@@ -26,6 +26,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory could not be had; on the CPU torch has no class for that."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def check_memory(what: str, needed: int) -> None:
     """Raise ValueError where what needs so many bytes on the CPU cannot fit: the system may end us without a word."""
     try:

@@ -38,6 +38,11 @@ def run(kata: Kata) -> None:
         raise ValueError(f"kata: there is no layer {', '.join(unknown)}; the layers are {', '.join(LAYERS)}")
     if kata.folder.suffix == ".py" or kata.folder.is_file():
         raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
+    if kata.folder.resolve() == Path.cwd():
+        raise ValueError(
+            f"kata: {str(kata.folder)!r} is where Python looks first, and llama.py there would hide the project; "
+            "give another folder, such as my_llama"
+        )
     if kata.status and not kata.folder.exists():
         raise ValueError(f"kata: there is no {kata.folder} yet; python -m llama kata {kata.folder} writes it")
     if kata.status:

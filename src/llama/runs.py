@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -161,8 +162,10 @@ def check(folder: Path, saved: Saved, expected: Mapping[str, Tensor], steps: int
     count, measured = tensors.get(COUNT), tensors.get(VALIDATION)
     done = int(count) if count is not None and count.dtype == torch.int64 and count.numel() == 1 else 0
     rows = len(measured) if measured is not None and measured.ndim else 0
+    if not 0 <= done <= steps:
+        raise ValueError(f"train: {path} does not fit: {COUNT!r} must lie in 0..{steps}, got {done}")
     lists = {
-        STEPS: torch.empty(max(done, 0), len(Step._fields), dtype=torch.float64, device="meta"),
+        STEPS: torch.empty(done, len(Step._fields), dtype=torch.float64, device="meta"),
         VALIDATION: torch.empty(max(rows, 1), 2, dtype=torch.float64, device="meta"),
     }
     should, got = (
@@ -173,8 +176,6 @@ def check(folder: Path, saved: Saved, expected: Mapping[str, Tensor], steps: int
         if should.get(name) != got.get(name):
             should_be, is_ = should.get(name, "absent"), got.get(name, "absent")
             raise ValueError(f"train: {path} does not fit: {name!r:.99} should be {should_be} and is {is_}")
-    if not 0 <= done <= steps:
-        raise ValueError(f"train: {path} does not fit: {COUNT!r} must lie in 0..{steps}, got {done}")
     for name, tensor in tensors.items():
         if tensor.numel():
             check_finite(path, name, tensor)
@@ -190,7 +191,8 @@ def flags(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
             if isinstance(value, bool):
                 typed.append(f"--{flag}" if value else f"--no-{flag}")
             else:
-                typed += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+                words = [str(word) for word in (value if isinstance(value, list) else [value])]
+                typed += [f"--{flag}={words[0]}"] if words[0].startswith("-") else [f"--{flag}", *words]
     return typed
 
 
@@ -241,9 +243,37 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def clear(folder: Path) -> None:
-    """Remove what runs that were killed while they wrote have left."""
-    for name in (FILE, "losses.csv"):
-        for path in folder.glob(f".{name}.*.partial"):
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The folder is this process's own until it ends, however it ends; what other runs have left half written is gone.
+
+    It is made where it is missing, and is gone again where nothing has been written into it.
+
+    Raises ValueError where another process has it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"train: another process trains in {folder}; wait, or give another --out") from None
+    try:
+        for path in (*folder.glob(".*.partial"), *(folder / "checkpoint").glob(".*.partial")):
             with suppress(OSError):
                 path.unlink()
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            (folder / ".lock").unlink()
+        for path in made:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+def forget(folder: Path) -> None:
+    """Remove a run that has taken no step."""
+    if (folder / FILE).exists():
+        for name in (FILE, "losses.csv"):
+            (folder / name).unlink(missing_ok=True)

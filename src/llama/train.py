@@ -8,8 +8,11 @@ on is saved (`runs`), and removed when it is finished.
 import hashlib
 import math
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,6 +44,8 @@ class Result:
     train_loss: float
     validation_loss: float
     test_loss: float | None
+    steps: int
+    """Steps that were taken in these seconds: of a run that was resumed, not those before."""
     seconds: float
 
 
@@ -56,50 +61,82 @@ def run(config: Train) -> Result | None:
     group = distributed.group()
     check_writable(config.out / "checkpoint")
     check(config, group)
-    device, corpus, tokenizer, splits, layers = prepare(replace(config, device=group.device(config.device)))
+    prepared = prepare(replace(config, device=group.device(config.device)))
     # Settled here, so that a run which goes on elsewhere is not computed in something else.
     config = replace(config, dtype="bfloat16" if compute_dtype(config) else "float32")
-    digest = hashlib.sha256(corpus.text.encode()).hexdigest()
-    saved = None if config.profile else _resumed(config, digest)
-    windows = data.Windows(splits[0], config.window)
-    if config.dropout and layers.composes:
-        raise ValueError(f"train: {', '.join(layers.composes)} of {layers.name} knows no dropout; use --dropout 0")
-    model = _model(config, tokenizer.vocab, layers).to(device)
-    if group.rank == 0:
-        _say(config, corpus, model, layers)
-
-    losses = Losses()
-    with distributed.joined(group, device):
-        trainer = Trainer(config, model, windows, group)
-        if saved:
-            losses = runs.check(config.out, saved, trainer.state(), config.steps)
-            trainer.load(saved.tensors)
-        if config.profile:
-            profiling.report(lambda watch: trainer.step(0, watch), device, config.batch_size * config.window)
-            return None
-        started, before = time.perf_counter(), len(losses.steps)
-        _fit(trainer, splits[1], losses, digest)
-        seconds = time.perf_counter() - started
-    if group.rank:
+    if config.dropout and (composed := prepared.layers.composes):
+        raise ValueError(f"train: {', '.join(composed)} of {prepared.layers.name} knows no dropout; use --dropout 0")
+    if config.profile:
+        _profile(config, prepared, group)
         return None
-    model.eval().compute_dtype = None
-
-    result = Result(
-        model,
-        # As many characters as the validation split has: the whole training split would take eight times as long.
-        train_loss=evaluation.loss(model, splits[0][: len(splits[1])], config.window),
-        validation_loss=losses.validation[-1][1],
-        test_loss=evaluation.loss(model, splits[2], config.window) if len(splits[2]) > 1 else None,
-        seconds=seconds,
-    )
-    checkpoint.save(config.out / "checkpoint", model, tokenizer)
-    title = f"Llama on {corpus.name}: {config.num_hidden_layers} layers, width {config.hidden_size}"
-    train_losses = [(number, step.loss) for number, step in enumerate(losses.steps, start=1)]
-    plots.losses(config.out / "losses.png", train_losses, losses.validation, title, corpus.floor)
-    _report(config, corpus, tokenizer, result, config.steps - before)
-    # The last of all: whatever ends the run before this, it can still be resumed. It is three times the checkpoint.
-    (config.out / runs.FILE).unlink(missing_ok=True)
+    with runs.alone(config.out) if group.rank == 0 else nullcontext():
+        result = _train(config, prepared, group)
+    if result:
+        _report(config, prepared, result)
     return result
+
+
+def _train(config: Train, prepared: "Prepared", group: Group) -> Result | None:
+    """Begin or resume the run, and write everything; None where that is not for this process."""
+    training, validation, test = prepared.splits
+    digest = hashlib.sha256(prepared.corpus.text.encode()).hexdigest()
+    saved = _resumed(config, digest)
+    model = _model(config, prepared)
+    if group.rank == 0:
+        _say(config, prepared, model)
+    losses = Losses()
+    with _left_behind(config, group, losses, new=saved is None):
+        with distributed.joined(group, prepared.device):
+            trainer = Trainer(config, model, data.Windows(training, config.window), group)
+            if saved:
+                losses = runs.check(config.out, saved, trainer.state(), config.steps)
+                trainer.load(saved.tensors)
+            started, before = time.perf_counter(), len(losses.steps)
+            _fit(trainer, validation, losses, digest)
+            seconds = time.perf_counter() - started
+        if group.rank:
+            return None
+        model.eval().compute_dtype = None
+        result = Result(
+            model,
+            # As many characters as the validation split has: the whole training split would take eight times as long.
+            train_loss=evaluation.loss(model, training[: len(validation)], config.window),
+            validation_loss=losses.validation[-1][1],
+            test_loss=evaluation.loss(model, test, config.window) if len(test) > 1 else None,
+            steps=config.steps - before,
+            seconds=seconds,
+        )
+        checkpoint.save(config.out / "checkpoint", model, prepared.tokenizer)
+        title = f"Llama on {prepared.corpus.name}: {config.num_hidden_layers} layers, width {config.hidden_size}"
+        train_losses = [(number, step.loss) for number, step in enumerate(losses.steps, start=1)]
+        plots.losses(config.out / "losses.png", train_losses, losses.validation, title, prepared.corpus.floor)
+        # The last: whatever ends the run before this, it can still be resumed. It is three times the checkpoint.
+        (config.out / runs.FILE).unlink(missing_ok=True)
+    return result
+
+
+def _profile(config: Train, prepared: "Prepared", group: Group) -> None:
+    model = _model(config, prepared)
+    _say(config, prepared, model)
+    trainer = Trainer(config, model, data.Windows(prepared.splits[0], config.window), group)
+    profiling.report(lambda watch: trainer.step(0, watch), prepared.device, config.batch_size * config.window)
+
+
+@contextmanager
+def _left_behind(config: Train, group: Group, losses: Losses, new: bool) -> Iterator[None]:
+    """When a run ends early: Ctrl-C says how to go on, and of a new one that has failed before its first step, nothing
+    is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (config.out / runs.FILE).exists():
+            raise
+        sentence = f"interrupted; to go on from what is saved: {_command(config, group)}"
+        raise runs.Stopped(signal.SIGINT, sentence) from None
+    except Exception:
+        if new and not losses.steps and group.rank == 0:
+            runs.forget(config.out)
+        raise
 
 
 class Prepared(NamedTuple):
@@ -156,9 +193,13 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
 
 
 def _check_memory(config: Train, vocab: int) -> None:
-    # In float32 the weights, their gradients and one moment; the tokens; what is between the layers in bfloat16.
-    model = 12 * weights.count(_shape(config, vocab))
-    batch = config.batch_size * config.window * (8 + 2 * config.hidden_size * config.num_hidden_layers)
+    # In float32 the weights, their gradients and one moment; the tokens and their logits; and of each layer at least
+    # the inputs of its norms and products, which the backward pass needs.
+    shape = _shape(config, vocab)
+    model = 12 * weights.count(shape)
+    kept = config.num_hidden_layers * (4 * config.hidden_size + 2 * shape.intermediate_size)
+    rows = config.batch_size // (config.accumulate * distributed.group().size)
+    batch = rows * config.window * (8 + (2 if compute_dtype(config) else 4) * (kept + vocab))
     sizes = ", ".join(f"{name} {getattr(config, name)}" for name in ("hidden_size", "num_hidden_layers", "batch_size"))
     check_memory(f"train: {sizes}", model + batch)
 
@@ -174,11 +215,11 @@ def _shape(config: Train, vocab: int) -> LlamaConfig:
     )
 
 
-def _model(config: Train, vocab: int, layers: Implementation) -> Llama:
-    model = Llama(_shape(config, vocab), layers)
+def _model(config: Train, prepared: Prepared) -> Llama:
+    model = Llama(_shape(config, prepared.tokenizer.vocab), prepared.layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
     model.compute_dtype = compute_dtype(config)
-    return model
+    return model.to(prepared.device)
 
 
 def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpus: str) -> None:
@@ -196,8 +237,6 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpu
         if first:
             runs.write(config.out, Saved(runs.plain(config), corpus, trainer.state()), losses)
 
-    if first:
-        runs.clear(config.out)
     if not losses.validation:
         measure()
     save()
@@ -236,10 +275,12 @@ def _command(config: Train, group: Group) -> str:
 
 def _check_finite(name: str, loss: float, number: int) -> None:
     if not math.isfinite(loss):
-        raise ValueError(f"train: the {name} is {loss} at step {number}; try smaller learning rates")
+        when = f"at step {number}; try smaller learning rates" if number >= 0 else "before the first step"
+        raise ValueError(f"train: the {name} is {loss} {when}")
 
 
-def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementation) -> None:
+def _say(config: Train, prepared: Prepared, model: Llama) -> None:
+    corpus, layers = prepared.corpus, prepared.layers
     count = sum(p.numel() for p in model.parameters())
     size, vocab = f"{len(corpus.text):,} characters", model.config.vocab_size
     print(f"Corpus {corpus.name}: {size}, {vocab} of them distinct, split {config.fractions}")
@@ -249,9 +290,10 @@ def _say(config: Train, corpus: data.Corpus, model: Llama, layers: Implementatio
     print(f" (from vectorized: {', '.join(lacking)})" if lacking else "")
 
 
-def _report(config: Train, corpus: data.Corpus, tokenizer: CharTokenizer, result: Result, steps: int) -> None:
-    tokens = steps * config.batch_size * config.window
-    print(f"\n{steps} steps in {result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s")
+def _report(config: Train, prepared: Prepared, result: Result) -> None:
+    corpus, tokens = prepared.corpus, result.steps * config.batch_size * config.window
+    took = f"{result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s"
+    print(f"\n{result.steps} steps in {took}")
     print("\nLoss in nats per character (and the number of characters that it is like choosing among)")
     rows = [("train", result.train_loss), ("validation", result.validation_loss), ("test", result.test_loss)]
     for name, value in [*rows, ("entropy", corpus.floor)]:
@@ -260,7 +302,7 @@ def _report(config: Train, corpus: data.Corpus, tokenizer: CharTokenizer, result
     if corpus.floor is not None:
         gap = result.validation_loss - corpus.floor
         print(f"  validation lies {gap:.4f} above the entropy of the text; nothing honest lies below it")
-    prompt = tokenizer.encode(corpus.text[0])[None].to(config.device)
+    prompt = prepared.tokenizer.encode(corpus.text[0])[None].to(prepared.device)
     sample = generate.generate(result.model, prompt, 300, temperature=0.8, seed=config.seed)
-    print(f"\nA sample at temperature 0.8:\n\n{tokenizer.decode(sample[0]).strip()}\n")
+    print(f"\nA sample at temperature 0.8:\n\n{prepared.tokenizer.decode(sample[0]).strip()}\n")
     print(f"Written: {config.out / 'checkpoint'}, {config.out / 'losses.csv'}, {config.out / 'losses.png'}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import sys
 
@@ -67,6 +68,26 @@ def test_a_prompt_may_come_from_a_file_or_from_standard_input(folder, capsys, tm
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(folder, capsys, samples):
     texts = [_texts(capsys, folder, *FEW, "--samples", samples, "--seed", seed) for seed in (3, 3, 4)]
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_what_the_encoding_of_the_output_lacks_is_written_as_its_code(folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True))
+    assert main(["generate", str(folder), "--prompt", "é", "--max-new-tokens", "0"]) == 0
+    assert sys.stdout.buffer.getvalue() == rb"\xe9" + os.linesep.encode()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_where_a_stream_is_closed_the_rest_is_written(folder, capsys, monkeypatch, name):
+    monkeypatch.setattr(sys, name, None)
+    assert main(["generate", str(folder), "--prompt", "ab", "--max-new-tokens", "0"]) == 0
+    out, err = capsys.readouterr()
+    assert (err if name == "stdout" else out).startswith("0 tokens" if name == "stdout" else "ab")
+
+
+def test_a_prompt_from_a_closed_standard_input_is_refused(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["generate", str(folder), "--prompt", "-"]) == 2
+    assert capsys.readouterr().err == "llama: generate: there is no standard input\n"
 
 
 def test_several_samples_are_printed_one_after_the_other(folder, capsys):

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from llama import checkpoint, runs, train
 from llama.__main__ import main
 from llama.distributed import ALONE
+from llama.model import Llama
 from llama.trainer import Trainer
 from tests.assertions import assert_identical
 from tests.small_runs import TEXT, command, small_run
@@ -54,7 +55,7 @@ def through(tmp_path_factory, tiny):
     return out
 
 
-class Cut(Exception):
+class Cut(BaseException):
     """The end of a run, as far as the test goes."""
 
 
@@ -136,7 +137,8 @@ def test_a_run_of_another_kind_is_resumed_to_the_last_bit_too(tmp_path, tiny, ch
 
 def test_weights_lie_in_memory_as_a_step_leaves_them_since_a_sum_may_depend_on_where_its_terms_lie(tiny):
     def trainer():
-        model = train._model(tiny, 23, train.implementation.load("fused"))
+        model = Llama(train._shape(tiny, 23))
+        model.reset_parameters(torch.Generator().manual_seed(0))
         return Trainer(tiny, model, train.data.Windows(torch.arange(100) % 23, tiny.window))
 
     def places(trainer):
@@ -285,7 +287,8 @@ NORM = "model.norm.weight"
         ("optimizer.muon.1.momentum", torch.zeros(2), "'optimizer.muon.1.momentum' should be "),
         ("optimizer.step_count", None, "'optimizer.step_count' should be [] int64 and is absent"),
         ("optimizer.step_count", torch.tensor(6), "'losses.steps' should be [6, 3] float64 and is [7, 3] float64"),
-        ("optimizer.step_count", torch.tensor(-1), "'losses.steps' should be [0, 3] float64 and is [7, 3] float64"),
+        ("optimizer.step_count", torch.tensor(-1), "'optimizer.step_count' must lie in 0..12, got -1"),
+        ("optimizer.step_count", torch.tensor(2**62), f"'optimizer.step_count' must lie in 0..12, got {2**62}"),
         ("optimizer.step_count", torch.tensor([7.0]), "'optimizer.step_count' should be [] int64 and is [1] float32"),
         ("optimizer.step_count", torch.tensor(math.nan), "'optimizer.step_count' should be [] int64 and is [] float32"),
         ("losses.steps", None, "'losses.steps' should be [7, 3] float64 and is absent"),
@@ -487,8 +490,108 @@ def test_ctrl_c_twice_does_not_wait_for_the_step(tmp_path, tiny, monkeypatch, ca
         raise AssertionError("the second is not noted, it interrupts")
 
     monkeypatch.setattr(Trainer, "step", twice)
-    assert main(command(replace(tiny, out=tmp_path))) == 130
-    assert "llama: interrupted" in capsys.readouterr().err
+    config = replace(tiny, out=tmp_path)
+    assert main(command(config)) == 130
+    sentence = f"llama: interrupted; to go on from what is saved: {train._command(config, ALONE)}\n"
+    assert capsys.readouterr().err.endswith(sentence)
+
+
+def test_ctrl_c_after_the_last_step_says_how_to_go_on_too(tmp_path, tiny, through, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    config = replace(tiny, out=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("llama.train.checkpoint.save", interrupted)
+        assert main(command(config)) == 130
+    assert train._command(config, ALONE) in capsys.readouterr().err
+    train.run(replace(config, resume=True))
+    _assert_same_run(tmp_path, through)
+
+
+def test_ctrl_c_before_anything_is_saved_says_no_more_than_that(tmp_path, tiny, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llama.train.evaluation.loss", interrupted)
+    assert main(command(replace(tiny, out=tmp_path / "out"))) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "llama: interrupted"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_word_that_looks_like_a_flag_is_typed_behind_an_equals_sign():
+    assert runs.flags({"out": "-o"}, {"out": "out"}) == ["--out=-o"]
+
+
+# Who has the folder, and what is left in it.
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, tiny, through, capsys, monkeypatch, resume):
+    config = replace(tiny, out=tmp_path / "out")
+    if resume:
+        _cut(config, 5, monkeypatch)
+    with runs.alone(config.out):
+        sentence = f"another process trains in {config.out}; wait, or give another --out"
+        _refused(replace(config, resume=resume), capsys, sentence)
+    train.run(replace(config, resume=resume))
+    _assert_same_run(config.out, through)
+    assert not (config.out / ".lock").exists()
+
+
+def test_what_was_half_written_when_a_run_was_killed_is_gone_when_it_goes_on(tmp_path, tiny, monkeypatch):
+    config = replace(tiny, out=tmp_path)
+    _cut(config, 5, monkeypatch)
+    (tmp_path / "checkpoint").mkdir()
+    halves = [tmp_path / ".run.safetensors.77.partial", tmp_path / "checkpoint" / ".model.safetensors.77.partial"]
+    for half in halves:
+        half.touch()
+    train.run(replace(config, resume=True))
+    assert not any(half.exists() for half in halves)
+
+
+def test_a_run_that_nobody_can_read_of_is_finished(tmp_path, tiny, capsys, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("llama.train._report", closed)
+    assert main(command(replace(tiny, out=tmp_path))) == 141
+    assert capsys.readouterr().err.count("llama: ") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "losses.csv", "losses.png"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+            "the memory does not",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "the memory does not suffice; smaller sizes or fewer samples"),
+        (MemoryError(), "the memory does not suffice"),
+        (ValueError("a layer has failed"), "a layer has failed"),
+    ],
+    ids=["CPU", "CUDA", "Python", "another"],
+)
+def test_of_a_run_that_fails_before_its_first_step_nothing_is_left(
+    tmp_path, tiny, capsys, monkeypatch, error, sentence
+):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(Trainer, "step", failing)
+    assert main(command(replace(tiny, out=tmp_path / "out"))) == 2
+    assert f"llama: {sentence}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_that_is_not_about_memory_is_not_called_one(tmp_path, tiny, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("a kernel has failed")
+
+    monkeypatch.setattr(Trainer, "step", failing)
+    with pytest.raises(RuntimeError, match="a kernel has failed"):
+        main(command(replace(tiny, out=tmp_path)))
 
 
 def test_a_signal_that_the_shell_has_it_ignore_is_ignored(tmp_path, tiny, through, monkeypatch):
