@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.cases import BOTH, FORWARD, Cell, Prepared, Work, benchmark_of, installed
+from benchmarks.cases import BOTH, FORWARD, MULTIPLIED, Cell, Prepared, Work, benchmark_of, installed
 from llama.config import LlamaConfig
 from llama.decode import Decoder
 from llama.implementation import Implementation
@@ -165,7 +165,7 @@ def _work(name: str, tokens: int, passes: str) -> Work:
 
 
 def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
-    for name, dtype in itertools.product(CONFIGS, (torch.float32, torch.bfloat16)):
+    for name, dtype in itertools.product(CONFIGS, MULTIPLIED):
         # A step of the largest takes half a minute. Much of the first is the system's, which hands out memory by the
         # gigabyte that the next step finds in place, whoever's it is; so the first column steps twice, for all.
         long = name == "110M"
@@ -195,7 +195,7 @@ def _training_step(make: Callable[..., Ours | Theirs], name: str, dtype: torch.d
 
 def prefill_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
     for name in CONFIGS:
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in MULTIPLIED:
             for column, make, reference in _columns(columns):
                 yield Cell(
                     layer="model prefill",
@@ -219,7 +219,7 @@ def _prefill(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) 
 
 def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cell]:
     made = list(_columns([i for i in columns if not i.composes]))
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in MULTIPLIED:
         for cached in CACHED:
             for column, make, reference in made:
                 yield Cell(

@@ -19,12 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import Machine, PeakMemory
+from llama.device import multiplies_bfloat16
 from llama.implementation import Implementation, map_leaves
 from tests import strategies
 from tests.strategies import Case
 
 FORWARD, BOTH = "forward", "forward+backward"
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
+MULTIPLIED = HALF_AND_SINGLE if multiplies_bfloat16(torch.device("cpu")) else (torch.float32,)
+"""What products are measured in. Imitated, one in bfloat16 takes a hundred times as long, and nobody would use it."""
 
 Run = Callable[..., Any]
 # From the arguments of the layer to a call without any. All that is made once in a program is made outside that call.
@@ -123,7 +126,7 @@ def layer(
     naive: int = 0,
     arguments: Callable[[Case], strategies.Arguments] | None = None,
     peers: Mapping[str, Peer] | None = None,
-    dtypes: Sequence[torch.dtype] = HALF_AND_SINGLE,
+    dtypes: Sequence[torch.dtype] | None = None,
 ) -> Callable[..., None]:
     """The benchmark of one layer, over `sizes` of one axis while the `others` stay.
 
@@ -134,6 +137,7 @@ def layer(
     """
     make = arguments or functools.partial(strategies.arguments, name)
     differentiable = name in strategies.DIFFERENTIABLE
+    dtypes = dtypes or (MULTIPLIED if flops else HALF_AND_SINGLE)
     back = backward if backward is not None else (2.0 if flops else 1.5)
 
     def case(size: int, dtype: torch.dtype) -> Case:

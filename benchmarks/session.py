@@ -9,8 +9,8 @@ import pytest
 import torch
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
+from benchmarks import cases, report
 from benchmarks import machine as machines
-from benchmarks import report
 from benchmarks.machine import Machine
 from llama import implementation
 from llama.implementation import OURS, Implementation
@@ -58,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     columns = ", ".join(i.name for i in config.stash[COLUMNS])
     header = [f"benchmarks: {torch.get_num_threads()} threads, {machines.measured()}", f"columns: {columns}, and peers"]
+    if cases.MULTIPLIED != cases.HALF_AND_SINGLE:
+        header.append("bfloat16 is imitated here: products, and what is made of them, are measured in float32 alone")
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
     if load > cores / 2:
         # A thread that waits for a core holds up all others, for a whole time slice of some milliseconds.
