@@ -102,7 +102,7 @@ def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
             with peak:
                 benchmark.pedantic(call, given)
         elif cell.rounds:
-            setup = (lambda: ((argument(),), {})) if argument else None
+            setup: Run | None = (lambda: ((argument(),), {})) if argument else None
             benchmark.pedantic(call, setup=setup, rounds=cell.rounds)
         else:
             benchmark(call)
