@@ -585,6 +585,23 @@ def test_of_a_run_that_fails_before_its_first_step_nothing_is_left(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("number", [0, 5])
+def test_of_a_resumed_run_that_fails_everything_is_kept(tmp_path, tiny, through, monkeypatch, number):
+    config = replace(tiny, out=tmp_path)
+    _cut(config, number, monkeypatch)
+
+    def failing(*_):
+        raise ValueError("a layer has failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", failing)
+        with pytest.raises(ValueError, match="a layer has failed"):
+            train.run(replace(config, resume=True))
+    assert runs.read(tmp_path).tensors["optimizer.step_count"].item() == number
+    train.run(replace(config, resume=True))
+    _assert_same_run(tmp_path, through)
+
+
 def test_an_error_that_is_not_about_memory_is_not_called_one(tmp_path, tiny, monkeypatch):
     def failing(*_):
         raise RuntimeError("a kernel has failed")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from llama import evaluation
+from llama import evaluation, train
 from llama.config import LlamaConfig
 from llama.data import Windows
 from llama.device import multiplies_bfloat16
@@ -254,3 +254,11 @@ def test_a_device_of_which_nothing_is_known_does_not_multiply_bfloat16(monkeypat
     assert not multiplies_bfloat16(torch.device("mps"))
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     assert not multiplies_bfloat16(torch.device("cpu"))
+
+
+def test_the_memory_that_is_foreseen_is_that_of_one_part_of_the_batch(monkeypatch):
+    foreseen = []
+    monkeypatch.setattr("llama.train.check_memory", lambda what, needed: foreseen.append(needed))
+    for accumulate in (1, 4):
+        train._check_memory(Train(accumulate=accumulate), 65)
+    assert foreseen[1] < foreseen[0]
