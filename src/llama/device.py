@@ -27,8 +27,10 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory could not be had; on the CPU torch has no class for that."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether it says that memory could not be had; on the CPU and on MPS torch has no class for that."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("allocate memory", "out of memory")
+    )
 
 
 def check_memory(what: str, needed: int) -> None:

@@ -55,8 +55,8 @@ def run(config: Train) -> Result | None:
     Of several processes (`distributed`) the first says and writes everything, the others return None.
 
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used and for a run that cannot be
-    resumed or would be lost, and OSError for a folder, before anything is written; and ValueError where the loss is
-    not finite any more. Raises runs.Stopped after SIGINT or SIGTERM.
+    resumed or would be lost, or while another process trains in the folder, and OSError for a folder, before anything
+    is written; and ValueError where the loss is not finite any more. Raises runs.Stopped after SIGINT or SIGTERM.
     """
     group = distributed.group()
     check_writable(config.out / "checkpoint")
@@ -67,7 +67,7 @@ def run(config: Train) -> Result | None:
     if config.dropout and (composed := prepared.layers.composes):
         raise ValueError(f"train: {', '.join(composed)} of {prepared.layers.name} knows no dropout; use --dropout 0")
     if config.profile:
-        _profile(config, prepared, group)
+        _profile(config, prepared)
         return None
     with runs.alone(config.out) if group.rank == 0 else nullcontext():
         result = _train(config, prepared, group)
@@ -115,10 +115,10 @@ def _train(config: Train, prepared: "Prepared", group: Group) -> Result | None:
     return result
 
 
-def _profile(config: Train, prepared: "Prepared", group: Group) -> None:
+def _profile(config: Train, prepared: "Prepared") -> None:
     model = _model(config, prepared)
     _say(config, prepared, model)
-    trainer = Trainer(config, model, data.Windows(prepared.splits[0], config.window), group)
+    trainer = Trainer(config, model, data.Windows(prepared.splits[0], config.window))
     profiling.report(lambda watch: trainer.step(0, watch), prepared.device, config.batch_size * config.window)
 
 

@@ -568,10 +568,11 @@ def test_a_run_that_nobody_can_read_of_is_finished(tmp_path, tiny, capsys, monke
             "the memory does not",
         ),
         (torch.OutOfMemoryError("CUDA out of memory."), "the memory does not suffice; smaller sizes or fewer samples"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 bytes)."), "the memory does not suffice"),
         (MemoryError(), "the memory does not suffice"),
         (ValueError("a layer has failed"), "a layer has failed"),
     ],
-    ids=["CPU", "CUDA", "Python", "another"],
+    ids=["CPU", "CUDA", "MPS", "Python", "another"],
 )
 def test_of_a_run_that_fails_before_its_first_step_nothing_is_left(
     tmp_path, tiny, capsys, monkeypatch, error, sentence
