@@ -12,6 +12,7 @@ from llama import implementation
 from llama.implementation import Implementation
 
 PEERS: tuple[str, ...] = (
+    "tests.peers.large_sizes",
     "tests.peers.complex_numbers",
     "tests.peers.rotation_matrices",
     "tests.peers.online_softmax",

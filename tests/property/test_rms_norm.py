@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.assertions import assert_close, assert_identical
-from tests.strategies import cases
+from tests.strategies import Case, cases
+from tests.subject import FORMULA
 
 
 @given(case=cases("batch seq d_model"))
@@ -72,3 +73,19 @@ def test_the_gradient_of_x_passes_through_the_statistic(rms_norm, case):
     y.backward(towards)
     left = (x.grad * x).sum(dim=-1) / (y * towards).abs().sum(dim=-1)
     assert_close(left, torch.zeros_like(left))
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_many_tokens_have_the_values_and_the_gradients_of_the_formula(rms_norm, dtype):
+    # So many that another way to the gradient pays.
+    case = Case({"tokens": 200, "d_model": 96}, dtype, seed=0)
+    leaves = [case.normal(shape).requires_grad_() for shape in ("tokens d_model", "d_model")]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    y, right = rms_norm(*leaves), FORMULA.rms_norm(*exact)
+    assert_close(y.detach(), right.detach(), dtype=dtype)
+    towards = case.normal("tokens d_model")
+    for actual, expected in zip(
+        torch.autograd.grad(y, leaves, towards), torch.autograd.grad(right, exact, towards.double()), strict=True
+    ):
+        assert_close(actual, expected, dtype=dtype)

@@ -24,7 +24,6 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from llama.layers import CACHED
 from llama.layers.contract import contract
 
 
@@ -108,36 +107,22 @@ def fused(
     weight_decay: float = 0.1,
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
     # torch's kernel works in place, so it gets copies; and it walks through memory without looking at the
-    # strides, so everything has to be contiguous.
-    *old, grad = (t.detach().reshape(-1).contiguous() for t in (param, exp_avg, exp_avg_sq, grad))
-    steps = [torch.tensor(float(step), device=param.device)]
-
-    def move(copies: list[Tensor], gradient: Tensor) -> None:
-        # Straight to the kernel: for few elements torch.optim's function around it takes five times as long.
-        torch._fused_adamw_(
-            copies[:1],
-            [gradient],
-            copies[1:2],
-            copies[2:],
-            [],
-            steps,
-            lr=lr,
-            beta1=betas[0],
-            beta2=betas[1],
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=False,
-            maximize=False,
-        )
-
-    # A copy that is still in the cache costs little to read again: half a megabyte of each of the four tensors.
-    size = CACHED // 2
-    if len(grad) <= size or not param.is_cpu:
-        new = [t.clone() for t in old]
-        move(new, grad)
-    else:
-        new = [torch.empty_like(t) for t in old]
-        for i in range(0, len(grad), size):
-            part = slice(i, i + size)
-            move([target[part].copy_(source[part]) for target, source in zip(new, old, strict=True)], grad[part])
-    return new[0].view(param.shape), new[1].view(param.shape), new[2].view(param.shape)
+    # strides, so everything has to be contiguous. Straight to the kernel: for few elements torch.optim's function
+    # around it takes several times as long.
+    new = [t.detach().clone(memory_format=torch.contiguous_format) for t in (param, exp_avg, exp_avg_sq)]
+    torch._fused_adamw_(
+        new[:1],
+        [grad.detach().contiguous()],
+        new[1:2],
+        new[2:],
+        [],
+        [torch.tensor(float(step), device=param.device)],
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=False,
+        maximize=False,
+    )
+    return new[0], new[1], new[2]

@@ -31,8 +31,8 @@ from torch.autograd.function import once_differentiable
 from llama.layers import CACHED
 from llama.layers.contract import contract
 
-LEARNT = {torch.bfloat16: 512 * 512, torch.float32: 128 * 128, torch.float64: 128 * 128}
-"""Scores of a head up to which it pays to keep its weights for the gradient. float16 would overflow in its own."""
+FEW_SCORES, MANY_HEADS = 256 * 256, 16
+"""Up to so many scores in a head, and from so many heads in all, it pays to keep the weights for the gradient."""
 
 
 def check(
@@ -124,8 +124,9 @@ def fused(
 ) -> Float[Tensor, "batch n_heads q_len head_dim"]:
     q_len, kv_len, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     learning = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    few = q.numel() > 0 and q_len * kv_len <= LEARNT.get(q.dtype, 0)
-    if learning and mask is None and causal and few and q.is_cpu and not torch.is_autocast_enabled("cpu"):
+    slow = q.is_cpu and q.dtype == torch.bfloat16 and not torch.is_autocast_enabled("cpu")
+    pays = q.numel() > 0 and q_len * kv_len <= FEW_SCORES and q.shape[0] * q.shape[1] >= MANY_HEADS
+    if learning and slow and pays and causal and mask is None:
         return _WithGradient.apply(q, k, v)
     mask = mask if mask is None else torch.atleast_2d(mask)  # torch asks for the axes of queries and keys
     # torch's is_causal aligns the first query with the first key, which is ours only where the lengths
@@ -139,7 +140,7 @@ def fused(
 
 
 class _WithGradient(torch.autograd.Function):
-    """Causal attention that keeps its weights: on a CPU torch's own takes several times as long in bfloat16.
+    """Causal attention that keeps its weights: on a CPU torch's own gradient takes several times as long in bfloat16.
 
     As many heads at a time as have CACHED scores together. The queries that share a key head stand behind each
     other as rows of one matrix.

@@ -12,6 +12,7 @@ Raises ValueError where max_norm is not positive.
 Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -63,8 +64,8 @@ def vectorized(
 def fused(grads: list[Float[Tensor, "..."]], max_norm: float) -> tuple[list[Float[Tensor, "..."]], Float[Tensor, ""]]:
     if not grads:
         return [], torch.zeros(())
-    norms = [torch.linalg.vector_norm(grad, dtype=torch.promote_types(grad.dtype, torch.float32)) for grad in grads]
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+    wide = functools.reduce(torch.promote_types, (grad.dtype for grad in grads), torch.float32)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, 2, dtype=wide)))
     scale = (max_norm / norm).clamp(max=1)
     clipped = torch._foreach_mul(grads, scale)
     # A scalar gradient would take the dtype of the scale.

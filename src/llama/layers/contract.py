@@ -15,7 +15,8 @@ autocast chooses a dtype for each product itself, so within it they are welcome.
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import compress
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from llama.layers.annotations import rule_of
 P = ParamSpec("P")
 R = TypeVar("R")
 BARE = "_without_contract"
+SCALARS = {int, float, bool, types.NoneType}
 MANY = 1000
 """Kinds of calls that a layer remembers as allowed, so that it need not look at their like again."""
 
@@ -41,24 +43,27 @@ def contract(
         names = list(parameters)
         rules = {name: rule for name, p in parameters.items() if (rule := rule_of(p.annotation)) is not None}
 
-        def follow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def follow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+            """Raise where a rule is broken; otherwise say whether such a call is allowed anywhere."""
             sizes: dict[str, Any] = {}
-            for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+            arguments = dict(zip(names, args, strict=False)) | kwargs
+            for name, value in arguments.items():
                 if name in rules:
                     rules[name](f"{layer}: {name}", value, sizes)
-            if one_dtype:
-                _one_dtype(layer, dict(zip(names, args, strict=False)) | kwargs)
+            return not one_dtype or _one_dtype(layer, arguments)
 
+        ruled = [name in rules for name in names]
         seen: set[Any] = set()
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                kinds = _kinds(args, kwargs)
-                if kinds is None or kinds not in seen:
-                    follow(args, kwargs)
-                    if kinds is not None and len(seen) < MANY:
-                        seen.add(kinds)
+                given: Iterable[Any] = compress(args, ruled)
+                if kwargs:
+                    given = (*given, *(value for name, value in kwargs.items() if name in rules))
+                call = (len(args), *kwargs, kinds := _kinds(given))
+                if call not in seen and follow(args, kwargs) and kinds is not None and len(seen) < MANY:
+                    seen.add(call)
                 if check is not None:
                     check(*args, **kwargs)
                 return function(*args, **kwargs)
@@ -88,18 +93,20 @@ def check_ids(name: str, ids: Any, size: int) -> None:
         raise IndexError(f"{name} must lie in 0..{size - 1}, got {low if low < 0 else high}")
 
 
-def _kinds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """All that the rules look at: equal for two calls of which both are allowed or both are not. None where it is
-    more than the types of scalars and the dtypes and shapes of tensors, and within autocast, where more is allowed."""
-    kinds: list[Any] = [len(args), *kwargs]
-    for value in (*args, *kwargs.values()):
+def _kinds(values: Iterable[Any]) -> Any:
+    """All that the rules look at in these arguments: equal for two calls of which both are allowed or both are not.
+
+    None where it is more than the types of scalars and the dtypes and shapes of tensors.
+    """
+    kinds: list[Any] = []
+    for value in values:
         kind = type(value)
         if kind is torch.Tensor or kind is torch.nn.Parameter:
-            if torch.is_autocast_enabled(value.device.type):
-                return None
             kinds += (value.dtype, value.shape)
-        elif kind in (int, float, bool, types.NoneType):
+        elif kind in SCALARS:
             kinds.append(kind)
+        elif (kind is list or kind is tuple) and (of := _kinds(value)) is not None:
+            kinds.append(of)
         else:
             return None
     return tuple(kinds)
@@ -113,10 +120,12 @@ def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwarg
         raise TypeError(f"{layer}: {error}") from None
 
 
-def _one_dtype(layer: str, arguments: dict[str, Any]) -> None:
+def _one_dtype(layer: str, arguments: dict[str, Any]) -> bool:
+    """Whether there is one; where there are more, ValueError unless autocast will choose."""
     floats = {n: v for n, v in arguments.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
     first = next(iter(floats), "")
     for name, tensor in floats.items():
         if tensor.dtype != floats[first].dtype and not torch.is_autocast_enabled(tensor.device.type):
             wanted, got = (str(t.dtype).removeprefix("torch.") for t in (floats[first], tensor))
             raise ValueError(f"{layer}: {name} must be {wanted} like {first}, got {got}")
+    return len({tensor.dtype for tensor in floats.values()}) < 2

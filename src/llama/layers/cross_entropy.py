@@ -57,7 +57,8 @@ def vectorized(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]
 @contract(check)
 def fused(logits: Float[Tensor, "... vocab"], targets: Int64[Tensor, "..."]) -> Float[Tensor, ""]:
     rows, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
-    if logits.element_size() == 2 and logits.is_cpu and logits.requires_grad and torch.is_grad_enabled():
+    large = logits.element_size() == 2 and logits.is_cpu and logits.numel() > CACHED
+    if large and logits.requires_grad and torch.is_grad_enabled():
         return _HalfWithGradient.apply(rows, targets)
     # torch sums float16 in float16: 70,000 equal logits, or three gaps of 60,000, overflow there.
     wide = torch.promote_types(logits.dtype, torch.float32)

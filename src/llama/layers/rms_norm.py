@@ -25,6 +25,9 @@ from torch.autograd.function import once_differentiable
 
 from llama.layers.contract import contract
 
+FEW = 2**13
+"""Elements up to which torch's own gradient is the faster one."""
+
 
 def check(x: Tensor | ndarray, weight: Tensor | ndarray, eps: float = 1e-5) -> None:
     if not eps >= 0:
@@ -61,7 +64,8 @@ def vectorized(
 def fused(
     x: Float[Tensor, "... d_model"], weight: Float[Tensor, "d_model"], eps: float = 1e-5
 ) -> Float[Tensor, "... d_model"]:
-    if x.is_cpu and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if learning and x.is_cpu and x.numel() > FEW:
         return _WithGradient.apply(x, weight, eps)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
 

@@ -26,7 +26,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.layers import CACHED
-from llama.layers.contract import contract
+from llama.layers.contract import contract, unchecked
 
 
 def check(x: Tensor | ndarray, positions: Tensor | ndarray, frequencies: Tensor | ndarray) -> None:
@@ -70,8 +70,8 @@ def fused(
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "head_dim//2"],
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
-    if frequencies.requires_grad:
-        return vectorized(x, positions, frequencies)
+    if frequencies.requires_grad or x.numel() <= CACHED:
+        return unchecked(vectorized)(x, positions, frequencies)
     cos, sin = _cos_sin(positions, frequencies, torch.promote_types(x.dtype, torch.float32))
     return _Turn.apply(x, torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 

@@ -1,0 +1,24 @@
+"""Our own fused layers, as they compute what is large: all that they do otherwise there, at the sizes of the tests."""
+
+import importlib
+
+import pytest
+
+
+def _large(layer, **limits):
+    """`fused` of that layer, with other limits to what it counts as small."""
+    module = importlib.import_module(f"llama.layers.{layer}")
+
+    def call(*args, **kwargs):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, limit in limits.items():
+                patch.setattr(module, name, limit)
+            return module.fused(*args, **kwargs)
+
+    return call
+
+
+cross_entropy = _large("cross_entropy", CACHED=0)
+rms_norm = _large("rms_norm", FEW=0)
+rope = _large("rope", CACHED=0)
+attention = _large("attention", CACHED=0, MANY_HEADS=0)
