@@ -1,4 +1,4 @@
-"""The model at work: a step of training, a prompt, and one token after another, beside transformers' Llama.
+"""The model at work: a step of training, a prompt, one token after another, and `generate` whole, beside transformers'.
 
 Both have the same weights, dtype and threads. The work is that of the weights: 2 FLOP for each of them and token,
 three times that in training, and in decoding that they are read for every token. What attention adds is left out,
@@ -20,6 +20,7 @@ from benchmarks import peers
 from benchmarks.cases import BOTH, FORWARD, MULTIPLIED, Cell, Prepared, Work, benchmark_of, installed
 from llama.config import LlamaConfig
 from llama.decode import Decoder
+from llama.generate import generate
 from llama.implementation import Implementation
 from llama.model import KVCache, Llama
 from llama.optimizer import Optimizer
@@ -54,6 +55,7 @@ WINDOWS, WINDOW = 64, 64
 PROMPT = 256
 CACHED = (16, 128, 512, 1000)
 DECODED = 4
+BEGUN, GENERATED = 16, 64
 LR = 1e-3
 ROUNDS = 3
 
@@ -84,6 +86,9 @@ class Ours:
         cache = KVCache(self.model.config, len(ids), self.dtype)
         self.model(ids, cache)
         return cache
+
+    def generate(self, ids: Tensor) -> Tensor:
+        return generate(self.model, ids, GENERATED, temperature=0)
 
     @functools.cached_property
     def next_logits(self) -> Callable[[Tensor, Any], Tensor]:
@@ -123,6 +128,10 @@ class Theirs:
 
     def cache(self, ids: Tensor) -> Any:
         return self.model(ids, use_cache=True)[self._cache]
+
+    def generate(self, ids: Tensor) -> Tensor:
+        ends = {"max_new_tokens": GENERATED, "min_new_tokens": GENERATED, "do_sample": False}
+        return self.model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **ends)
 
     def next_logits(self, ids: Tensor, cache: Any) -> Tensor:
         return self.model(ids, **{self._cache: cache}, use_cache=True).logits
@@ -217,6 +226,31 @@ def _prefill(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) 
     return lambda: model.logits(ids)
 
 
+def generating_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+    made = list(_columns([i for i in columns if not i.composes]))
+    for name, dtype in itertools.product(CONFIGS, MULTIPLIED):
+        for column, make, reference in made:
+            yield Cell(
+                layer="model generate",
+                column=column,
+                dtype=str(dtype).removeprefix("torch."),
+                passes=FORWARD,
+                along="parameters",
+                size=_parameters(name),
+                work=Work(_parameters(name) * dtype.itemsize * GENERATED, "byte", GENERATED),
+                prepare=functools.partial(_generating, make, name, dtype),
+                reference=reference,
+                memory=True,
+                rounds=ROUNDS,
+            )
+
+
+def _generating(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) -> Callable[[], object]:
+    """Everything between a prompt and the text behind it: what is read first, what is laid out anew, each choice."""
+    model, ids = _model(make, name, dtype), _ids(name, 1, BEGUN)
+    return lambda: model.generate(ids)
+
+
 def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cell]:
     made = list(_columns([i for i in columns if not i.composes]))
     for dtype in MULTIPLIED:
@@ -257,6 +291,7 @@ def _model(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) ->
 
 bench_model_training_step = benchmark_of(training_cells)
 bench_model_prefill = benchmark_of(prefill_cells)
+bench_model_generate = benchmark_of(generating_cells)
 bench_model_decoding_small = benchmark_of(functools.partial(decoding_cells, "0.8M"))
 bench_model_decoding_medium = benchmark_of(functools.partial(decoding_cells, "10M"))
 bench_model_decoding_large = benchmark_of(functools.partial(decoding_cells, "110M"))

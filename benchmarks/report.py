@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+LOOPS = "naive"
+"""What the measurements of all layers beside their loops are of; the layer stands in the place of the pass."""
 REFERENCE = "fused"
 """The column that the ratios of a table are to."""
 FITTED = 3
@@ -146,17 +148,18 @@ def standing(run: Sequence[Measurement]) -> Iterator[str]:
 
 
 def over_naive(run: Sequence[Measurement]) -> Iterator[str]:
-    """How many times as fast as the loops `vectorized` is, at the largest size that the loops were given."""
-    cells = {(m.layer, *m.row, m.column): m for m in run}
-    loops: dict[str, Measurement] = {}
+    """How many times as fast as the loops `vectorized` is, by layer."""
+    times: dict[str, dict[str, float]] = defaultdict(dict)
     for m in run:
-        if m.column == "naive" and m.size >= loops.get(m.layer, m).size:
-            loops[m.layer] = m
-    for layer, naive in loops.items():
-        vectorized = cells.get((layer, *naive.row, "vectorized"))
-        if vectorized:
-            ratio = naive.median / vectorized.median
-            yield f"{layer}: {ratio:,.0f} times as fast as naive, {naive.along}={naive.size:,}"
+        if m.layer == LOOPS:
+            times[m.passes][m.column] = m.median
+    rows = [
+        [layer, _time(of["naive"]), _time(of["vectorized"]), f"{of['naive'] / of['vectorized']:,.0f}x"]
+        for layer, of in times.items()
+        if len(of) == 2
+    ]
+    if rows:
+        yield from _aligned([["layer", "naive", "vectorized", "as fast"], *rows])
 
 
 def compare(before: Mapping[str, Measurement], after: Mapping[str, Measurement]) -> Iterator[str]:
@@ -249,7 +252,8 @@ def _curves(of: Iterable[Measurement]) -> dict[tuple[str, str, str], list[Measur
 def _by_layer(run: Iterable[Measurement]) -> dict[str, list[Measurement]]:
     by_layer: dict[str, list[Measurement]] = defaultdict(list)
     for m in run:
-        by_layer[m.layer].append(m)
+        if m.layer != LOOPS:
+            by_layer[m.layer].append(m)
     return by_layer
 
 
@@ -266,7 +270,7 @@ def _aligned(rows: Iterable[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
-            word.ljust(width) if title in ("column", "dtype", "pass") else word.rjust(width)
+            word.ljust(width) if title in ("column", "dtype", "pass", "layer") else word.rjust(width)
             for word, width, title in zip(row, widths, table[0], strict=True)
         ).rstrip()
         for row in table

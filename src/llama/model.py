@@ -67,6 +67,12 @@ class LanguageModel(nn.Module):
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
+    def train(self, mode: bool = True) -> "LanguageModel":
+        """As any module's, but for itself alone: its parts only hold weights, and each would be told for every token
+        that is generated."""
+        self.training = mode
+        return self
+
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name, in what the layers compute in."""
         tensors: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}

@@ -48,7 +48,7 @@ PEER = replace(ONE, column="torch.nn", reference=True)
 
 def test_every_layer_has_a_benchmark():
     assert {path.stem for path in (ROOT / "benchmarks").glob("bench_*.py")} == {
-        f"bench_{name}" for name in (*LAYERS, "model")
+        f"bench_{name}" for name in (*LAYERS, "naive", "model")
     }
 
 
@@ -121,11 +121,14 @@ def test_fused_is_set_beside_its_peers_and_where_it_is_slower_is_named():
     assert list(report.standing([ONE, replace(PEER, median=0.99 * ONE.median)]))[2:] == []
 
 
-def test_vectorized_is_set_beside_the_loops_at_the_largest_size_that_they_were_given():
-    loops = [replace(ONE, column="naive", size=size, median=size * 1e-3) for size in (64, 128)]
-    vectorized = [replace(ONE, column="vectorized", size=size) for size in (64, 128, 256)]
-    assert list(report.over_naive(loops + vectorized)) == ["softmax: 128 times as fast as naive, n=128"]
-    assert list(report.over_naive(vectorized)) == []
+def test_vectorized_is_set_beside_the_loops_layer_by_layer():
+    vectorized = replace(ONE, layer=report.LOOPS, passes="rope", column="vectorized")
+    loops = replace(vectorized, column="naive", median=0.25)
+    title, rope = report.over_naive([ONE, vectorized, loops])
+    assert title.split() == ["layer", "naive", "vectorized", "as", "fast"]
+    assert rope.split() == ["rope", "250", "ms", "1", "ms", "250x"]
+    assert list(report.over_naive([ONE, loops])) == []
+    assert [layer for layer, _ in report.tables([ONE, vectorized, loops])] == ["softmax"]
 
 
 def test_the_drift_of_the_machine_is_divided_out():
