@@ -78,8 +78,12 @@ class Decoder:
     def suits(model: LanguageModel) -> TypeGuard[Llama]:
         """Whether a decoder computes what this model does: with our fused layers, on a CPU, its weights not in half."""
         weight = next(model.parameters())
-        fused = model.layers.is_ours and model.layers.name == "fused"
-        return isinstance(model, Llama) and fused and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        return (
+            isinstance(model, Llama)
+            and model.layers.is_fused
+            and weight.is_cpu
+            and weight.dtype in (torch.float32, torch.float64)
+        )
 
     @torch.no_grad()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:

@@ -4,6 +4,9 @@
     loss.backward()
     norm = optimizer.step(lr=3e-3)
 
+Where the implementation is our `fused`, the same is computed in place: its functions would make new tensors of all
+weights and averages, which takes several times as long as the step itself.
+
 With `muon`, the matrices within the layers are moved by Muon instead: it makes the singular values of a step
 nearly alike, so that no direction of a matrix waits for another. Embedding, head and norms stay with AdamW.
 """
@@ -33,6 +36,7 @@ class Optimizer:
         muon: bool = False,
     ):
         self.model, self.layers = model, model.layers
+        self.in_place = model.layers.is_fused
         self.betas, self.eps, self.max_norm = betas, eps, max_norm
         self.step_count = 0
         parameters = dict(model.named_parameters())
@@ -54,6 +58,14 @@ class Optimizer:
         if without:
             raise ValueError(f"train: no gradient reaches {without[0]}: a layer of {self.layers.name} keeps it back")
         self.step_count += 1
+        norm, muon_gradients = (self._adamw_in_place if self.in_place else self._adamw)(lr)
+        self.muon.step(muon_gradients, muon_lr, self.model.compute_dtype or torch.float32)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        return float(norm)
+
+    def _adamw(self, lr: float) -> tuple[Tensor, list[Tensor]]:
+        """Clip and move, by the functions of the implementation; the norm, and what is left for Muon."""
         gradients = [_together([p.grad for p in group.parameters if p.grad is not None]) for group in self.groups]
         clipped, norm = self.layers.clip_grad_norm([*gradients, *self.muon.gradients()], self.max_norm)
         for group, gradient in zip(self.groups, clipped, strict=False):
@@ -68,10 +80,33 @@ class Optimizer:
                 group.decay,
             )
             _apart(new, group.parameters)
-        self.muon.step(clipped[len(self.groups) :], muon_lr, self.model.compute_dtype or torch.float32)
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        return float(norm)
+        return norm, clipped[len(self.groups) :]
+
+    def _adamw_in_place(self, lr: float) -> tuple[Tensor, list[Tensor]]:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if norm > self.max_norm:
+            torch._foreach_mul_(gradients, self.max_norm / norm)
+        for group in self.groups:
+            exp_avgs, exp_avg_sqs = (_parts(average, group.parameters) for average in group.averages)
+            count = torch.tensor(float(self.step_count), device=norm.device)
+            torch._fused_adamw_(
+                [p.data for p in group.parameters],
+                # Its kernel walks through memory without looking at the strides.
+                [p.grad.contiguous() for p in group.parameters if p.grad is not None],
+                exp_avgs,
+                exp_avg_sqs,
+                [],
+                [count] * len(group.parameters),
+                lr=lr,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                eps=self.eps,
+                weight_decay=group.decay,
+                amsgrad=False,
+                maximize=False,
+            )
+        return norm, self.muon.gradients()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on beside weights and gradients; the averages themselves, not copies.
@@ -89,7 +124,7 @@ class Optimizer:
         for name, average in self.state().items():
             average.copy_(state[name])
         self.step_count = int(state["optimizer.step_count"])
-        if self.step_count:
+        if self.step_count and not self.in_place:
             # The memory that a step leaves: where a vector begins may decide in which order a product is summed.
             for group in self.groups:
                 _apart(_together([p.data for p in group.parameters]), group.parameters)
@@ -110,9 +145,14 @@ def _together(tensors: list[Tensor]) -> Tensor:
 
 def _apart(vector: Tensor, parameters: list[nn.Parameter]) -> None:
     """Let the parameters be views of the vector that `_together` made of them."""
+    for parameter, part in zip(parameters, _parts(vector, parameters), strict=True):
+        parameter.data = part
+
+
+def _parts(vector: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """The vector as views, one in the shape of each parameter."""
     parts = vector.split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.data = part.view(parameter.shape)
+    return [part.view(parameter.shape) for parameter, part in zip(parameters, parts, strict=True)]
 
 
 class Muon:

@@ -70,30 +70,42 @@ def fused(
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "head_dim//2"],
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
-    if frequencies.requires_grad or x.numel() <= CACHED:
+    if frequencies.requires_grad:
         return unchecked(vectorized)(x, positions, frequencies)
     cos, sin = _cos_sin(positions, frequencies, torch.promote_types(x.dtype, torch.float32))
-    return _Turn.apply(x, torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
+    return _Turn.apply(x, cos, sin) if x.requires_grad and torch.is_grad_enabled() else _turn(x, cos, sin)
 
 
 class _Turn(torch.autograd.Function):
-    """The turn as few passes over memory as there are, which is all that it costs; its gradient is the turn back."""
+    """The turn, whose gradient is the turn back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        turned, half = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[-1] // 2
-        few = CACHED * x.shape[2] // x.numel() + 1 if x.is_cpu and x.numel() else x.shape[2] + 1
-        for i in range(0, x.shape[2], few):  # some positions at a time, so that what is wide stays in the cache
-            part = slice(i, i + few)
-            wide = x[:, :, part].to(cos.dtype)
-            turned[:, :, part] = torch.addcmul(wide * cos[..., part, :], wide.roll(half, dims=-1), sin[..., part, :])
-        return turned
+        return _turn(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _Turn.apply(grad, cos, -sin), None, None
+
+
+def _turn(
+    x: Float[Tensor, "batch n_heads seq head_dim"], cos: Float[Tensor, "..."], sin: Float[Tensor, "..."]
+) -> Float[Tensor, "batch n_heads seq head_dim"]:
+    """As few passes over memory as there are, which is all that it costs: each half is written where it is to stand."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    few = CACHED * x.shape[2] // x.numel() + 1 if x.is_cpu and x.numel() else x.shape[2] + 1
+    for i in range(0, x.shape[2], few):  # some positions at a time, so that what is wide stays in the cache
+        part = slice(i, i + few)
+        wide, c, s = x[:, :, part].to(cos.dtype), cos[..., part, :], sin[..., part, :]
+        turned = y[:, :, part] if y.dtype == wide.dtype else torch.empty_like(wide)
+        (first, second), (turned_first, turned_second) = wide.chunk(2, dim=-1), turned.chunk(2, dim=-1)
+        torch.mul(first, c, out=turned_first).addcmul_(second, s, value=-1)
+        torch.mul(first, s, out=turned_second).addcmul_(second, c)
+        if turned.dtype != y.dtype:
+            y[:, :, part] = turned
+    return y
 
 
 def _cos_sin(
