@@ -12,9 +12,8 @@ what counts is how fast memory is read, and, in small models, how many operation
 - RMSNorm's weights are multiplied into the matrices that follow; what is left of the norm is one number for
   the token, a factor of the product;
 - the angles of all positions are computed once;
-- large matrices are multiplied as the two halves of a sum, since torch multiplies a matrix with a single vector
-  on one core. In bfloat16 there is half as much to read, and oneDNN's own layout of a weight, for which torch has
-  no public name yet, is read faster than a plain one.
+- large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with
+  a single vector on one core. In bfloat16, where it uses all, there is half as much to read.
 
 The weights are copied when a decoder is made: it does not see what becomes of the model later.
 """
@@ -27,7 +26,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from llama.device import multiplies_bfloat16
 from llama.layers.llama import frequencies
 from llama.model import KVCache, LanguageModel, Llama
 
@@ -38,7 +36,7 @@ LARGE = 150_000
 class Decoder:
     """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
-    Where the model computes in bfloat16, its matrices are rounded to that; what is between them stays as it is.
+    Where the model computes in bfloat16, or its weights are that, the matrices are; what is between them is float32.
     """
 
     def __init__(self, model: Llama, positions: int | None = None):
@@ -46,12 +44,13 @@ class Decoder:
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.n_heads, self.n_kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
         self.embedding = weights["model.embed_tokens.weight"].clone()
+        self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
 
-        kind = HalfProduct if model.compute_dtype == torch.bfloat16 else Product
+        kind = HalfProduct if torch.bfloat16 in (model.compute_dtype, self.embedding.dtype) else Product
 
         def product(norm: str, *names: str) -> Product | HalfProduct:
             matrix = torch.cat([weights[name] for name in names])
-            return kind(matrix * weights[norm] if norm else matrix)
+            return kind(matrix.mul_(weights[norm].to(self.wide)) if norm else matrix)
 
         self.layers = []
         for i in range(c.num_hidden_layers):
@@ -71,19 +70,14 @@ class Decoder:
         angle = torch.arange(positions or c.max_position_embeddings)[:, None, None] * frequencies(
             model.layers, c, self.embedding.device
         )
-        cos, sin = angle.cos().to(self.embedding.dtype), angle.sin().to(self.embedding.dtype)
+        cos, sin = angle.cos().to(self.wide), angle.sin().to(self.wide)
         self.cos, self.sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     @staticmethod
     def suits(model: LanguageModel) -> TypeGuard[Llama]:
-        """Whether a decoder computes what this model does: with our fused layers, on a CPU, its weights not in half."""
+        """Whether a decoder computes what this model does: with our fused layers, on a CPU, not in float16."""
         weight = next(model.parameters())
-        return (
-            isinstance(model, Llama)
-            and model.layers.is_fused
-            and weight.is_cpu
-            and weight.dtype in (torch.float32, torch.float64)
-        )
+        return isinstance(model, Llama) and model.layers.is_fused and weight.is_cpu and weight.dtype != torch.float16
 
     @torch.no_grad()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:
@@ -96,7 +90,7 @@ class Decoder:
             raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
         cache.check(1)
         at = cache.claim(1)
-        x, cos, sin = self.embedding[token], self.cos[at], self.sin[at]
+        x, cos, sin = self.embedding[token].to(self.wide), self.cos[at], self.sin[at]
         n_heads, n_kv_heads, half = self.n_heads, self.n_kv_heads, self.head_dim // 2
         for (qkv, o, gate_up, down), layer in zip(self.layers, cache.layers, strict=True):
             memory = layer.rows
@@ -143,16 +137,9 @@ class HalfProduct:
 
     def __init__(self, weight: Float[Tensor, "d_out d_in"]):
         self.weight = weight.bfloat16()
-        self.packed = None
-        if weight.is_cpu and multiplies_bfloat16(weight.device):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
 
     def __call__(
         self, x: Float[Tensor, "d_in"], factor: float, plus: Float[Tensor, "d_out"] | None = None
     ) -> Float[Tensor, "d_out"]:
-        row = (x * factor).bfloat16()[None]
-        if self.packed is None:
-            y = F.linear(row, self.weight)[0]
-        else:
-            y = torch.ops.mkldnn._linear_pointwise(row, self.packed, None, "none", [], "")[0]
-        return y.to(x.dtype) if plus is None else plus + y
+        y = torch.mv(self.weight, (x * factor).bfloat16()).to(x.dtype)
+        return y if plus is None else y.add_(plus)

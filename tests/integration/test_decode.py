@@ -1,5 +1,6 @@
 """The decoder: one token at a time, by other operations than the model's, to the same logits."""
 
+import copy
 import dataclasses
 import functools
 
@@ -66,18 +67,19 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("packed", [True, False])
-def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(packed, monkeypatch):
-    if not packed:  # as where oneDNN is missing, or the processor knows no bfloat16
-        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=str)
+def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights):
     torch.manual_seed(0)
-    model = Llama(LlamaConfig(vocab_size=37, hidden_size=64, num_hidden_layers=2, num_key_value_heads=2))
-    ids, whole = torch.arange(6)[None], model(torch.arange(6)[None])[0]
+    model = Llama(LlamaConfig(vocab_size=37, hidden_size=64, num_hidden_layers=2, num_key_value_heads=2)).to(weights)
+    for norm in (p for p in model.parameters() if p.ndim == 1):
+        norm.uniform_(0.5, 1.5)
+    ids, exact = torch.arange(6)[None], copy.deepcopy(model).float()(torch.arange(6)[None])[0]
     model.compute_dtype = torch.bfloat16
     cache, decoder = KVCache(model.config, 1, torch.bfloat16), Decoder(model)
     model(ids[:, :2], cache)
     rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
-    assert_close(torch.stack(rows), whole[2:], within=tolerance(torch.bfloat16))
+    assert rows[0].dtype == torch.float32
+    assert_close(torch.stack(rows), exact[2:], within=tolerance(torch.bfloat16))
 
 
 @torch.no_grad()
@@ -145,7 +147,8 @@ def test_a_decoder_stands_in_for_our_fused_layers_alone():
     of = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2)
     assert Decoder.suits(Llama(of))
     assert not Decoder.suits(Llama(of, "vectorized"))
-    assert not Decoder.suits(Llama(of).bfloat16())
+    assert Decoder.suits(Llama(of).bfloat16())
+    assert not Decoder.suits(Llama(of).half())
 
 
 @pytest.mark.parametrize("name", ["naive", "vectorized", "fused"])
