@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from llama.layers import adamw
 from llama.model import LanguageModel
 
 
@@ -84,27 +85,22 @@ class Optimizer:
 
     def _adamw_in_place(self, lr: float) -> tuple[Tensor, list[Tensor]]:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        wide = torch.promote_types(gradients[0].dtype, torch.float32)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)))
         if norm > self.max_norm:
             torch._foreach_mul_(gradients, self.max_norm / norm)
         for group in self.groups:
             exp_avgs, exp_avg_sqs = (_parts(average, group.parameters) for average in group.averages)
-            count = torch.tensor(float(self.step_count), device=norm.device)
-            torch._fused_adamw_(
+            adamw.move(
                 [p.data for p in group.parameters],
-                # Its kernel walks through memory without looking at the strides.
-                [p.grad.contiguous() for p in group.parameters if p.grad is not None],
+                [p.grad for p in group.parameters if p.grad is not None],
                 exp_avgs,
                 exp_avg_sqs,
-                [],
-                [count] * len(group.parameters),
-                lr=lr,
-                beta1=self.betas[0],
-                beta2=self.betas[1],
-                eps=self.eps,
-                weight_decay=group.decay,
-                amsgrad=False,
-                maximize=False,
+                self.step_count,
+                lr,
+                self.betas,
+                self.eps,
+                group.decay,
             )
         return norm, self.muon.gradients()
 

@@ -106,17 +106,34 @@ def fused(
     eps: float = 1e-8,
     weight_decay: float = 0.1,
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
-    # torch's kernel works in place, so it gets copies; and it walks through memory without looking at the
-    # strides, so everything has to be contiguous. Straight to the kernel: for few elements torch.optim's function
-    # around it takes several times as long.
     new = [t.detach().clone(memory_format=torch.contiguous_format) for t in (param, exp_avg, exp_avg_sq)]
+    move(new[:1], [grad], new[1:2], new[2:], step, lr, betas, eps, weight_decay)
+    return new[0], new[1], new[2]
+
+
+def move(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """The same in place, for many weights at once; all but the gradients contiguous.
+
+    Straight to torch's kernel, which does not look at strides: for few elements torch.optim's function around it
+    takes several times as long.
+    """
     torch._fused_adamw_(
-        new[:1],
-        [grad.detach().contiguous()],
-        new[1:2],
-        new[2:],
+        params,
+        [grad.detach().contiguous() for grad in grads],
+        exp_avgs,
+        exp_avg_sqs,
         [],
-        [torch.tensor(float(step), device=param.device)],
+        [torch.tensor(float(step), device=params[0].device)] * len(params),
         lr=lr,
         beta1=betas[0],
         beta2=betas[1],
@@ -125,4 +142,3 @@ def fused(
         amsgrad=False,
         maximize=False,
     )
-    return new[0], new[1], new[2]
