@@ -84,10 +84,11 @@ class Optimizer:
         return norm, clipped[len(self.groups) :]
 
     def _adamw_in_place(self, lr: float) -> tuple[Tensor, list[Tensor]]:
+        """What `_adamw` does, without a copy of anything but Muon's gradients."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         wide = torch.promote_types(gradients[0].dtype, torch.float32)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)))
-        if norm > self.max_norm:
+        if not norm <= self.max_norm:  # NaN is not, and reaches all, as in clip_grad_norm
             torch._foreach_mul_(gradients, self.max_norm / norm)
         for group in self.groups:
             exp_avgs, exp_avg_sqs = (_parts(average, group.parameters) for average in group.averages)

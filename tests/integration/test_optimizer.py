@@ -1,6 +1,7 @@
 """The optimizer: what a step does to a whole model, beside torch's own optimizers."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -136,3 +137,12 @@ def test_weights_stay_float32_while_everything_between_is_bfloat16():
     assert_close(logits.float(), exact, within=tolerance(torch.bfloat16))
     logits.sum().backward()
     assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}
+
+
+@IMPLEMENTATIONS
+def test_a_gradient_that_is_nan_reaches_every_weight_so_that_no_step_of_it_goes_unseen(name):
+    ours, _ = _models(name)
+    _send_back(ours)
+    ours.model.norm.weight.grad[0] = torch.nan
+    assert math.isnan(Optimizer(ours, muon=True).step(LR, muon_lr=0.1))
+    assert all(p.isnan().all() for p in ours.parameters())
