@@ -64,7 +64,7 @@ class Ours:
     """The public interface of this project's model, over one implementation."""
 
     def __init__(self, implementation: Implementation, config: LlamaConfig, dtype: torch.dtype):
-        self.model = _with_weights(Llama(config, implementation)).to(dtype)
+        self.model = _with_weights(Llama(config, implementation)).to(dtype).eval()
         self.dtype = dtype
 
     def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:

@@ -13,7 +13,7 @@ what counts is how fast memory is read, and, in small models, how many operation
   the token, a factor of the product;
 - the angles of all positions are computed once;
 - large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with
-  a single vector on one core. In bfloat16, where it uses all, there is half as much to read.
+  a single vector on one core; not so in bfloat16, where there is half as much to read.
 
 The weights are copied when a decoder is made: it does not see what becomes of the model later.
 """
@@ -36,7 +36,7 @@ LARGE = 150_000
 class Decoder:
     """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
-    Where the model computes in bfloat16, or its weights are that, the matrices are; what is between them is float32.
+    Where the model computes in bfloat16, the matrices are that; what is between them is in at least float32.
     """
 
     def __init__(self, model: Llama, positions: int | None = None):
@@ -46,11 +46,11 @@ class Decoder:
         self.embedding = weights["model.embed_tokens.weight"].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
 
-        kind = HalfProduct if torch.bfloat16 in (model.compute_dtype, self.embedding.dtype) else Product
+        kind = HalfProduct if (model.compute_dtype or self.embedding.dtype) == torch.bfloat16 else Product
 
         def product(norm: str, *names: str) -> Product | HalfProduct:
             matrix = torch.cat([weights[name] for name in names])
-            return kind(matrix.mul_(weights[norm].to(self.wide)) if norm else matrix)
+            return kind(matrix.mul_(weights[norm]) if norm else matrix)
 
         self.layers = []
         for i in range(c.num_hidden_layers):
@@ -75,9 +75,13 @@ class Decoder:
 
     @staticmethod
     def suits(model: LanguageModel) -> TypeGuard[Llama]:
-        """Whether a decoder computes what this model does: with our fused layers, on a CPU, not in float16."""
-        weight = next(model.parameters())
-        return isinstance(model, Llama) and model.layers.is_fused and weight.is_cpu and weight.dtype != torch.float16
+        """Whether a decoder computes what this model does: with our fused layers, on a CPU, in the one dtype of its
+        weights (but not in float16, which would overflow) or in bfloat16."""
+        dtypes, of = {p.dtype for p in model.parameters()}, model.layers
+        computed = model.compute_dtype or next(iter(dtypes))
+        known = computed == torch.bfloat16 or (dtypes == {computed} and computed != torch.float16)
+        fused = of.is_ours and of.name == "fused"
+        return isinstance(model, Llama) and fused and known and len(dtypes) == 1 and next(model.parameters()).is_cpu
 
     @torch.no_grad()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:

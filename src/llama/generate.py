@@ -194,7 +194,7 @@ def run(config: Generate) -> None:
     model, tokenizer = checkpoint.load(c.checkpoint, c.impl, c.tokenizer)
     wide = c.dtype == "float32" or (c.dtype is None and not multiplies_bfloat16(device))
     model.to(device, torch.float32 if wide else None)
-    model.compute_dtype = torch.bfloat16 if c.dtype == "bfloat16" else None
+    model.eval().compute_dtype = torch.bfloat16 if c.dtype == "bfloat16" else None
     prompt = _beginning(tokenizer) if given is None else given
     ids = tokenizer.encode(prompt)
     ends = model.config.ends

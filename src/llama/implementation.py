@@ -102,11 +102,6 @@ class Implementation:
     def is_ours(self) -> bool:
         return self.name in OURS and not self.source
 
-    @property
-    def is_fused(self) -> bool:
-        """Our own fastest, beside which there may be a faster way to the same."""
-        return self.is_ours and self.name == "fused"
-
     def recomposed(self) -> "Implementation":
         """Its layers, composed by the project's own functions."""
         given = {layer: function for layer, function in self._given.items() if layer not in COMPOSED}

@@ -32,12 +32,14 @@ from llama.layers import embedding
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Without dropout; afterwards the model is what it was, in training or not."""
-    training = model.training
+    if not model.training:
+        yield  # to tell each part of it, for each token that is generated, would take as long as the token
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train()
 
 
 class LanguageModel(nn.Module):
@@ -66,12 +68,6 @@ class LanguageModel(nn.Module):
                 nn.init.ones_(parameter)
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
-
-    def train(self, mode: bool = True) -> "LanguageModel":
-        """As any module's, but for itself alone: its parts only hold weights, and each would be told for every token
-        that is generated."""
-        self.training = mode
-        return self
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name, in what the layers compute in."""

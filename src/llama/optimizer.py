@@ -4,13 +4,14 @@
     loss.backward()
     norm = optimizer.step(lr=3e-3)
 
-Where the implementation is our `fused`, the same is computed in place: its functions would make new tensors of all
-weights and averages, which takes several times as long as the step itself.
+Where AdamW is our `fused`, weights and averages are moved in place, as torch's optimizers do, and who shares their
+memory sees it: new tensors of all of them would take several times as long as the step itself.
 
 With `muon`, the matrices within the layers are moved by Muon instead: it makes the singular values of a step
 nearly alike, so that no direction of a matrix waits for another. Embedding, head and norms stay with AdamW.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -37,7 +38,7 @@ class Optimizer:
         muon: bool = False,
     ):
         self.model, self.layers = model, model.layers
-        self.in_place = model.layers.is_fused
+        self.in_place = model.layers.adamw is adamw.fused
         self.betas, self.eps, self.max_norm = betas, eps, max_norm
         self.step_count = 0
         parameters = dict(model.named_parameters())
@@ -59,51 +60,24 @@ class Optimizer:
         if without:
             raise ValueError(f"train: no gradient reaches {without[0]}: a layer of {self.layers.name} keeps it back")
         self.step_count += 1
-        norm, muon_gradients = (self._adamw_in_place if self.in_place else self._adamw)(lr)
-        self.muon.step(muon_gradients, muon_lr, self.model.compute_dtype or torch.float32)
+        parameters = [p for group in self.groups for p in group.parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        clipped, norm = self.layers.clip_grad_norm([*gradients, *self.muon.gradients()], self.max_norm)
+        rest = iter(clipped)
+        for group in self.groups:
+            mine = list(itertools.islice(rest, len(group.parameters)))
+            how = self.step_count, lr, self.betas, self.eps, group.decay
+            if self.in_place and group.is_plain:
+                exp_avgs, exp_avg_sqs = (_parts(average, group.parameters) for average in group.averages)
+                adamw.move([p.data for p in group.parameters], mine, exp_avgs, exp_avg_sqs, *how)
+            else:
+                weights = _together([p.data for p in group.parameters])
+                new, *group.averages = self.layers.adamw(weights, _together(mine), *group.averages, *how)
+                _apart(new, group.parameters)
+        self.muon.step(list(rest), muon_lr, self.model.compute_dtype or torch.float32)
         for parameter in self.model.parameters():
             parameter.grad = None
         return float(norm)
-
-    def _adamw(self, lr: float) -> tuple[Tensor, list[Tensor]]:
-        """Clip and move, by the functions of the implementation; the norm, and what is left for Muon."""
-        gradients = [_together([p.grad for p in group.parameters if p.grad is not None]) for group in self.groups]
-        clipped, norm = self.layers.clip_grad_norm([*gradients, *self.muon.gradients()], self.max_norm)
-        for group, gradient in zip(self.groups, clipped, strict=False):
-            new, *group.averages = self.layers.adamw(
-                _together([p.data for p in group.parameters]),
-                gradient,
-                *group.averages,
-                self.step_count,
-                lr,
-                self.betas,
-                self.eps,
-                group.decay,
-            )
-            _apart(new, group.parameters)
-        return norm, clipped[len(self.groups) :]
-
-    def _adamw_in_place(self, lr: float) -> tuple[Tensor, list[Tensor]]:
-        """What `_adamw` does, without a copy of anything but Muon's gradients."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        wide = torch.promote_types(gradients[0].dtype, torch.float32)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=wide)))
-        if not norm <= self.max_norm:  # NaN is not, and reaches all, as in clip_grad_norm
-            torch._foreach_mul_(gradients, self.max_norm / norm)
-        for group in self.groups:
-            exp_avgs, exp_avg_sqs = (_parts(average, group.parameters) for average in group.averages)
-            adamw.move(
-                [p.data for p in group.parameters],
-                [p.grad for p in group.parameters if p.grad is not None],
-                exp_avgs,
-                exp_avg_sqs,
-                self.step_count,
-                lr,
-                self.betas,
-                self.eps,
-                group.decay,
-            )
-        return norm, self.muon.gradients()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on beside weights and gradients; the averages themselves, not copies.
@@ -133,6 +107,11 @@ class _Group:
     def __init__(self, parameters: list[nn.Parameter], decay: float):
         self.parameters, self.decay = parameters, decay
         self.averages = [torch.zeros_like(_together([p.data for p in parameters])) for _ in range(2)]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all lie in memory row by row, in the dtype of their averages."""
+        return all(p.is_contiguous() and p.dtype == self.averages[0].dtype for p in self.parameters)
 
 
 def _together(tensors: list[Tensor]) -> Tensor:

@@ -67,18 +67,24 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=str)
-def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights):
+@pytest.mark.parametrize(
+    ("weights", "computed"),
+    [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, None)],
+    ids=str,
+)
+def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, computed):
     torch.manual_seed(0)
     model = Llama(LlamaConfig(vocab_size=37, hidden_size=64, num_hidden_layers=2, num_key_value_heads=2)).to(weights)
     for norm in (p for p in model.parameters() if p.ndim == 1):
         norm.uniform_(0.5, 1.5)
     ids, exact = torch.arange(6)[None], copy.deepcopy(model).float()(torch.arange(6)[None])[0]
-    model.compute_dtype = torch.bfloat16
+    model.compute_dtype = computed
+    assert Decoder.suits(model)
     cache, decoder = KVCache(model.config, 1, torch.bfloat16), Decoder(model)
     model(ids[:, :2], cache)
     rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
     assert rows[0].dtype == torch.float32
+    assert all(product.weight.dtype == torch.bfloat16 for product in (decoder.head, *decoder.layers[0]))
     assert_close(torch.stack(rows), exact[2:], within=tolerance(torch.bfloat16))
 
 
@@ -147,8 +153,30 @@ def test_a_decoder_stands_in_for_our_fused_layers_alone():
     of = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2)
     assert Decoder.suits(Llama(of))
     assert not Decoder.suits(Llama(of, "vectorized"))
-    assert Decoder.suits(Llama(of).bfloat16())
-    assert not Decoder.suits(Llama(of).half())
+
+
+@pytest.mark.parametrize(
+    ("weights", "computed", "suits"),
+    [
+        (torch.float32, None, True),
+        (torch.float64, None, True),
+        (torch.bfloat16, None, True),
+        (torch.float16, None, False),
+        (torch.float32, torch.float64, False),
+        (torch.bfloat16, torch.float32, False),
+    ],
+    ids=str,
+)
+def test_a_decoder_stands_in_where_it_computes_in_the_dtype_of_the_model(weights, computed, suits):
+    model = Llama(LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2)).to(weights)
+    model.compute_dtype = computed
+    assert Decoder.suits(model) == suits
+
+
+def test_a_decoder_does_not_stand_in_for_weights_of_several_dtypes():
+    model = Llama(LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2))
+    model.lm_head.bfloat16()
+    assert not Decoder.suits(model)
 
 
 @pytest.mark.parametrize("name", ["naive", "vectorized", "fused"])

@@ -1,5 +1,6 @@
 """Whose layers are tested: what `--impl NAME` finds, and what it says where there is nothing to find."""
 
+import math
 import re
 from pathlib import Path
 
@@ -171,3 +172,32 @@ def test_what_autocast_allows_is_refused_outside_of_it_even_after_it_was_allowed
         assert implementation.load("fused").linear(x, weight).shape == (2, 4)
     with pytest.raises(ValueError, match="linear: weight must be float32 like x, got bfloat16"):
         implementation.load("fused").linear(x, weight)
+
+
+@pytest.mark.parametrize("name", ["naive", "vectorized", "fused"])
+def test_what_is_wrong_is_refused_even_after_its_like_was_right(name):
+    """A contract remembers what it allowed; a call that differs in one type, shape, name or nesting is another one."""
+    layers, x, weight = load(name), torch.ones(2, 4), torch.ones(4)
+    projections = (*(torch.ones(4, 4) for _ in range(4)), 2, 2)
+    turns = torch.arange(3), torch.ones(1)
+    for _ in range(2):
+        layers.rms_norm(x=x, weight=weight)
+        layers.self_attention(torch.ones(1, 3, 4), *projections, *turns)
+        layers.clip_grad_norm([x, weight], 1.0)
+        with pytest.raises(ValueError, match=r"rms_norm: weight must be \[d_model\]"):
+            layers.rms_norm(weight=x, x=weight)
+        for wrong in (2.0, True):
+            with pytest.raises(TypeError, match="self_attention: n_kv_heads must be an integer"):
+                layers.self_attention(torch.ones(1, 3, 4), *projections[:-1], wrong, *turns)
+        with pytest.raises((TypeError, ValueError), match=r"clip_grad_norm: grads\[0\] must be"):
+            layers.clip_grad_norm([[x, weight]], 1.0)
+        with pytest.raises(TypeError, match="rms_norm: eps must be a number"):
+            layers.rms_norm(x, weight, "1e-5")
+
+
+@pytest.mark.parametrize("name", ["vectorized", "fused"])
+def test_frequencies_of_rope_may_be_learnt(name):
+    x, at, turns = torch.ones(1, 1, 2, 4), torch.arange(2), torch.tensor([0.5, 0.25], requires_grad=True)
+    load(name).rope(x, at, turns)[..., 0].sum().backward()
+    # The first feature of position 1 is cos(f) - sin(f), and its derivative -sin(f) - cos(f).
+    assert turns.grad.tolist() == pytest.approx([-math.sin(0.5) - math.cos(0.5), 0.0])

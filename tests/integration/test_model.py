@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from llama.config import LlamaConfig
 from llama.generate import generate
 from llama.implementation import Implementation
-from llama.model import KVCache, Llama
+from llama.model import KVCache, Llama, evaluating
 from tests import strategies
 from tests.assertions import assert_close, assert_equals_naive, assert_identical
 from tests.strategies import Case, cases, config, model_weights
@@ -184,6 +185,16 @@ def test_nothing_is_dropped_in_a_text_and_a_model_in_training_stays_in_training(
     model.dropout = torch.zeros_like
     assert torch.equal(generate(model, PROMPT, 6, temperature=0.0), expected)
     assert model.training
+    generate(model.eval(), PROMPT, 6, temperature=0.0)
+    assert not model.training
+
+
+def test_a_part_that_drops_is_told_whether_the_model_is_in_training():
+    model = _small().train()
+    model.model.part = nn.Dropout()
+    with evaluating(model):
+        assert not model.model.part.training
+    assert model.model.part.training
 
 
 def test_dropout_is_refused_where_the_layers_are_composed_by_another():

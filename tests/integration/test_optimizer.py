@@ -46,13 +46,14 @@ def _assert_same(ours, theirs, computed_in=torch.float32):
 
 
 @IMPLEMENTATIONS
-def test_three_steps_equal_those_of_torchs_adamw_and_clipping(name):
+@pytest.mark.parametrize("max_norm", [1.0, 0.3, 1e9])
+def test_three_steps_equal_those_of_torchs_adamw_and_clipping(name, max_norm):
     ours, theirs = _models(name)
-    optimizer = Optimizer(ours, betas=(0.9, 0.95), weight_decay=DECAY, max_norm=1.0)
+    optimizer = Optimizer(ours, betas=(0.9, 0.95), weight_decay=DECAY, max_norm=max_norm)
     reference = torch.optim.AdamW(_groups(theirs), lr=LR, betas=(0.9, 0.95))
     for _ in range(3):
         _send_back(ours, theirs)
-        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)
         assert optimizer.step(LR) == pytest.approx(float(norm), rel=tolerance(torch.float32))
         reference.step()
         reference.zero_grad()
@@ -146,3 +147,38 @@ def test_a_gradient_that_is_nan_reaches_every_weight_so_that_no_step_of_it_goes_
     ours.model.norm.weight.grad[0] = torch.nan
     assert math.isnan(Optimizer(ours, muon=True).step(LR, muon_lr=0.1))
     assert all(p.isnan().all() for p in ours.parameters())
+
+
+@IMPLEMENTATIONS
+def test_what_muon_moves_is_clipped_with_the_rest(name):
+    ours, clipped = _models(name)
+    optimizers = Optimizer(ours, max_norm=0.3, muon=True), Optimizer(clipped, max_norm=1e9, muon=True)
+    for _ in range(2):  # Muon forgets the length of a single gradient, but not how long one is beside the next
+        _send_back(ours, clipped)
+        torch.nn.utils.clip_grad_norm_(clipped.parameters(), 0.3)
+        for optimizer in optimizers:
+            optimizer.step(LR, muon_lr=0.1)
+        _assert_same(ours, clipped, torch.bfloat16)
+
+
+@IMPLEMENTATIONS
+def test_weights_that_lie_in_memory_column_by_column_are_moved_like_others(name):
+    ours, plain = _models(name)
+    for parameter in ours.parameters():
+        parameter.data = parameter.data.mT.contiguous().mT if parameter.ndim > 1 else parameter.data
+    optimizers = Optimizer(ours), Optimizer(plain)
+    for _ in range(2):
+        _send_back(ours, plain)
+        for optimizer in optimizers:
+            optimizer.step(LR)
+        _assert_same(ours, plain)
+
+
+@IMPLEMENTATIONS
+def test_a_gradient_that_somebody_holds_is_left_as_it_is(name):
+    ours, _ = _models(name)
+    _send_back(ours)
+    held = ours.model.norm.weight.grad
+    before = held.clone()
+    Optimizer(ours, max_norm=0.3).step(LR)
+    assert torch.equal(held, before)

@@ -1,4 +1,7 @@
-"""Our own fused layers, as they compute what is large: all that they do otherwise there, at the sizes of the tests."""
+"""Our own fused layers, as they compute what is large, at the sizes of the tests: in parts, and with other gradients.
+
+The gradients themselves are in parts in the tests of many tokens, positions and heads alone.
+"""
 
 import importlib
 

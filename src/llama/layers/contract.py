@@ -94,9 +94,8 @@ def check_ids(name: str, ids: Any, size: int) -> None:
 
 
 def _kinds(values: Iterable[Any]) -> Any:
-    """All that the rules look at in these arguments: equal for two calls of which both are allowed or both are not.
-
-    None where it is more than the types of scalars and the dtypes and shapes of tensors.
+    """All that the rules look at in these arguments: where it is equal, both calls are allowed or neither is, but for
+    what autocast allows. None where it is more than the types of scalars and the dtypes and shapes of tensors.
     """
     kinds: list[Any] = []
     for value in values:

@@ -65,7 +65,7 @@ def fused(
     x: Float[Tensor, "... d_model"], weight: Float[Tensor, "d_model"], eps: float = 1e-5
 ) -> Float[Tensor, "... d_model"]:
     learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if learning and x.is_cpu and x.numel() > FEW:
+    if learning and x.is_cpu and (x.numel() > FEW or weight.dtype != x.dtype):
         return _WithGradient.apply(x, weight, eps)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
 
