@@ -173,9 +173,11 @@ def test_a_decoder_stands_in_where_it_computes_in_the_dtype_of_the_model(weights
     assert Decoder.suits(model) == suits
 
 
-def test_a_decoder_does_not_stand_in_for_weights_of_several_dtypes():
+@pytest.mark.parametrize("computed", [None, torch.bfloat16], ids=str)
+def test_a_decoder_does_not_stand_in_for_weights_of_several_dtypes(computed):
     model = Llama(LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2))
     model.lm_head.bfloat16()
+    model.compute_dtype = computed
     assert not Decoder.suits(model)
 
 

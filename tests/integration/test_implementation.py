@@ -201,3 +201,18 @@ def test_frequencies_of_rope_may_be_learnt(name):
     load(name).rope(x, at, turns)[..., 0].sum().backward()
     # The first feature of position 1 is cos(f) - sin(f), and its derivative -sin(f) - cos(f).
     assert turns.grad.tolist() == pytest.approx([-math.sin(0.5) - math.cos(0.5), 0.0])
+
+
+@pytest.mark.parametrize("name", ["naive", "vectorized", "fused"])
+@pytest.mark.parametrize(("token", "shape"), [(0, (0, 3)), (99, (3, 0))], ids=str)
+def test_an_id_outside_an_empty_table_is_an_index_error(name, token, shape):
+    with pytest.raises(IndexError, match=f"embedding: token_ids must lie in 0..{shape[0] - 1}, got {token}"):
+        load(name).embedding(torch.tensor([token]), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", ["vectorized", "fused"])
+def test_a_wider_weight_of_a_norm_is_not_rounded_where_it_is_learnt(name):
+    """1e5 is beyond float16, but 1e5 times a small feature is not."""
+    x, weight = torch.tensor([[1e-3, 1.0, 1.0, 1.0]]).half(), torch.full((4,), 1e5, requires_grad=True)
+    y = load(name).rms_norm(x, weight)[0, 0].item()
+    assert y == pytest.approx(1e2 * (4 / 3) ** 0.5, rel=2**-10)
