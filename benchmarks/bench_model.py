@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +21,7 @@ from benchmarks import peers
 from benchmarks.cases import BOTH, FORWARD, MULTIPLIED, Cell, Prepared, Work, benchmark_of, installed
 from llama.config import LlamaConfig
 from llama.decode import Decoder
+from llama.device import check_compiler
 from llama.generate import generate
 from llama.implementation import Implementation
 from llama.model import KVCache, Llama
@@ -95,6 +97,18 @@ class Ours:
             return self.model
         decoder = Decoder(self.model)
         return lambda ids, cache: decoder(int(ids), cache)
+
+
+class Compiled(Ours):
+    """The same, once torch.compile has made a program of its training."""
+
+    def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
+        try:
+            check_compiler(torch.device("cpu"))
+        except ValueError as error:
+            pytest.skip(str(error))
+        self.model.train().compile_training()
+        return super().training_step(dtype)
 
 
 class Theirs:
@@ -179,7 +193,10 @@ def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
         long = name == "110M"
         if long and dtype != torch.float32:
             continue
-        for i, (column, make, reference) in enumerate(_columns(columns)):
+        made = list(_columns(columns))
+        if dtype == MULTIPLIED[-1]:  # once for each size: to compile takes half a minute
+            made += [("compiled", functools.partial(Compiled, i), False) for i in columns if i.name == "fused"]
+        for i, (column, make, reference) in enumerate(made):
             yield Cell(
                 layer="model training step",
                 column=column,
@@ -190,7 +207,7 @@ def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
                 work=_work(name, WINDOWS * WINDOW, BOTH),
                 prepare=functools.partial(_training_step, make, name, dtype),
                 reference=reference,
-                memory=True,
+                memory=column != "compiled",  # the compiler's would be measured
                 rounds=1 if long else ROUNDS,
                 warm_up=not long or i == 0,
             )
@@ -288,7 +305,8 @@ def _model(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) ->
     return make(CONFIGS[name], dtype)
 
 
-bench_model_training_step = benchmark_of(training_cells)
+# torch.compile does what torch warns of, and hides that with filters of its own; where warnings are errors it fails.
+bench_model_training_step = pytest.mark.filterwarnings("ignore")(benchmark_of(training_cells))
 bench_model_prefill = benchmark_of(prefill_cells)
 bench_model_generate = benchmark_of(generating_cells)
 bench_model_decoding_small = benchmark_of(functools.partial(decoding_cells, "0.8M"))

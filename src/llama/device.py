@@ -26,6 +26,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def check_compiler(device: torch.device) -> None:
+    """Raise ValueError where torch.compile does not work, which for a CPU needs a C++ compiler."""
+    try:
+        torch.compile(lambda x: -x)(torch.ones(1, device=device))
+    except RuntimeError as error:
+        raise ValueError(f"compile: torch.compile does not work here ({str(error).splitlines()[0]})") from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory could not be had; on the CPU and on MPS torch has no class for that."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(

@@ -94,6 +94,7 @@ class Llama(LanguageModel):
     def __init__(self, config: LlamaConfig, implementation: Implementation | str = "fused"):
         layers = load(implementation) if isinstance(implementation, str) else implementation
         super().__init__(config, layers.completed(), weights.shapes(config))
+        self._in_training = self._within.llama
 
     @classmethod
     def from_pretrained(cls, path: str | Path, implementation: Implementation | str = "fused") -> "Llama":
@@ -115,6 +116,13 @@ class Llama(LanguageModel):
             model = cls(config, layers)
         model.load_state_dict(tensors, assign=True)
         return model
+
+    def compile_training(self, **options: Any) -> None:
+        """From now on torch.compile, with these options, makes one program of all layers for each shape in training.
+
+        Evaluation and generation, whose shapes are many, stay as they are, and so do the checks of what comes in.
+        """
+        self._in_training = torch.compile(self._within.llama, **{"dynamic": False} | options)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write config.json and model.safetensors, which transformers loads, in the dtype of the parameters.
@@ -143,7 +151,8 @@ class Llama(LanguageModel):
             raise ValueError(
                 f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
             )
-        return self._within.llama(token_ids, tensors, self.config, **more)
+        compute = self._in_training if self.training else self._within.llama
+        return compute(token_ids, tensors, self.config, **more)
 
 
 def read_config(folder: str | Path) -> LlamaConfig:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from llama import checkpoint, data, distributed, evaluation, generate, implementation, plots, profiling, runs, weights
 from llama.config import LlamaConfig
-from llama.device import check_memory, usable
+from llama.device import check_compiler, check_memory, usable
 from llama.distributed import Group
 from llama.files import check_writable
 from llama.implementation import Implementation
@@ -162,6 +162,8 @@ def prepare(config: Train) -> Prepared:
         raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
     if device.type == "cpu":
         _check_memory(config, tokenizer.vocab)
+    if config.compile:
+        check_compiler(device)
     layers = implementation.load(config.impl)
     if layers.is_ours and layers.name == "naive":
         raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
@@ -219,6 +221,8 @@ def _model(config: Train, prepared: Prepared) -> Llama:
     model = Llama(_shape(config, prepared.tokenizer.vocab), prepared.layers)
     model.reset_parameters(torch.Generator().manual_seed(config.seed))
     model.compute_dtype = compute_dtype(config)
+    if config.compile:
+        model.compile_training()
     return model.to(prepared.device)
 
 

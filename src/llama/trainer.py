@@ -79,6 +79,9 @@ class Train:
     """Whose layers compute it: naive, vectorized, fused, a dotted module, a .py file or a folder."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the layers and Muon compute in: auto is bfloat16 where the device multiplies it. Weights stay float32."""
+    compile: bool = False
+    """Let torch.compile make one program of the model: some 20 to 90 s at first, then shorter steps, and the result is
+    another in its last digits. It needs a C++ compiler."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
@@ -162,20 +165,28 @@ class Dropout:
     """Sets a part of what it is given to zero, and makes the rest larger by as much.
 
     What is dropped follows from the seed and the step alone, apart from what is read in that step. NumPy draws it, a
-    byte per element, which is much faster than torch's own draws on a CPU. It is drawn for the whole batch, of which x
-    is the `place`-th of so many equal parts.
+    byte per element, which is much faster than torch's own draws on a CPU; at once for so many `calls`, since a
+    compiled model cannot be left to draw. It is drawn for the whole batch, of which what has that `shape` is the
+    `place`-th of so many equal parts.
     """
 
-    def __init__(self, part: float, seed: int, step: int, place: int = 0, places: int = 1):
-        self.limit = round(256 * part)
-        self.place, self.places = place, places
-        self.random = np.random.default_rng((seed, step, 1))
+    def __init__(
+        self,
+        part: float,
+        seed: int,
+        step: int,
+        shape: tuple[int, ...],
+        calls: int = 1,
+        place: int = 0,
+        places: int = 1,
+    ):
+        limit, random = round(256 * part), np.random.default_rng((seed, step, 1))
+        drawn = (np.frombuffer(random.bytes(places * math.prod(shape)), np.uint8) for _ in range(calls))
+        self.dropped = [torch.from_numpy(whole.reshape(places, *shape)[place] < limit) for whole in drawn]
+        self.factor = 256 / (256 - limit)
 
     def __call__(self, x: Tensor) -> Tensor:
-        drawn = np.frombuffer(self.random.bytes(x.numel() * self.places), np.uint8)
-        drawn = drawn.reshape(self.places, *x.shape)[self.place]
-        dropped = torch.from_numpy(drawn < self.limit).to(x.device)
-        return x.masked_fill(dropped, 0.0) * (256 / (256 - self.limit))
+        return x.masked_fill(self.dropped.pop(0).to(x.device), 0.0) * self.factor
 
 
 class Trainer:
@@ -202,11 +213,13 @@ class Trainer:
         places = c.accumulate * self.group.size
         for part in range(c.accumulate):
             place = part * self.group.size + self.group.rank
+            rows = [t.chunk(places)[place] for t in (inputs, targets)]
             if c.dropout:
-                self.model.dropout = Dropout(c.dropout, c.seed, number, place, places)
+                of = self.model.config
+                shape, calls = (*rows[0].shape, of.hidden_size), 1 + 2 * of.num_hidden_layers
+                self.model.dropout = Dropout(c.dropout, c.seed, number, shape, calls, place, places)
             with distributed.apart(self.forward) if part + 1 < c.accumulate else nullcontext():
                 with watch("forward"):
-                    rows = [t.chunk(places)[place] for t in (inputs, targets)]
                     # All parts are equally large, so the mean of their means is that of the batch.
                     loss = next_token_loss(self.model, rows[0], rows[1], self.forward) / c.accumulate
                 with watch("backward"):

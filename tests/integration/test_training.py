@@ -148,7 +148,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_the_weights_of_norms():
 
 def test_dropout_drops_its_part_and_keeps_the_mean():
     ones = torch.ones(100, 1000)
-    dropped = Dropout(0.25, seed=0, step=0)(ones)
+    dropped = Dropout(0.25, 0, 0, ones.shape)(ones)
     assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
     error = math.sqrt(0.25 * 0.75 / ones.numel())  # the standard error of the part that is kept
     assert abs((dropped > 0).double().mean().item() - 0.75) < 4 * error
@@ -156,7 +156,7 @@ def test_dropout_drops_its_part_and_keeps_the_mean():
 
 def test_what_is_dropped_follows_from_the_seed_and_the_step():
     x = torch.ones(5, 7)
-    drawn = [Dropout(0.5, seed, step)(x) for seed, step in [(0, 0), (0, 0), (0, 1), (1, 0)]]
+    drawn = [Dropout(0.5, seed, step, x.shape)(x) for seed, step in [(0, 0), (0, 0), (0, 1), (1, 0)]]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[3])
@@ -198,10 +198,13 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(monkeypatch
 
 
 def test_what_is_dropped_from_a_part_is_what_is_dropped_there_from_the_whole():
-    whole, parts = Dropout(0.5, 0, 0), [Dropout(0.5, 0, 0, place, 3) for place in range(3)]
-    for shape in ((6, 5, 7), (6, 2)):  # one draw after another
-        x = torch.ones(shape)
-        assert torch.equal(torch.cat([part(x[:2]) for part in parts]), whole(x))
+    x = torch.ones(6, 5, 7)
+    whole = Dropout(0.5, 0, 0, (6, 5, 7), calls=2)
+    parts = [Dropout(0.5, 0, 0, (2, 5, 7), 2, place, 3) for place in range(3)]
+    first, second = [(torch.cat([part(x[:2]) for part in parts]), whole(x)) for _ in range(2)]
+    assert torch.equal(*first)
+    assert torch.equal(*second)
+    assert not torch.equal(first[0], second[0])
 
 
 @pytest.mark.tensors

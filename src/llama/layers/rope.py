@@ -70,7 +70,7 @@ def fused(
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "head_dim//2"],
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
-    if frequencies.requires_grad:
+    if frequencies.requires_grad or torch.compiler.is_compiling():  # which makes one loop of the plain formula
         return unchecked(vectorized)(x, positions, frequencies)
     cos, sin = _cos_sin(positions, frequencies, torch.promote_types(x.dtype, torch.float32))
     return _Turn.apply(x, cos, sin) if x.requires_grad and torch.is_grad_enabled() else _turn(x, cos, sin)
@@ -113,4 +113,17 @@ def _cos_sin(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """cos and sin of every angle, [1 seq half] or [batch 1 seq half]: every head turns alike."""
     angle = positions[..., None] * frequencies.to(torch.promote_types(frequencies.dtype, torch.float32))
-    return angle.cos().unsqueeze(-3).to(dtype), angle.sin().unsqueeze(-3).to(dtype)
+    once = torch.compiler.is_compiling() and not angle.requires_grad
+    cos, sin = _cos_sin_once(angle) if once else (angle.cos(), angle.sin())
+    return cos.unsqueeze(-3).to(dtype), sin.unsqueeze(-3).to(dtype)
+
+
+@torch.library.custom_op("llama::cos_sin", mutates_args=())
+def _cos_sin_once(angle: Tensor) -> Tensor:
+    """An operator of its own: what a compiler sees into, it writes into the loop over all heads of all sequences."""
+    return torch.stack((angle.cos(), angle.sin()))
+
+
+@_cos_sin_once.register_fake
+def _(angle: Tensor) -> Tensor:
+    return angle.new_empty(2, *angle.shape)
