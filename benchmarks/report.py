@@ -113,13 +113,14 @@ def _summary(of: Sequence[Measurement]) -> Iterator[list[str]]:
 
 
 def exponent(curve: Sequence[Measurement]) -> float | None:
-    """p in time = c · size^p, by least squares on the logarithms; None for fewer than two sizes."""
+    """p in time = c · size^p, by least squares on the logarithms; None for fewer than two sizes.
+
+    The time is that of a token, where tokens count.
+    """
     largest = sorted(curve, key=lambda m: m.size)[-FITTED:]
     if len({m.size for m in largest}) < 2:
         return None
-    return statistics.linear_regression(
-        [math.log(m.size) for m in largest], [math.log(m.median) for m in largest]
-    ).slope
+    return statistics.linear_regression([math.log(m.size) for m in largest], [math.log(m.each) for m in largest]).slope
 
 
 def standing(run: Sequence[Measurement]) -> Iterator[str]:
