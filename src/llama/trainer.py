@@ -80,8 +80,8 @@ class Train:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the layers and Muon compute in: auto is bfloat16 where the device multiplies it. Weights stay float32."""
     compile: bool = False
-    """Let torch.compile make one program of the model: some 20 to 90 s at first, then shorter steps, and the result is
-    another in its last digits. It needs a C++ compiler."""
+    """Let torch.compile make one program of the model: about half a minute at first, then shorter steps, and losses
+    that differ in their last digits. It needs a C++ compiler."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
@@ -213,13 +213,13 @@ class Trainer:
         places = c.accumulate * self.group.size
         for part in range(c.accumulate):
             place = part * self.group.size + self.group.rank
-            rows = [t.chunk(places)[place] for t in (inputs, targets)]
-            if c.dropout:
-                of = self.model.config
-                shape, calls = (*rows[0].shape, of.hidden_size), 1 + 2 * of.num_hidden_layers
-                self.model.dropout = Dropout(c.dropout, c.seed, number, shape, calls, place, places)
             with distributed.apart(self.forward) if part + 1 < c.accumulate else nullcontext():
                 with watch("forward"):
+                    rows = [t.chunk(places)[place] for t in (inputs, targets)]
+                    if c.dropout:
+                        of = self.model.config
+                        shape, calls = (*rows[0].shape, of.hidden_size), 1 + 2 * of.num_hidden_layers
+                        self.model.dropout = Dropout(c.dropout, c.seed, number, shape, calls, place, places)
                     # All parts are equally large, so the mean of their means is that of the batch.
                     loss = next_token_loss(self.model, rows[0], rows[1], self.forward) / c.accumulate
                 with watch("backward"):
