@@ -120,9 +120,12 @@ class Llama(LanguageModel):
     def compile_training(self, **options: Any) -> None:
         """From now on torch.compile, with these options, makes one program of all layers for each shape in training.
 
+        The embedding is not in it: a program's threads would add up its gradient in another order in every run.
         Evaluation and generation, whose shapes are many, stay as they are, and so do the checks of what comes in.
         """
-        self._in_training = torch.compile(self._within.llama, **{"dynamic": False} | options)
+        layers = self.layers.unchecked()
+        vars(layers)["embedding"] = torch.compiler.disable(layers.embedding)
+        self._in_training = torch.compile(layers.llama, **{"dynamic": False} | options)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write config.json and model.safetensors, which transformers loads, in the dtype of the parameters.
