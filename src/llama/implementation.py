@@ -85,11 +85,18 @@ class Implementation:
 
         A contract takes microseconds, as does a layer where a single token goes through it.
         """
+        return self.changed(lambda name, layer: unchecked(layer))
+
+    def changed(self, change: Callable[[str, Layer], Layer]) -> "Implementation":
+        """Each layer as `change` makes it of its name and what it is; those that we compose, over what it makes."""
         new = Implementation(self.name, {}, source=self.source)
         new._given = self._given
-        layers = {layer: unchecked(function) for layer, function in self.layers.items()}
-        for layer in self.layers.keys() - self._given.keys():
-            layers[layer] = functools.partial(unchecked(_module(layer).compose), new)
+        layers: dict[str, Layer] = {}
+        for name, layer in self.layers.items():
+            if isinstance(layer, functools.partial) and name not in self._given:
+                layers[name] = functools.partial(change(name, layer.func), new)
+            else:
+                layers[name] = change(name, layer)
         new._take(layers)
         return new
 

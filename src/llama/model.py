@@ -118,13 +118,17 @@ class Llama(LanguageModel):
         return model
 
     def compile_training(self, **options: Any) -> None:
-        """From now on torch.compile, with these options, makes one program of all layers for each shape in training.
+        """From now on torch.compile, with these options, makes one program of all layers in training.
 
-        The embedding is not in it: a program's threads would add up its gradient in another order in every run.
-        Evaluation and generation, whose shapes are many, stay as they are, and so do the checks of what comes in.
+        It is without contracts, and without `layers.embedding`, whose gradient a program's threads would add up in
+        another order in every run. Evaluation and generation, whose shapes are many, stay as they are. Each shape has a
+        program of its own, up to torch's limit (`recompile_limit`), from which on it warns and computes without.
         """
-        layers = self.layers.unchecked()
-        vars(layers)["embedding"] = torch.compiler.disable(layers.embedding)
+
+        def outside(name: str, layer: Callable[..., Any]) -> Callable[..., Any]:
+            return torch.compiler.disable(layer) if name == "embedding" else layer
+
+        layers = self.layers.unchecked().changed(outside)
         self._in_training = torch.compile(layers.llama, **{"dynamic": False} | options)
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -154,7 +158,7 @@ class Llama(LanguageModel):
             raise ValueError(
                 f"{next(iter(more))}: {', '.join(self.layers.composes)} of {self.layers.name} has no use for it"
             )
-        compute = self._in_training if self.training else self._within.llama
+        compute = self._in_training if self.training and cache is None else self._within.llama
         return compute(token_ids, tensors, self.config, **more)
 
 

@@ -180,8 +180,10 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
             )
         return None
     saved = runs.read(config.out)
+    # A run that was begun before there was such a flag was begun with what is its default.
+    run = {**runs.plain(Train()), **saved.config}
     for name, value in runs.plain(config).items():
-        if name not in FREE and (begun := saved.config.get(name, "absent")) != value:
+        if name not in FREE and (begun := run[name]) != value:
             raise ValueError(
                 f"train: --{name.replace('_', '-')} is {runs.shown(value)}, but the run in {config.out} was begun with "
                 f"{runs.shown(begun)}"

@@ -81,7 +81,7 @@ class Train:
     """What the layers and Muon compute in: auto is bfloat16 where the device multiplies it. Weights stay float32."""
     compile: bool = False
     """Let torch.compile make one program of the model: about half a minute at first, then shorter steps, and losses
-    that differ in their last digits. It needs a C++ compiler."""
+    that are rounded otherwise. It needs a C++ compiler."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
@@ -165,9 +165,9 @@ class Dropout:
     """Sets a part of what it is given to zero, and makes the rest larger by as much.
 
     What is dropped follows from the seed and the step alone, apart from what is read in that step. NumPy draws it, a
-    byte per element, which is much faster than torch's own draws on a CPU; at once for so many `calls`, since a
-    compiled model cannot be left to draw. It is drawn for the whole batch, of which what has that `shape` is the
-    `place`-th of so many equal parts.
+    byte per element, which is much faster than torch's own draws on a CPU. What is dropped in so many `calls` is drawn
+    at once, since a compiled model cannot draw, and there are no more of them. It is drawn for the whole batch, of
+    which what has that `shape` is the `place`-th of so many equal parts.
     """
 
     def __init__(

@@ -6,12 +6,13 @@ The program is run operation by operation here, which needs no C++ compiler: wha
 import pytest
 import torch
 
+from llama import train
 from llama.config import LlamaConfig
 from llama.data import Windows
 from llama.device import check_compiler
 from llama.evaluation import loss
 from llama.generate import generate
-from llama.model import Llama
+from llama.model import KVCache, Llama
 from llama.trainer import Train, Trainer
 from tests.assertions import assert_close
 from tests.subject import unchecked
@@ -77,6 +78,8 @@ def test_it_is_compiled_once_for_all_steps_and_not_at_all_for_anything_else():
     trainer.step(1)
     loss(trainer.model, _ids(), WINDOW)
     generate(trainer.model, _ids()[None, :5], 3)
+    trainer.model.dropout = None
+    trainer.model(_ids()[None, :5], KVCache(trainer.model.config, 1))
     trainer.step(2)
     assert len(programs) == 2
 
@@ -95,3 +98,13 @@ def test_where_nothing_can_be_compiled_one_sentence_says_so(monkeypatch):
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.raises(ValueError, match=r"^compile: torch.compile does not work here \(no compiler found\)$"):
         check_compiler(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_run_is_compiled_where_it_is_asked_to_be_and_only_where_that_works(monkeypatch, compiled):
+    config, asked = Train(corpus="grammar", compile=compiled), []
+    monkeypatch.setattr(train, "check_compiler", asked.append)
+    monkeypatch.setattr(Llama, "compile_training", lambda model: asked.append(model))
+    prepared = train.prepare(config)
+    model = train._model(config, prepared)
+    assert asked == ([prepared.device, model] if compiled else [])

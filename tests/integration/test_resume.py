@@ -231,6 +231,15 @@ def test_other_flags_than_the_run_was_begun_with_are_refused_by_name_and_values(
     _refused(replace(cut, resume=True, **change), capsys, sentence.format(out=cut.out))
 
 
+def test_a_run_from_before_there_was_a_flag_was_begun_with_its_default(cut, through, capsys, monkeypatch):
+    monkeypatch.setattr("llama.train.check_compiler", lambda device: None)
+    config = runs.read(cut.out).config
+    _rewrite(cut, {"config": json.dumps({name: value for name, value in config.items() if name != "compile"})})
+    _refused(replace(cut, resume=True, compile=True), capsys, "--compile is True, but the run in")
+    train.run(replace(cut, resume=True))
+    _assert_same_run(cut.out, through)
+
+
 def test_another_text_is_refused_and_the_same_under_another_name_is_not(cut, tmp_path, through, capsys):
     other, moved = tmp_path / "other.txt", tmp_path / "moved.txt"
     other.write_text(TEXT.replace("suffer", "soffer"))
@@ -321,7 +330,7 @@ def test_a_run_that_claims_more_steps_than_there_are_is_refused(cut, capsys):
         ({"config": "{"}, "its config is not JSON (Expecting property name"),
         ({"config": "[" * 100_000}, "its config is not JSON ("),
         ({"config": "[1]"}, "its config must be an object, got list"),
-        ({"config": "{}"}, "--preset is quick, but the run in "),
+        ({"config": "{}"}, "--hidden-size is 16, but the run in "),
         ({"config": '{"preset": "evil\\nname"}'}, "was begun with 'evil\\nname'"),
         ({"config": json.dumps({"preset": 999 * "x"})}, f"was begun with {99 * 'x'}\n"),
         ({"corpus": None}, "the text of --corpus "),

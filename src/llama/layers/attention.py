@@ -154,7 +154,7 @@ class _WithGradient(torch.autograd.Function):
         wide, scale = torch.promote_types(q.dtype, torch.float32), 1 / math.sqrt(q.shape[-1])
         hidden = ~_causal(q_len, kv_len, q.device).repeat(q.shape[1] // q_len, 1)
         nothing = torch.zeros((), dtype=wide)
-        # What is written part by part, a compiler writes as a whole for each part.
+        # Compiled, what is written into a part of a tensor is a copy of the whole tensor.
         few = len(q) if torch.compiler.is_compiling() else CACHED // hidden.numel() + 1
         weights, y = q.new_empty(*q.shape[:2], kv_len), torch.empty_like(q)
         some = [slice(i, i + few) for i in range(0, len(q), few)]
