@@ -12,10 +12,14 @@ what counts is how fast memory is read, and, in small models, how many operation
 - RMSNorm's weights are multiplied into the matrices that follow; what is left of the norm is one number for
   the token, a factor of the product;
 - the angles of all positions are computed once;
+- what a layer computes is written where the last layer's was, and the views of it are made once: between two
+  large matrices, which have swept the caches, each call of torch costs several times what it costs alone;
+- the query heads that share a key head are handed to attention as queries of one head, which then reads its keys once;
 - large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with
   a single vector on one core; not so in bfloat16, where there is half as much to read.
 
-The weights are copied when a decoder is made: it does not see what becomes of the model later.
+The weights are copied when a decoder is made: it does not see what becomes of the model later. It serves one caller
+at a time.
 """
 
 import math
@@ -31,26 +35,28 @@ from llama.model import KVCache, LanguageModel, Llama
 
 LARGE = 150_000
 """Elements from which on it pays to wake the second core for a product."""
+SMALL = 500_000
+"""Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
 
 
 class Decoder:
     """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
-    Where the model computes in bfloat16, the matrices are that; what is between them is in at least float32.
+    Where the model computes in bfloat16, the large matrices are that; all else is in at least float32.
     """
 
     def __init__(self, model: Llama, positions: int | None = None):
         c, weights = model.config, model.state_dict()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
-        self.n_heads, self.n_kv_heads, self.head_dim = c.num_attention_heads, c.num_key_value_heads, c.head_dim
         self.embedding = weights["model.embed_tokens.weight"].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
 
-        kind = HalfProduct if (model.compute_dtype or self.embedding.dtype) == torch.bfloat16 else Product
+        half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
 
         def product(norm: str, *names: str) -> Product | HalfProduct:
             matrix = torch.cat([weights[name] for name in names])
-            return kind(matrix.mul_(weights[norm]) if norm else matrix)
+            matrix = matrix.mul_(weights[norm]) if norm else matrix
+            return HalfProduct(matrix) if half and matrix.numel() > SMALL else Product(matrix.to(self.wide))
 
         self.layers = []
         for i in range(c.num_hidden_layers):
@@ -72,6 +78,14 @@ class Decoder:
         )
         cos, sin = angle.cos().to(self.wide), angle.sin().to(self.wide)
         self.cos, self.sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        self.partners = torch.arange(c.head_dim).roll(c.head_dim // 2)
+
+        heads = torch.empty(c.num_attention_heads + 2 * c.num_key_value_heads, c.head_dim, dtype=self.wide)
+        self.heads, self.turned = heads.view(-1), heads[: -c.num_key_value_heads]
+        self.queries = heads[: c.num_attention_heads].view(1, c.num_key_value_heads, -1, c.head_dim)
+        self.new = heads[c.num_attention_heads :]
+        self.gate_up = torch.empty(2 * c.intermediate_size, dtype=self.wide)
+        self.gate, self.up = self.gate_up.chunk(2)
 
     @staticmethod
     def suits(model: LanguageModel) -> TypeGuard[Llama]:
@@ -94,21 +108,20 @@ class Decoder:
             raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
         cache.check(1)
         at = cache.claim(1)
-        x, cos, sin = self.embedding[token].to(self.wide), self.cos[at], self.sin[at]
-        n_heads, n_kv_heads, half = self.n_heads, self.n_kv_heads, self.head_dim // 2
-        for (qkv, o, gate_up, down), layer in zip(self.layers, cache.layers, strict=True):
-            memory = layer.rows
-            heads = qkv(x, self._norm(x)).view(-1, self.head_dim)
-            turned = heads[: n_heads + n_kv_heads]
-            torch.addcmul(turned * cos, turned.roll(half, -1), sin, out=turned)
-            memory[:, at] = heads[n_heads:]
-            keys, values = memory[None, :n_kv_heads, : at + 1], memory[None, n_kv_heads:, : at + 1]
-            queries = heads[None, :n_heads, None].to(memory.dtype)
-            y = F.scaled_dot_product_attention(queries, keys, values, enable_gqa=n_heads != n_kv_heads)
-            x = o(y.view(-1).to(x.dtype), 1.0, x)
-            gate, up = gate_up(x, self._norm(x)).chunk(2)
-            x = down(F.silu(gate).mul_(up), 1.0, x)
-        return self.head(x, self._norm(x))
+        x, cos, sin = self.embedding[token].to(self.wide, copy=True), self.cos[at], self.sin[at]
+        seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])
+        for (qkv, o, gate_up, down), key, value, row in zip(self.layers, *map(torch.unbind, seen), strict=True):
+            qkv(x, self._norm(x), out=self.heads)
+            partners = self.turned.index_select(-1, self.partners)
+            torch.addcmul(self.turned * cos, partners, sin, out=self.turned)
+            row.copy_(self.new)
+            y = F.scaled_dot_product_attention(self.queries.to(key.dtype), key, value)
+            o(y.view(-1).to(self.wide), 1.0, out=x, plus=True)
+            gate_up(x, self._norm(x), out=self.gate_up)
+            down(F.silu(self.gate).mul_(self.up), 1.0, out=x, plus=True)
+        logits = x.new_empty(len(self.embedding))
+        self.head(x, self._norm(x), out=logits)
+        return logits
 
     def _norm(self, x: Float[Tensor, "d_model"]) -> float:
         """What RMSNorm multiplies x with, but for its weight."""
@@ -117,23 +130,27 @@ class Decoder:
 
 
 class Product:
-    """factor · weight · x, or that on top of another vector."""
+    """out = factor · weight · x, or that on top of what is there."""
 
     def __init__(self, weight: Float[Tensor, "d_out d_in"]):
         columns = weight.T.contiguous()
         d_in, d_out = columns.shape
         self.weight = columns.T
-        self.nothing = columns.new_zeros(d_out)
         self.halves = columns.unflatten(0, (2, -1)) if columns.numel() >= LARGE and d_in % 2 == 0 else None
+        if self.halves is not None:
+            self.sums = columns.new_empty(2, 1, d_out)
+            self.first, self.second = self.sums[:, 0]
 
     def __call__(
-        self, x: Float[Tensor, "d_in"], factor: float, plus: Float[Tensor, "d_out"] | None = None
-    ) -> Float[Tensor, "d_out"]:
-        start = self.nothing if plus is None else plus
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
         if self.halves is None:
-            return torch.addmv(start, self.weight, x, alpha=factor)
-        first, second = torch.baddbmm(start, x.view(2, 1, -1), self.halves, beta=0, alpha=factor)[:, 0]
-        return first.add_(second) if plus is None else first.add_(second).add_(plus)
+            out.addmv_(self.weight, x, beta=int(plus), alpha=factor)
+            return
+        self.sums.baddbmm_(x.view(2, 1, -1), self.halves, beta=0, alpha=factor)
+        torch.add(self.first, self.second, out=self.first if plus else out)
+        if plus:
+            out.add_(self.first)
 
 
 class HalfProduct:
@@ -143,7 +160,10 @@ class HalfProduct:
         self.weight = weight.bfloat16()
 
     def __call__(
-        self, x: Float[Tensor, "d_in"], factor: float, plus: Float[Tensor, "d_out"] | None = None
-    ) -> Float[Tensor, "d_out"]:
-        y = torch.mv(self.weight, (x * factor).bfloat16()).to(x.dtype)
-        return y if plus is None else y.add_(plus)
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
+        y = torch.mv(self.weight, (x * factor).bfloat16())
+        if plus:
+            out.add_(y)
+        else:
+            out.copy_(y)

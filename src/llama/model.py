@@ -191,6 +191,9 @@ class KVCache:
 
     There is room for max_position_embeddings positions, or for fewer where `positions` says so. Raises ValueError
     where more are appended.
+
+    keys and values are [n_layers batch n_kv_heads positions head_dim]; rows [n_layers 2·n_kv_heads positions head_dim]
+    are the keys and then the values of the first sequence, in the same memory.
     """
 
     def __init__(
@@ -201,16 +204,20 @@ class KVCache:
         device: torch.device | str = "cpu",
         positions: int | None = None,
     ):
-        shape = (batch, config.num_key_value_heads, positions or config.max_position_embeddings, config.head_dim)
-        self.layers = [LayerCache(shape, dtype, device) for _ in range(config.num_hidden_layers)]
+        n_layers, n_kv_heads = config.num_hidden_layers, config.num_key_value_heads
+        shape = (n_layers, batch, 2 * n_kv_heads, positions or config.max_position_embeddings, config.head_dim)
+        memory = torch.empty(shape, dtype=dtype, device=device)
+        self.keys, self.values = memory[:, :, :n_kv_heads], memory[:, :, n_kv_heads:]
+        self.rows = memory[:, 0]
+        self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(n_layers)]
 
     def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
         """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""
-        keys = self.layers[0].keys
-        if len(keys) != batch:
-            raise ValueError(f"cache: it was made for {len(keys)} sequences, got {batch}")
-        if dtype not in (None, keys.dtype):
-            made, got = (str(t).removeprefix("torch.") for t in (keys.dtype, dtype))
+        made_for = self.keys.shape[1]
+        if made_for != batch:
+            raise ValueError(f"cache: it was made for {made_for} sequences, got {batch}")
+        if dtype not in (None, self.keys.dtype):
+            made, got = (str(t).removeprefix("torch.") for t in (self.keys.dtype, dtype))
             raise ValueError(f"cache: it was made for {made}, got {got}")
 
     @property
@@ -227,16 +234,10 @@ class KVCache:
 
 
 class LayerCache:
-    """One layer's part of a KVCache.
+    """One layer's part of a KVCache: keys and values [batch n_kv_heads positions head_dim], `length` of them held."""
 
-    `rows` [2·n_kv_heads positions head_dim] are the keys and then the values of the first sequence, in the same memory.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str):
-        batch, n_kv_heads, context, head_dim = shape
-        memory = torch.empty((batch, 2 * n_kv_heads, context, head_dim), dtype=dtype, device=device)
-        self.keys, self.values = memory[:, :n_kv_heads], memory[:, n_kv_heads:]
-        self.rows = memory[:1].flatten(0, 1)
+    def __init__(self, keys: Tensor, values: Tensor):
+        self.keys, self.values = keys, values
         self.length = 0
 
     def claim(self, count: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama import decode
 from llama.config import LlamaConfig
 from llama.decode import LARGE, Decoder
 from llama.implementation import Implementation, load
@@ -72,7 +73,9 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
     [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, None)],
     ids=str,
 )
-def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, computed):
+@pytest.mark.parametrize("small", [0, decode.SMALL], ids=["as bfloat16", "as float32"])
+def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, computed, small, monkeypatch):
+    monkeypatch.setattr(decode, "SMALL", small)
     torch.manual_seed(0)
     model = Llama(LlamaConfig(vocab_size=37, hidden_size=64, num_hidden_layers=2, num_key_value_heads=2)).to(weights)
     for norm in (p for p in model.parameters() if p.ndim == 1):
@@ -83,8 +86,8 @@ def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, 
     cache, decoder = KVCache(model.config, 1, torch.bfloat16), Decoder(model)
     model(ids[:, :2], cache)
     rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
-    assert rows[0].dtype == torch.float32
-    assert all(product.weight.dtype == torch.bfloat16 for product in (decoder.head, *decoder.layers[0]))
+    held = {product.weight.dtype for product in (decoder.head, *decoder.layers[0])}
+    assert (rows[0].dtype, held) == (torch.float32, {torch.float32 if small else torch.bfloat16})
     assert_close(torch.stack(rows), exact[2:], within=tolerance(torch.bfloat16))
 
 
