@@ -1,14 +1,15 @@
 """The options of pytest, and what they choose: the tests (tests/suite.py) or the benchmarks (benchmarks/session.py).
 
-pytest                        our three implementations
+pytest                        our three implementations, on all cores (up to 4; pytest -n 0: in this process)
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
 pytest --impl my_llama -k rope     one layer of it, with few examples, up to the first failure
 pytest --device cuda          the same tests on that device
 pytest --spec                 the tests as sentences
-pytest -n 2                   in two processes (pytest-xdist)
 pytest --benchmark            what the layers cost, beside those of others; no test runs
 HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, thorough)
 """
+
+import os
 
 import jaxtyping
 import pytest
@@ -51,6 +52,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--peers", action="store_true", help="run the suite against right implementations of other kinds")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
     group.addoption("--benchmark", action="store_true", help="measure what the layers cost, and run no test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in several processes; for a part of it they would take longer to start than to run."""
+    chosen = ("keyword", "markexpr", "impl", "spec", "plots", "benchmark", "collectonly", "usepdb", "maxfail")
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not any(map(config.getoption, chosen))
+    apart = "LLAMA_IMPL" in os.environ or hasattr(config, "workerinput")  # and a worker has no workers
+    if whole and not apart and config.getoption("numprocesses", 0) is None:
+        config.option.numprocesses, config.option.maxprocesses, config.option.dist = "auto", 4, "worksteal"
 
 
 def pytest_configure(config: pytest.Config) -> None:

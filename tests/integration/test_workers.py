@@ -1,10 +1,12 @@
-"""`pytest -n 2`: two processes count and report what one does, once."""
+"""`pytest -n 2`: two processes count and report what one does, once. The whole suite is run so."""
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import conftest
 from tests import zoo
 from tests.background import run_suite
 
@@ -49,8 +51,8 @@ def test_a_layer_all_of_whose_tests_have_passed_in_some_worker_is_done(run):
     assert re.search(rf"silu +done +{_counts(run)['passed']} tests", run.stdout), run.stdout
 
 
-@pytest.mark.suite({"mine.py": MINE}, "-n", "2", "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
-def test_two_workers_that_test_nothing_are_not_green(run):
+@pytest.mark.suite({"mine.py": MINE}, "-n", "1", "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
+def test_workers_that_test_nothing_are_not_green(run):
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
 
 
@@ -69,3 +71,40 @@ def test_the_table_of_the_zoo_holds_what_each_worker_has_killed(run):
 def test_what_is_made_in_one_process_is_refused(run, option):
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: {option} needs a single process: leave out -n 2" in run.stderr
+
+
+def _asked(places, **options):
+    option = SimpleNamespace(**{"numprocesses": None} | options)
+    return SimpleNamespace(
+        args_source=pytest.Config.ArgsSource[places],
+        option=option,
+        getoption=lambda name, default=None: getattr(option, name, default),
+    )
+
+
+@pytest.mark.parametrize(
+    ("places", "options", "workers"),
+    [
+        ("TESTPATHS", {}, "auto"),
+        ("TESTPATHS", {"numprocesses": 0}, 0),
+        ("TESTPATHS", {"keyword": "rope"}, None),
+        ("TESTPATHS", {"impl": ["mine.py"]}, None),
+        ("TESTPATHS", {"spec": True}, None),
+        ("TESTPATHS", {"benchmark": True}, None),
+        ("TESTPATHS", {"usepdb": True}, None),
+        ("ARGS", {}, None),
+    ],
+    ids=str,
+)
+def test_the_whole_suite_is_shared_out_and_a_part_of_it_is_not(monkeypatch, places, options, workers):
+    monkeypatch.delenv("LLAMA_IMPL", raising=False)
+    asked = _asked(places, **options)
+    conftest.pytest_cmdline_main(asked)
+    assert asked.option.numprocesses == workers
+
+
+def test_a_worker_has_no_workers():
+    worker = _asked("TESTPATHS")
+    worker.workerinput = {}
+    conftest.pytest_cmdline_main(worker)
+    assert worker.option.numprocesses is None
