@@ -57,10 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite runs in several processes; for a part of it they would take longer to start than to run."""
-    chosen = ("keyword", "markexpr", "impl", "spec", "plots", "benchmark", "collectonly", "usepdb", "maxfail")
-    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not any(map(config.getoption, chosen))
+    part = ("keyword", "markexpr", "impl", "spec", "plots", "benchmark", "collectonly", "maxfail", "usepdb", "trace")
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not any(map(config.getoption, part))
+    watched = config.getoption("capture") == "no"
     apart = "LLAMA_IMPL" in os.environ or hasattr(config, "workerinput")  # and a worker has no workers
-    if whole and not apart and config.getoption("numprocesses", 0) is None:
+    if whole and not (watched or apart) and config.getoption("numprocesses", 0) is None:
         config.option.numprocesses, config.option.maxprocesses, config.option.dist = "auto", 4, "worksteal"
 
 

@@ -234,8 +234,10 @@ def charts(run: Sequence[Measurement], folder: Path) -> Iterator[Path]:
         panels[0].set_ylabel(f"median time of a {what}")
         # From one power of ten to another, or there might be none on the axis to read a time from.
         powers = [math.log10(m.each) for m in of]
-        panels[0].set_ylim(10 ** math.floor(min(powers)), 10 ** math.ceil(max(powers)))
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        panels[0].set_ylim(10 ** math.floor(min(powers)), 10 ** (math.floor(max(powers)) + 1))
+        # Not every column is in every panel.
+        named = {line.get_label(): line for axes in panels for line in axes.get_lines()}
+        figure.legend(handles=named.values(), loc="outside right center", fontsize=8)
         path = folder / f"{layer.replace(' ', '_')}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)

@@ -107,7 +107,8 @@ def _train(config: Train, prepared: "Prepared", group: Group) -> Result | None:
             seconds=seconds,
         )
         checkpoint.save(config.out / "checkpoint", model, prepared.tokenizer)
-        title = f"Llama on {prepared.corpus.name}: {config.num_hidden_layers} layers, width {config.hidden_size}"
+        size = f"{config.num_hidden_layers} layers, width {config.hidden_size}"
+        title = f"Llama on {prepared.corpus.name}: {size}, seed {config.seed}"
         train_losses = [(number, step.loss) for number, step in enumerate(losses.steps, start=1)]
         plots.losses(config.out / "losses.png", train_losses, losses.validation, title, prepared.corpus.floor)
         # The last: whatever ends the run before this, it can still be resumed. It is three times the checkpoint.

@@ -131,6 +131,17 @@ def test_vectorized_is_set_beside_the_loops_layer_by_layer():
     assert [layer for layer, _ in report.tables([ONE, vectorized, loops])] == ["softmax"]
 
 
+def test_a_chart_names_every_column_also_one_that_a_dtype_lacks(monkeypatch, tmp_path):
+    named = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig",
+        lambda figure, *_, **__: named.extend(text.get_text() for text in figure.legends[0].get_texts()),
+    )
+    both = [ONE, PEER, replace(ONE, dtype="bfloat16"), replace(ONE, dtype="bfloat16", column="compiled")]
+    assert [path.name for path in report.charts(both, tmp_path)] == ["softmax.png"]
+    assert named == ["fused", "torch.nn", "compiled"]
+
+
 def test_the_drift_of_the_machine_is_divided_out():
     before = {"ours": ONE, "theirs": PEER}
     twice = {name: replace(m, median=2 * m.median) for name, m in before.items()}

@@ -92,6 +92,7 @@ def _asked(places, **options):
         ("TESTPATHS", {"spec": True}, None),
         ("TESTPATHS", {"benchmark": True}, None),
         ("TESTPATHS", {"usepdb": True}, None),
+        ("TESTPATHS", {"capture": "no"}, None),
         ("ARGS", {}, None),
     ],
     ids=str,
