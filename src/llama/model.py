@@ -209,7 +209,8 @@ class KVCache:
         memory = torch.empty(shape, dtype=dtype, device=device)
         self.keys, self.values = memory[:, :, :n_kv_heads], memory[:, :, n_kv_heads:]
         self.rows = memory[:, 0]
-        self.layers = [LayerCache(self.keys[i], self.values[i]) for i in range(n_layers)]
+        # By .data, since a view would tell autograd that what one layer writes changes what another has kept.
+        self.layers = [LayerCache(self.keys[i].data, self.values[i].data) for i in range(n_layers)]
 
     def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
         """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""

@@ -76,6 +76,17 @@ def test_the_number_of_parameters_follows_the_formula(tied, case):
     assert sum(p.numel() for p in Llama(config(case, tie_word_embeddings=tied)).parameters()) == expected
 
 
+def test_a_pass_that_fills_a_cache_has_the_gradients_of_one_without():
+    of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    model, ids, gradients = Llama(of), torch.tensor([[2, 3, 1]]), []
+    for cache in (None, KVCache(of, 1)):
+        model.zero_grad()
+        model(ids, cache).square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert_close(gradients[1][name], gradient, name)
+
+
 def test_a_cache_refuses_more_positions_than_the_context():
     shape = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2, max_position_embeddings=4)
     cache = KVCache(shape, batch=1)
