@@ -1,6 +1,6 @@
 """The options of pytest, and what they choose: the tests (tests/suite.py) or the benchmarks (benchmarks/session.py).
 
-pytest                        our three implementations, on all cores (up to 4; pytest -n 0: in this process)
+pytest                        our three implementations, on up to 4 cores (pytest -n 0: in this process)
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
 pytest --impl my_llama -k rope     one layer of it, with few examples, up to the first failure
 pytest --device cuda          the same tests on that device
@@ -10,6 +10,7 @@ HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, t
 """
 
 import os
+import re
 
 import jaxtyping
 import pytest
@@ -40,6 +41,10 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
     )
 ]
 
+PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers")
+"""Arguments with which the whole suite is still that."""
+TOLD = {"LLAMA_IMPL", "PYTEST_ADDOPTS"}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("llama")
@@ -56,12 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in several processes; for a part of it they would take longer to start than to run."""
-    part = ("keyword", "markexpr", "impl", "spec", "plots", "benchmark", "collectonly", "maxfail", "usepdb", "trace")
-    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not any(map(config.getoption, part))
-    watched = config.getoption("capture") == "no"
-    apart = "LLAMA_IMPL" in os.environ or hasattr(config, "workerinput")  # and a worker has no workers
-    if whole and not (watched or apart) and config.getoption("numprocesses", 0) is None:
+    """The whole suite runs in several processes; whoever asks for anything else gets what pytest does."""
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    plain = all(map(PLAIN.fullmatch, config.invocation_params.args)) and not TOLD & os.environ.keys()
+    is_worker = hasattr(config, "workerinput")
+    if whole and plain and not is_worker and config.getoption("numprocesses", 0) is None:
         config.option.numprocesses, config.option.maxprocesses, config.option.dist = "auto", 4, "worksteal"
 
 

@@ -16,7 +16,7 @@ what counts is how fast memory is read, and, in small models, how many operation
   large matrices, which have swept the caches, each call of torch costs several times what it costs alone;
 - the query heads that share a key head are handed to attention as queries of one head, which then reads its keys once;
 - large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with
-  a single vector on one core; not so in bfloat16, where there is half as much to read.
+  a single vector on one core; not those held in bfloat16, where there is half as much to read.
 
 The weights are copied when a decoder is made: it does not see what becomes of the model later. It serves one caller
 at a time.
@@ -42,9 +42,11 @@ SMALL = 500_000
 class Decoder:
     """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
-    Where the model computes in bfloat16, the large matrices are that; all else is in at least float32.
+    Where the model computes in bfloat16, the large matrices are held in it, and attention is in the dtype of the cache;
+    the rest is computed in at least float32.
     """
 
+    @torch.inference_mode(False)  # in which what is made could not be written to outside of it
     def __init__(self, model: Llama, positions: int | None = None):
         c, weights = model.config, model.state_dict()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
@@ -87,6 +89,10 @@ class Decoder:
         self.gate_up = torch.empty(2 * c.intermediate_size, dtype=self.wide)
         self.gate, self.up = self.gate_up.chunk(2)
 
+    def __getstate__(self) -> None:
+        # Of a copy, the views would no longer be those of its buffers.
+        raise TypeError("decoder: it cannot be copied or pickled; make another one from the model")
+
     @staticmethod
     def suits(model: LanguageModel) -> TypeGuard[Llama]:
         """Whether a decoder computes what this model does: with our fused layers, on a CPU, in the one dtype of its
@@ -102,11 +108,13 @@ class Decoder:
         """The logits after one more token.
 
         Raises IndexError for a token outside the vocabulary and ValueError for a cache that is full or of more
-        sequences.
+        sequences, and where as many positions are held as the decoder was made for.
         """
         if not 0 <= token < len(self.embedding):
             raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
         cache.check(1)
+        if cache.length == len(self.cos) < cache.memory.shape[3]:
+            raise ValueError(f"decoder: it was made for {len(self.cos)} positions, and the cache holds as many")
         at = cache.claim(1)
         x, cos, sin = self.embedding[token].to(self.wide, copy=True), self.cos[at], self.sin[at]
         seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])

@@ -206,11 +206,21 @@ class KVCache:
     ):
         n_layers, n_kv_heads = config.num_hidden_layers, config.num_key_value_heads
         shape = (n_layers, batch, 2 * n_kv_heads, positions or config.max_position_embeddings, config.head_dim)
-        memory = torch.empty(shape, dtype=dtype, device=device)
-        self.keys, self.values = memory[:, :, :n_kv_heads], memory[:, :, n_kv_heads:]
-        self.rows = memory[:, 0]
+        self._hold(torch.empty(shape, dtype=dtype, device=device), length=0)
+
+    def _hold(self, memory: Tensor, length: int) -> None:
+        self.memory = memory
+        self.keys, self.values = memory.chunk(2, dim=2)
+        self.rows = memory[:, :1].flatten(1, 2)
         # By .data, since a view would tell autograd that what one layer writes changes what another has kept.
-        self.layers = [LayerCache(self.keys[i].data, self.values[i].data) for i in range(n_layers)]
+        self.layers = [LayerCache(k.data, v.data, length) for k, v in zip(self.keys, self.values, strict=True)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has to be of one memory, too.
+        return {"memory": self.memory, "length": self.length}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._hold(**state)
 
     def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
         """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""
@@ -237,9 +247,8 @@ class KVCache:
 class LayerCache:
     """One layer's part of a KVCache: keys and values [batch n_kv_heads positions head_dim], `length` of them held."""
 
-    def __init__(self, keys: Tensor, values: Tensor):
-        self.keys, self.values = keys, values
-        self.length = 0
+    def __init__(self, keys: Tensor, values: Tensor, length: int):
+        self.keys, self.values, self.length = keys, values, length
 
     def claim(self, count: int) -> None:
         """Count so many positions as held. Raises ValueError where they do not fit."""

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import pickle
 
 import pytest
 import torch
@@ -101,9 +102,11 @@ def test_a_decoder_does_not_see_what_becomes_of_the_model():
     assert torch.equal(decoder(3, KVCache(model.config, 1)), before)
 
 
+TINY = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=2)
+
+
 def _decoder():
-    of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=2)
-    return Decoder(Llama(of)), KVCache(of, 1)
+    return Decoder(Llama(TINY)), KVCache(TINY, 1)
 
 
 @pytest.mark.parametrize("token", [-1, 5])
@@ -121,6 +124,51 @@ def test_a_full_cache_is_refused_and_left_as_it_was():
     with pytest.raises(ValueError, match="cache: 3 positions do not fit into a context of 2"):
         decoder(3, cache)
     assert [layer.length for layer in cache.layers] == [2, 2]
+
+
+def test_more_positions_than_a_decoder_was_made_for_are_refused_and_left_out_of_the_cache():
+    decoder, _ = _decoder()
+    longer = KVCache(dataclasses.replace(TINY, max_position_embeddings=3), 1)
+    for token in (1, 2):
+        decoder(token, longer)
+    with pytest.raises(ValueError, match="decoder: it was made for 2 positions, and the cache holds as many"):
+        decoder(3, longer)
+    assert longer.length == 2
+
+
+@pytest.mark.parametrize("large", [decode.LARGE, 1], ids=["whole", "in halves"])
+def test_nothing_of_one_token_reaches_the_next(large, monkeypatch):
+    monkeypatch.setattr(decode, "LARGE", large)
+    decoder, cache = _decoder()
+    before = decoder(3, cache)
+    decoder.embedding[1] = torch.nan
+    _, broken = _decoder()
+    assert decoder(1, broken).isnan().all()
+    _, other = _decoder()
+    assert torch.equal(decoder(3, other), before)
+    assert torch.equal(decoder(2, cache), decoder(2, other))
+
+
+def test_a_decoder_that_was_made_without_autograd_works_with_it():
+    with torch.inference_mode():
+        decoder, _ = _decoder()
+    _, cache = _decoder()
+    assert decoder(3, cache).isfinite().all()
+
+
+def test_a_copy_of_a_cache_is_decoded_to_the_same_logits():
+    decoder, cache = _decoder()
+    decoder(3, cache)
+    copies = [copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))]
+    expected = decoder(2, cache)
+    for other in copies:
+        assert torch.equal(decoder(2, other), expected)
+
+
+def test_a_copy_of_a_decoder_is_refused():
+    decoder, _ = _decoder()
+    with pytest.raises(TypeError, match="decoder: it cannot be copied or pickled; make another one from the model"):
+        copy.deepcopy(decoder)
 
 
 def test_a_cache_of_other_sequences_or_of_another_dtype_is_refused_and_left_as_it_was():

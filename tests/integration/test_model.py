@@ -87,6 +87,11 @@ def test_a_pass_that_fills_a_cache_has_the_gradients_of_one_without():
         assert_close(gradients[1][name], gradient, name)
 
 
+def test_no_sequences_have_no_logits_with_a_cache_too():
+    of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+    assert Llama(of)(torch.empty(0, 3, dtype=torch.int64), KVCache(of, 0)).shape == (0, 3, 5)
+
+
 def test_a_cache_refuses_more_positions_than_the_context():
     shape = LlamaConfig(vocab_size=5, hidden_size=8, num_attention_heads=2, max_position_embeddings=4)
     cache = KVCache(shape, batch=1)

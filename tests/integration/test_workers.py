@@ -73,39 +73,63 @@ def test_what_is_made_in_one_process_is_refused(run, option):
     assert f"ERROR: {option} needs a single process: leave out -n 2" in run.stderr
 
 
-def _asked(places, **options):
-    option = SimpleNamespace(**{"numprocesses": None} | options)
+def _asked(*arguments, where="TESTPATHS"):
+    option = SimpleNamespace(numprocesses=None)
     return SimpleNamespace(
-        args_source=pytest.Config.ArgsSource[places],
+        args_source=pytest.Config.ArgsSource[where],
+        invocation_params=SimpleNamespace(args=arguments),
         option=option,
         getoption=lambda name, default=None: getattr(option, name, default),
     )
 
 
-@pytest.mark.parametrize(
-    ("places", "options", "workers"),
-    [
-        ("TESTPATHS", {}, "auto"),
-        ("TESTPATHS", {"numprocesses": 0}, 0),
-        ("TESTPATHS", {"keyword": "rope"}, None),
-        ("TESTPATHS", {"impl": ["mine.py"]}, None),
-        ("TESTPATHS", {"spec": True}, None),
-        ("TESTPATHS", {"benchmark": True}, None),
-        ("TESTPATHS", {"usepdb": True}, None),
-        ("TESTPATHS", {"capture": "no"}, None),
-        ("ARGS", {}, None),
-    ],
-    ids=str,
-)
-def test_the_whole_suite_is_shared_out_and_a_part_of_it_is_not(monkeypatch, places, options, workers):
-    monkeypatch.delenv("LLAMA_IMPL", raising=False)
-    asked = _asked(places, **options)
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    for name in conftest.TOLD:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("arguments", [(), ("-q",), ("-vv", "-rs"), ("-q", "--zoo"), ("--peers",)], ids=str)
+def test_the_whole_suite_is_shared_out(arguments):
+    asked = _asked(*arguments)
     conftest.pytest_cmdline_main(asked)
-    assert asked.option.numprocesses == workers
+    chosen = asked.option
+    assert (chosen.numprocesses, chosen.maxprocesses, chosen.dist) == ("auto", 4, "worksteal")
 
 
-def test_a_worker_has_no_workers():
-    worker = _asked("TESTPATHS")
+def _of_a_worker():
+    worker = _asked()
     worker.workerinput = {}
-    conftest.pytest_cmdline_main(worker)
-    assert worker.option.numprocesses is None
+    return worker
+
+
+def _in(numprocesses):
+    asked = _asked()
+    asked.option.numprocesses = numprocesses
+    return asked
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *(
+            _asked(*part.split())
+            for part in ("-k rope", "--impl mine.py", "--spec", "--benchmark", "-x", "-s", "--pdb")
+        ),
+        _asked(where="ARGS"),
+        _of_a_worker(),  # which would have workers, and so on
+        _in(0),
+    ],
+    ids=lambda asked: " ".join(asked.invocation_params.args),
+)
+def test_anything_else_is_left_as_it_is_asked_for(asked):
+    before = dict(vars(asked.option))
+    conftest.pytest_cmdline_main(asked)
+    assert vars(asked.option) == before
+
+
+def test_layers_that_the_environment_names_are_tested_in_one_process(monkeypatch):
+    monkeypatch.setenv("LLAMA_IMPL", "mine.py")
+    asked = _asked()
+    conftest.pytest_cmdline_main(asked)
+    assert asked.option.numprocesses is None
