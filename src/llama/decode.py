@@ -124,7 +124,7 @@ class Decoder:
             torch.addcmul(self.turned * cos, partners, sin, out=self.turned)
             row.copy_(self.new)
             y = F.scaled_dot_product_attention(self.queries.to(key.dtype), key, value)
-            o(y.view(-1).to(self.wide), 1.0, out=x, plus=True)
+            o(y.reshape(-1).to(self.wide), 1.0, out=x, plus=True)
             gate_up(x, self._norm(x), out=self.gate_up)
             down(F.silu(self.gate).mul_(self.up), 1.0, out=x, plus=True)
         logits = x.new_empty(len(self.embedding))
