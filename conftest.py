@@ -44,6 +44,7 @@ SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
 PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers")
 """Arguments with which the whole suite is still that."""
 TOLD = {"LLAMA_IMPL", "PYTEST_ADDOPTS"}
+"""What else may ask for a part of it: variables of the environment."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

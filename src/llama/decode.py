@@ -156,9 +156,10 @@ class Product:
             out.addmv_(self.weight, x, beta=int(plus), alpha=factor)
             return
         self.sums.baddbmm_(x.view(2, 1, -1), self.halves, beta=0, alpha=factor)
-        torch.add(self.first, self.second, out=self.first if plus else out)
         if plus:
-            out.add_(self.first)
+            out.add_(self.first).add_(self.second)
+        else:
+            torch.add(self.first, self.second, out=out)
 
 
 class HalfProduct:

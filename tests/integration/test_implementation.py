@@ -10,7 +10,6 @@ import torch
 from llama import implementation
 from llama.implementation import ImplementationError, load
 from llama.layers import LAYERS
-from tests.selection import choose
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,12 +155,10 @@ def test_two_files_of_the_same_name_are_both_tested_even_if_it_is_one_of_ours(ru
         assert re.search(rf"FAILED .*\[\S+{folder}/naive.py", run.stdout), run.stdout
 
 
-def test_an_unknown_name_is_a_usage_error_and_not_a_green_run(request, monkeypatch):
-    monkeypatch.setattr(request.config.option, "impl", ["no_such_module"])
-    with pytest.raises(
-        pytest.UsageError, match="^--impl an implementation is naive, .*no_such_module is none of these"
-    ):
-        choose(request.config)
+@pytest.mark.suite({}, "--impl", "no_such_module", "tests/unit")
+def test_an_unknown_name_is_a_usage_error_and_not_a_green_run(run):
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "an implementation is naive, vectorized, fused" in run.stderr
 
 
 @pytest.mark.suite({"mine.py": RIGHT}, "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")

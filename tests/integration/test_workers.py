@@ -51,8 +51,8 @@ def test_a_layer_all_of_whose_tests_have_passed_in_some_worker_is_done(run):
     assert re.search(rf"silu +done +{_counts(run)['passed']} tests", run.stdout), run.stdout
 
 
-@pytest.mark.suite({"mine.py": MINE}, "-n", "1", "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
-def test_workers_that_test_nothing_are_not_green(run):
+@pytest.mark.suite({"mine.py": MINE}, "-n", "2", "--impl", "{folder}/mine.py", "tests/unit/test_rope.py")
+def test_two_workers_that_test_nothing_are_not_green(run):
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
 
 
@@ -116,9 +116,9 @@ def _in(numprocesses):
             _asked(*part.split())
             for part in ("-k rope", "--impl mine.py", "--spec", "--benchmark", "-x", "-s", "--pdb")
         ),
-        _asked(where="ARGS"),
-        _of_a_worker(),  # which would have workers, and so on
-        _in(0),
+        pytest.param(_asked(where="ARGS"), id="a path"),
+        pytest.param(_of_a_worker(), id="a worker"),  # which would have workers, and so on
+        pytest.param(_in(0), id="-n 0"),
     ],
     ids=lambda asked: " ".join(asked.invocation_params.args),
 )
