@@ -1,4 +1,4 @@
-"""The options of pytest, and what they choose: the tests (tests/suite.py) or the benchmarks (benchmarks/session.py).
+"""The options of pytest. They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/session.py).
 
 pytest                        our three implementations, on up to 4 cores (pytest -n 0: in this process)
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
@@ -11,35 +11,20 @@ HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, t
 
 import os
 import re
+from pathlib import Path
 
 import jaxtyping
 import pytest
 
-import tests.typecheck  # noqa: F401
-from llama.layers import LAYERS
+import tests.session.annotations  # noqa: F401
 
-SHAPED = [f"llama.layers.{layer}" for layer in LAYERS] + [
-    f"llama.{module}"
-    for module in (
-        "model",
-        "tokenizer",
-        "data",
-        "evaluation",
-        "train",
-        "trainer",
-        "runs",
-        "distributed",
-        "optimizer",
-        "generate",
-        "decode",
-        "llama2c",
-        "text",
-        "small",
-        "original",
-        "pictures",
-        "weigh",
-    )
+SOURCE = Path(__file__).parent / "src"
+SHAPED = [
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if "from jaxtyping import" in path.read_text(encoding="utf-8") and path.parent.name != "contract"
 ]
+"""The modules that annotate shapes: they are enforced while our own layers are tested."""
 
 PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers")
 """Arguments with which the whole suite is still that."""
@@ -79,6 +64,6 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         # Before the first import of these modules: their annotations are enforced here, and only here. It takes
         # time, which a benchmark would measure.
-        jaxtyping.install_import_hook(SHAPED, "tests.typecheck.enforce")
-        from tests import suite as chosen  # type: ignore[no-redef]
+        jaxtyping.install_import_hook(SHAPED, "tests.session.annotations.enforce")
+        from tests.session import plugin as chosen  # type: ignore[no-redef]
     config.pluginmanager.register(chosen)

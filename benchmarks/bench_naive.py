@@ -13,8 +13,9 @@ from benchmarks.cases import FORWARD, Cell, benchmark_of, layer
 from benchmarks.report import LOOPS
 from llama.implementation import Implementation
 from llama.layers import LAYERS
-from tests import strategies
-from tests.strategies import Arguments, Case
+from tests.cases import calls
+from tests.cases.calls import Arguments
+from tests.cases.case import Case
 
 SEQ = D_MODEL = 64
 SIZES = {
@@ -38,7 +39,7 @@ ROUNDS = 3
 
 
 def adamw(case: Case) -> Arguments:
-    return strategies.arguments("adamw", replace(case, sizes=case.sizes | {"batch": D_MODEL}))
+    return calls.arguments("adamw", replace(case, sizes=case.sizes | {"batch": D_MODEL}))
 
 
 def clip_grad_norm(case: Case) -> Arguments:

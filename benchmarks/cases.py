@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import Machine, PeakMemory
-from llama.device import multiplies_bfloat16
 from llama.implementation import Implementation, map_leaves
-from tests import strategies
-from tests.strategies import Case
+from llama.machine.device import multiplies_bfloat16
+from tests.cases import calls
+from tests.cases.case import Case
 
 FORWARD, BOTH = "forward", "forward+backward"
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
@@ -124,7 +124,7 @@ def layer(
     moved: Formula | None = None,
     backward: float | None = None,
     naive: int = 0,
-    arguments: Callable[[Case], strategies.Arguments] | None = None,
+    arguments: Callable[[Case], calls.Arguments] | None = None,
     peers: Mapping[str, Peer] | None = None,
     dtypes: Sequence[torch.dtype] | None = None,
 ) -> Callable[..., None]:
@@ -135,8 +135,8 @@ def layer(
     gradient reads two and writes one where the layer read one and wrote one. The naive loops run up to the size
     `naive`, within a second. Arguments are typical ones, as in the tests, where none are given.
     """
-    make = arguments or functools.partial(strategies.arguments, name)
-    differentiable = name in strategies.DIFFERENTIABLE
+    make = arguments or functools.partial(calls.arguments, name)
+    differentiable = bool(calls.calls_of(name).gradients)
     dtypes = dtypes or (MULTIPLIED if flops else HALF_AND_SINGLE)
     back = backward if backward is not None else (2.0 if flops else 1.5)
 
@@ -212,7 +212,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _arguments(
-    name: str, make: Callable[[Case], strategies.Arguments], case: Case
+    name: str, make: Callable[[Case], calls.Arguments], case: Case
 ) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
     """The arguments, and those tensors among them that have a gradient, as parameters."""
     args, kwargs = make(case)
@@ -224,7 +224,7 @@ def _arguments(
             return leaves[-1]
         return value
 
-    of = strategies.DIFFERENTIABLE.get(name, ())
+    of = calls.calls_of(name).gradients
     return tuple(map_leaves(leaf, a) if i in of else a for i, a in enumerate(args)), kwargs, leaves
 
 

@@ -15,7 +15,7 @@ from benchmarks.machine import Machine
 from llama import implementation
 from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
-from tests import selection
+from tests.session import selection
 
 FOLDER = Path(__file__).parent
 OUT = Path("out") / "benchmarks"

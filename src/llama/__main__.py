@@ -11,16 +11,25 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from llama import distributed, generate, kata, ladder, report, runs, train
-from llama.device import is_out_of_memory
-from llama.files import one_line
+from llama.generation import command as generation
+from llama.generation.command import Generate
+from llama.kata import command as kata
+from llama.kata.command import Kata
+from llama.ladder import report
+from llama.ladder.climb import Ladder
+from llama.machine.device import is_out_of_memory
+from llama.machine.safe_files import one_line
+from llama.training import command as training
+from llama.training import distributed
+from llama.training.interruption import Stopped
+from llama.training.options import PRESETS, Train
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
-    ladder.Ladder: report.run,
-    train.Train: train.run,
-    generate.Generate: generate.run,
-    kata.Kata: kata.run,
+    Ladder: report.run,
+    Train: training.run,
+    Generate: generation.run,
+    Kata: kata.run,
 }
 PATIENCE = 3.0
 """Seconds that a process which is not the first of its machine waits before it ends by an error."""
@@ -28,11 +37,11 @@ PATIENCE = 3.0
 
 def _defaults(command: type, arguments: list[str]) -> Any:
     """What the flags are where they are not given: those of the preset that is named."""
-    if command is not train.Train:
+    if command is not Train:
         return tyro.MISSING_NONPROP
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--preset", nargs="?")  # without a name tyro says what is wrong
-    return train.PRESETS.get(chosen.parse_known_args(arguments)[0].preset, train.Train())
+    return PRESETS.get(chosen.parse_known_args(arguments)[0].preset, Train())
 
 
 def _others_wait() -> None:
@@ -88,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         _others_wait()  # where the first had nothing to say, they are still there afterwards
         print(f"llama: {_sentence(error)}", file=sys.stderr)
         return 2
-    except runs.Stopped as stopped:
+    except Stopped as stopped:
         _others_wait()
         if distributed.group().local_rank == 0:
             print(f"llama: {stopped}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """What holds for every layer: it equals the naive loops, and it keeps to the general rules.
 
-The arguments of each layer come from `ARGUMENTS` in tests/strategies.py; the other files of this folder
+The arguments of each layer come from its file in tests/cases; the other files of this folder
 hold what defines each layer by itself.
 """
 
@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from torch.autograd.gradcheck import GradcheckError
 
 from llama.implementation import map_leaves
-from tests import strategies
-from tests.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, assert_like, fail
-from tests.strategies import ARGUMENTS, BATCHED, DIFFERENTIABLE, LARGE, RANGES, Case, arguments, calls
-from tests.subject import FORMULA, exact, tensors
+from tests.cases import target
+from tests.cases.calls import arguments, calls_of, drawn, dtypes
+from tests.cases.case import LARGE, RANGES, Case
+from tests.judge.assertions import assert_close, assert_equals_naive, assert_finite, assert_identical, assert_like, fail
+from tests.judge.subject import FORMULA, exact, tensors
 
 
 @pytest.mark.tensors
 @given(data=st.data())
 def test_equals_the_naive_loops(layer, data):
-    case = data.draw(calls(layer.layer, strategies.dtypes(layer.layer), layouts=True))
+    case = data.draw(drawn(layer.layer, dtypes(layer.layer), layouts=True))
     args, kwargs = arguments(layer.layer, case)
     assert_equals_naive(layer, *args, **kwargs)
 
@@ -28,14 +29,14 @@ def test_equals_the_naive_loops(layer, data):
 @pytest.mark.tensors
 @given(data=st.data())
 def test_every_size_may_be_one(layer, data):
-    ones = dict.fromkeys(ARGUMENTS[layer.layer][0].split(), (1, 1)) | {"more": (0, 0)}
-    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.dtypes(layer.layer), **ones)))
+    ones = dict.fromkeys(calls_of(layer.layer).sizes.split(), (1, 1)) | {"more": (0, 0)}
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, dtypes(layer.layer), **ones)))
     assert_equals_naive(layer, *args, **kwargs)
 
 
 @pytest.mark.tensors
 def test_each_size_may_be_beyond_the_blocks_in_which_kernels_work(layer):
-    axes, make = ARGUMENTS[layer.layer]
+    axes, make = calls_of(layer.layer).sizes, calls_of(layer.layer).arguments
     for seed, axis in enumerate(axes.split()):
         sizes = {name: LARGE[name] if name == axis else max(RANGES[name][0], 1) for name in axes.split()}
         args, kwargs = make(Case(sizes, torch.float32, seed))
@@ -44,7 +45,7 @@ def test_each_size_may_be_beyond_the_blocks_in_which_kernels_work(layer):
 
 @given(data=st.data())
 def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
-    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, strategies.ALL)))
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, target.ALL)))
     floats = [t for t in tensors((args, kwargs)) if t.is_floating_point()]
     for out in tensors(layer(*args, **kwargs)):
         if floats and out.is_floating_point():
@@ -53,7 +54,7 @@ def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
 
 @given(data=st.data())
 def test_no_argument_is_changed(layer, data):
-    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer, layouts=True)))
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, layouts=True)))
     before = map_leaves(_copy, (args, kwargs))
     layer(*args, **kwargs)
     pairs = zip(tensors((args, kwargs)), tensors(before), strict=True)
@@ -63,7 +64,7 @@ def test_no_argument_is_changed(layer, data):
 
 @given(data=st.data())
 def test_the_same_call_gives_the_same_bits(layer, data):
-    args, kwargs = arguments(layer.layer, data.draw(calls(layer.layer)))
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer)))
     first, second = (tensors(layer(*args, **kwargs)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert_identical(a, b, "memory that is read before it is written, or state kept between calls")
@@ -72,7 +73,7 @@ def test_the_same_call_gives_the_same_bits(layer, data):
 @given(data=st.data())
 def test_each_batch_entry_is_computed_as_if_it_were_alone(batched_layer, data):
     name = batched_layer.layer
-    case = data.draw(calls(name, batch=(2, 3)))
+    case = data.draw(drawn(name, batch=(2, 3)))
     args, kwargs = arguments(name, case)
     together = batched_layer(*args, **kwargs)
     for b in range(case.batch):
@@ -84,7 +85,7 @@ def test_each_batch_entry_is_computed_as_if_it_were_alone(batched_layer, data):
 @given(data=st.data())
 def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
     name = batched_layer.layer
-    case = data.draw(calls(name, batch=(2, 3)))
+    case = data.draw(drawn(name, batch=(2, 3)))
     args, kwargs = arguments(name, case)
     expected = batched_layer(*args, **kwargs)[:0]
     args, kwargs = _entry(name, args, kwargs, slice(0, 0))
@@ -95,7 +96,7 @@ def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
 @given(data=st.data())
 def test_the_values_are_the_same_where_gradients_are_wanted(differentiable_layer, data):
     name = differentiable_layer.layer
-    args, kwargs = arguments(name, data.draw(calls(name, strategies.dtypes(name), layouts=True)))
+    args, kwargs = arguments(name, data.draw(drawn(name, dtypes(name), layouts=True)))
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
     expected = differentiable_layer.expected(*args, **kwargs)
     assert_close(call(*leaves).detach(), expected, "a path of its own for training", dtype=leaves[0].dtype)
@@ -106,7 +107,7 @@ def test_the_values_are_the_same_where_gradients_are_wanted(differentiable_layer
 @given(data=st.data())
 def test_the_gradient_is_the_derivative(differentiable_layer, data):
     name = differentiable_layer.layer
-    args, kwargs = arguments(name, data.draw(calls(name, [torch.float64])))
+    args, kwargs = arguments(name, data.draw(drawn(name, [torch.float64])))
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
     # As one long vector: the derivative in a direction that moves all tensors at once costs as much as that of one.
     joined, sizes = torch.cat([t.detach().flatten() for t in leaves]).requires_grad_(), [t.numel() for t in leaves]
@@ -124,7 +125,7 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
 @given(data=st.data())
 def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_layer, data):
     name = differentiable_layer.layer
-    args, kwargs = arguments(name, data.draw(calls(name, strategies.dtypes(name), layouts=True)))
+    args, kwargs = arguments(name, data.draw(drawn(name, dtypes(name), layouts=True)))
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
     out = call(*leaves)
     if not out.requires_grad:
@@ -145,8 +146,8 @@ def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_
 @given(data=st.data())
 def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer, scale, data):
     name = differentiable_layer.layer
-    args, kwargs = arguments(name, data.draw(calls(name, [torch.float32])))
-    first = DIFFERENTIABLE[name][0]
+    args, kwargs = arguments(name, data.draw(drawn(name, [torch.float32])))
+    first = calls_of(name).gradients[0]
     args = (*args[:first], map_leaves(lambda t: t * scale, args[first]), *args[first + 1 :])
     leaves, call = _differentiable(name, differentiable_layer, args, kwargs)
     out = call(*leaves)
@@ -165,14 +166,14 @@ def _entry(layer, args, kwargs, rows):
     def cut(key, value):
         # What all entries share stays: positions [seq], a mask of fewer than four axes.
         axes = {("rope", 1): 2, ("attention", "mask"): 4}.get((layer, key), 1)
-        return value if key not in BATCHED[layer] or value is None or value.ndim < axes else value[rows]
+        return value if key not in calls_of(layer).batched or value is None or value.ndim < axes else value[rows]
 
     return tuple(cut(i, a) for i, a in enumerate(args)), {k: cut(k, v) for k, v in kwargs.items()}
 
 
 def _differentiable(name, function, args, kwargs):
     """The tensors that the layer's gradient is taken for, and the call as a function of them."""
-    places = DIFFERENTIABLE[name]
+    places = calls_of(name).gradients
     leaves = [t.detach().clone().requires_grad_() for i in places for t in tensors(args[i])]
 
     def call(*values):

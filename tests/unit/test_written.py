@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.assertions import fail
+from tests.judge.assertions import fail
 
 
 @pytest.mark.written

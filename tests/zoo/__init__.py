@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from llama.implementation import Implementation
-from llama.layers import LAYERS
+from llama.layers import CHAPTER, LAYERS
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def everything() -> list[Bug]:
 
 
 def _fresh(layer: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"zoo_{layer}", Path(__file__).with_name(f"{layer}.py"))
+    spec = importlib.util.spec_from_file_location(
+        f"zoo_{layer}", Path(__file__).parent / CHAPTER[layer] / f"{layer}.py"
+    )
     assert spec is not None  # a .py file has a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,36 +1,57 @@
-"""The layers of Llama, one a file, in reading order.
+"""The layers of Llama, in chapters, in reading order: the list below is the only place that names them all.
 
-Each file holds the contract of its layer in the docstring and then the layer three times: `naive`
-(NumPy float64, explicit loops: the reference), `vectorized` (plain torch) and `fused` (torch's
-fastest functions). The three files marked below hold one function over any implementation instead.
+    model/       from softmax to the whole of llama: the forward pass
+    training/    a step of the optimizer, its clipping, its learning rate
+    writing/     from logits to the next token
+
+Each layer stands in a file of its own. Its docstring is the contract; then comes the layer three times: `naive`
+(NumPy float64, explicit loops: the reference), `vectorized` (plain torch) and `fused` (torch's fastest functions).
+A composed layer has one function instead, `compose`, which is written over any implementation.
 
 float64 is computed in float64; what half precision is computed in, the contracts say where it matters.
 
 Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where they differ),
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
+
+A layer imports its contract, and no other layer.
 """
 
-CACHED = 2**18
-"""As many float32 numbers as a core's own cache holds (1 MB): what is computed in parts has so many in each."""
+import importlib
+from types import ModuleType
 
-LAYERS = (
-    "softmax",
-    "cross_entropy",
-    "embedding",
-    "linear",
-    "rms_norm",
-    "silu",
-    "swiglu",
-    "rope_frequencies",
-    "llama3_frequencies",
-    "rope",
-    "attention",
-    "self_attention",  # composed
-    "decoder_layer",  # composed
-    "llama",  # composed
-    "adamw",
-    "clip_grad_norm",
-    "cosine_schedule",
-    "filter_logits",
-    "sample",
-)
+CHAPTERS: dict[str, tuple[str, ...]] = {
+    "model": (
+        "softmax",
+        "cross_entropy",
+        "embedding",
+        "linear",
+        "rms_norm",
+        "silu",
+        "swiglu",
+        "rope_frequencies",
+        "llama3_frequencies",
+        "rope",
+        "attention",
+        "self_attention",
+        "decoder_layer",
+        "llama",
+    ),
+    "training": (
+        "adamw",
+        "clip_grad_norm",
+        "cosine_schedule",
+    ),
+    "writing": (
+        "filter_logits",
+        "sample",
+    ),
+}
+"""The layers of each chapter. A line here, and a file of the same chapter and name in each room, make a layer."""
+LAYERS = tuple(layer for layers in CHAPTERS.values() for layer in layers)
+CHAPTER = {layer: chapter for chapter, layers in CHAPTERS.items() for layer in layers}
+"""The chapter of each layer."""
+
+
+def layer_module(layer: str) -> ModuleType:
+    """The file of that layer, imported."""
+    return importlib.import_module(f"llama.layers.{CHAPTER[layer]}.{layer}")

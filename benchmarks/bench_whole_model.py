@@ -1,0 +1,316 @@
+"""The model at work: a step of training, a prompt, one token after another, and `generate` whole, beside transformers'.
+
+Both have the same weights, dtype and threads. The work is that of the weights: 2 FLOP for each of them and token,
+three times that in training, and in decoding that they are read for every token. What attention adds is left out,
+as is usual.
+"""
+
+import copy
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import peers
+from benchmarks.cases import BOTH, FORWARD, MULTIPLIED, Cell, Prepared, Work, benchmark_of, installed
+from llama.generation.stream import generate
+from llama.implementation import Implementation
+from llama.machine.device import check_compiler
+from llama.model.config import LlamaConfig
+from llama.model.decoder import Decoder
+from llama.model.kv_cache import KVCache
+from llama.model.llama import Llama
+from llama.training.optimizer import Optimizer
+from llama.training.trainer import next_token_loss
+
+CONTEXT = 1024
+CONFIGS = {
+    "0.8M": LlamaConfig(
+        vocab_size=65,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+    ),
+    "10M": LlamaConfig(
+        vocab_size=65,
+        hidden_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        max_position_embeddings=CONTEXT,
+    ),
+    "110M": LlamaConfig(
+        vocab_size=32000,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=CONTEXT,
+    ),
+}
+WINDOWS, WINDOW = 64, 64
+PROMPT = 256
+CACHED = (16, 128, 512, 1000)
+DECODED = 4
+BEGUN, GENERATED = 16, 64
+LR = 1e-3
+ROUNDS = 3
+
+
+class Ours:
+    """The public interface of this project's model, over one implementation."""
+
+    def __init__(self, implementation: Implementation, config: LlamaConfig, dtype: torch.dtype):
+        self.model = _with_weights(Llama(config, implementation)).to(dtype).eval()
+        self.dtype = dtype
+
+    def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
+        """Of weights in float32, computed in `dtype`."""
+        self.model.compute_dtype = None if dtype == torch.float32 else dtype
+        optimizer = Optimizer(self.model)
+
+        def step(ids: Tensor) -> None:
+            next_token_loss(self.model, ids[:, :-1], ids[:, 1:]).backward()
+            optimizer.step(LR)
+
+        return step
+
+    def logits(self, ids: Tensor) -> Tensor:
+        return self.model(ids)
+
+    def cache(self, ids: Tensor) -> Any:
+        cache = KVCache(self.model.config, len(ids), self.dtype)
+        self.model(ids, cache)
+        return cache
+
+    def generate(self, ids: Tensor) -> Tensor:
+        return generate(self.model, ids, GENERATED, temperature=0)
+
+    @functools.cached_property
+    def next_logits(self) -> Callable[[Tensor, Any], Tensor]:
+        if not Decoder.suits(self.model):
+            return self.model
+        decoder = Decoder(self.model)
+        return lambda ids, cache: decoder(int(ids), cache)
+
+
+class Compiled(Ours):
+    """The same, once torch.compile has made a program of its training."""
+
+    def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
+        try:
+            check_compiler(torch.device("cpu"))
+        except ValueError as error:
+            pytest.skip(str(error))
+        self.model.train().compile_training()
+        return super().training_step(dtype)
+
+
+class Theirs:
+    """transformers' LlamaForCausalLM, with torch's fused AdamW and the same clipping."""
+
+    def __init__(self, config: LlamaConfig, dtype: torch.dtype):
+        self.model = peers.causal_lm(dict(_with_weights(Llama(config)).to(dtype).named_parameters()), config)
+
+    def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
+        parameters = list(self.model.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+        # It makes its averages in its first step, ours at once; they are to count for neither.
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+
+        def step(ids: Tensor) -> None:
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                logits = self.model(ids[:, :-1], use_cache=False).logits
+            F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten()).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def logits(self, ids: Tensor) -> Tensor:
+        return self.model(ids, use_cache=False).logits
+
+    def cache(self, ids: Tensor) -> Any:
+        return self.model(ids, use_cache=True)[self._cache]
+
+    def generate(self, ids: Tensor) -> Tensor:
+        ends = {"max_new_tokens": GENERATED, "min_new_tokens": GENERATED, "do_sample": False}
+        return self.model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **ends)
+
+    def next_logits(self, ids: Tensor, cache: Any) -> Tensor:
+        return self.model(ids, **{self._cache: cache}, use_cache=True).logits
+
+    @functools.cached_property
+    def _cache(self) -> str:
+        """What transformers calls it: past_key_values up to 5.23, cache since."""
+        return "cache" if "cache" in inspect.signature(self.model.forward).parameters else "past_key_values"
+
+
+def _with_weights(model: Llama) -> Llama:
+    model.reset_parameters(torch.Generator().manual_seed(0))
+    return model
+
+
+@functools.cache
+def _parameters(name: str) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in Llama(CONFIGS[name]).parameters())
+
+
+def _ids(name: str, *shape: int) -> Tensor:
+    return torch.randint(CONFIGS[name].vocab_size, shape, generator=torch.Generator().manual_seed(1))
+
+
+Column = tuple[str, Callable[..., Ours | Theirs], bool]
+
+
+def _columns(columns: Sequence[Implementation]) -> Iterator[Column]:
+    """fused and what is under test, which with its own composed layers has no cache; and the peer."""
+    for i in columns:
+        if i.name == "fused" or not i.is_ours:
+            yield i.name, functools.partial(Ours, i), False
+    for column in installed({"transformers": Theirs}):
+        yield column, Theirs, True
+
+
+def _work(name: str, tokens: int, passes: str) -> Work:
+    return Work(2 * _parameters(name) * tokens * (3 if passes == BOTH else 1), "flop", tokens)
+
+
+def training_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+    for name, dtype in itertools.product(CONFIGS, MULTIPLIED):
+        # 64 windows would keep the largest busy for twenty seconds a step.
+        long = name == "110M"
+        windows = 16 if long else WINDOWS
+        if long and dtype != torch.float32:
+            continue
+        made = list(_columns(columns))
+        if dtype == MULTIPLIED[-1]:  # once for each size: to compile takes half a minute
+            made += [("compiled", functools.partial(Compiled, i), False) for i in columns if i.name == "fused"]
+        for column, make, reference in made:
+            yield Cell(
+                layer="model training step",
+                column=column,
+                dtype=str(dtype).removeprefix("torch."),
+                passes=BOTH,
+                along="parameters",
+                size=_parameters(name),
+                work=_work(name, windows * WINDOW, BOTH),
+                prepare=functools.partial(_training_step, make, name, dtype, windows),
+                reference=reference,
+                memory=column != "compiled",  # the compiler's would be measured
+                rounds=1 if long else ROUNDS,
+            )
+
+
+def _training_step(
+    make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype, windows: int
+) -> Callable[[], object]:
+    step, ids = make(CONFIGS[name], torch.float32).training_step(dtype), _ids(name, windows, WINDOW + 1)
+    return lambda: step(ids)
+
+
+def prefill_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+    for name in CONFIGS:
+        for dtype in MULTIPLIED:
+            for column, make, reference in _columns(columns):
+                yield Cell(
+                    layer="model prefill",
+                    column=column,
+                    dtype=str(dtype).removeprefix("torch."),
+                    passes=FORWARD,
+                    along="parameters",
+                    size=_parameters(name),
+                    work=_work(name, PROMPT, FORWARD),
+                    prepare=functools.partial(_prefill, make, name, dtype),
+                    reference=reference,
+                    memory=True,
+                    rounds=ROUNDS,
+                )
+
+
+def _prefill(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) -> Callable[[], object]:
+    model, ids = _model(make, name, dtype), _ids(name, 1, PROMPT)
+    return lambda: model.logits(ids)
+
+
+def generating_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+    made = list(_columns([i for i in columns if not i.composes]))
+    for name, dtype in itertools.product(CONFIGS, MULTIPLIED):
+        for column, make, reference in made:
+            yield Cell(
+                layer="model generate",
+                column=column,
+                dtype=str(dtype).removeprefix("torch."),
+                passes=FORWARD,
+                along="parameters",
+                size=_parameters(name),
+                work=Work(_parameters(name) * dtype.itemsize * GENERATED, "byte", GENERATED),
+                prepare=functools.partial(_generating, make, name, dtype),
+                reference=reference,
+                memory=True,
+                rounds=1 if name == "110M" else ROUNDS,  # two seconds each
+            )
+
+
+def _generating(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) -> Callable[[], object]:
+    """Everything between a prompt and the text behind it: what is read first, what is laid out anew, each choice."""
+    model, ids = _model(make, name, dtype), _ids(name, 1, BEGUN)
+    return lambda: model.generate(ids)
+
+
+def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cell]:
+    made = list(_columns([i for i in columns if not i.composes]))
+    for dtype in MULTIPLIED:
+        for cached in CACHED:
+            for column, make, reference in made:
+                yield Cell(
+                    layer=f"model decoding {name}",
+                    column=column,
+                    dtype=str(dtype).removeprefix("torch."),
+                    passes=FORWARD,
+                    along="cached",
+                    size=cached,
+                    work=Work(_parameters(name) * dtype.itemsize * DECODED, "byte", DECODED),
+                    prepare=functools.partial(_decoding, make, name, dtype, cached),
+                    reference=reference,
+                    memory=True,
+                    rounds=ROUNDS,
+                )
+
+
+def _decoding(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype, cached: int) -> Prepared:
+    """The next tokens after a cache of so many; a call makes it longer, so each gets a copy."""
+    model, next_id = _model(make, name, dtype), _ids(name, 1, 1)
+    filled = model.cache(_ids(name, 1, cached))
+
+    def decode(cache: Any) -> Tensor:
+        for _ in range(DECODED):
+            logits = model.next_logits(next_id, cache)
+        return logits
+
+    return Prepared(decode, lambda: copy.deepcopy(filled))
+
+
+@functools.lru_cache(maxsize=4)
+def _model(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) -> Ours | Theirs:
+    return make(CONFIGS[name], dtype)
+
+
+# torch.compile does what torch warns of, and hides that with filters of its own; where warnings are errors it fails.
+bench_model_training_step = pytest.mark.filterwarnings("ignore")(benchmark_of(training_cells))
+bench_model_prefill = benchmark_of(prefill_cells)
+bench_model_generate = benchmark_of(generating_cells)
+bench_model_decoding_small = benchmark_of(functools.partial(decoding_cells, "0.8M"))
+bench_model_decoding_medium = benchmark_of(functools.partial(decoding_cells, "10M"))
+bench_model_decoding_large = benchmark_of(functools.partial(decoding_cells, "110M"))

@@ -1,0 +1,30 @@
+"""Text in and out: where a prompt comes from, and tokens written as whole characters."""
+
+import sys
+from pathlib import Path
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str | None:
+    """The text that is given, that of standard input where it is `-`, or that of a file; None where none is given.
+
+    Raises ValueError where both are given or the text is empty or not UTF-8, OSError where the file cannot be read.
+    """
+    if prompt is not None and file is not None:
+        raise ValueError(f"generate: prompt {prompt!r:.40} and prompt_file {file} cannot both be given")
+    if prompt is None and file is None:
+        return None
+    source = str(file) if file else "standard input" if prompt == "-" else "the prompt"
+    try:
+        if prompt == "-":
+            if sys.stdin is None:
+                raise ValueError("generate: there is no standard input")
+            prompt = sys.stdin.buffer.read().decode("utf-8")
+        elif file is not None:
+            prompt = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"generate: {source} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        ) from None
+    if not prompt:
+        raise ValueError(f"generate: {source} is empty")
+    return prompt

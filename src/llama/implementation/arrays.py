@@ -1,0 +1,58 @@
+"""NumPy layers as layers over tensors, and trees of arguments."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+Layer = Callable[..., Any]
+
+
+def on_tensors(function: Layer) -> Layer:
+    """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside."""
+
+    @functools.wraps(function)
+    def layer(*args: Any, **kwargs: Any) -> Any:
+        given = [t for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        floats = [t.dtype for t in given if t.is_floating_point()]
+        device = given[0].device if given else torch.device("cpu")
+
+        def to_array(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            leaf = leaf.detach().cpu()
+            return (leaf.double() if leaf.is_floating_point() else leaf).numpy()
+
+        def to_tensor(leaf: Any, dtype: torch.dtype | None) -> Any:
+            if not isinstance(leaf, np.ndarray):
+                return leaf
+            tensor = torch.from_numpy(leaf)
+            return tensor.to(device, dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+
+        def to_tensors(result: Any) -> Any:
+            if isinstance(result, tuple):
+                return tuple(to_tensors(part) for part in result)
+            if isinstance(result, list):  # of gradients, each in its own dtype
+                return [to_tensor(array, dtype) for array, dtype in zip(result, floats, strict=True)]
+            return to_tensor(result, floats[0] if floats else None)
+
+        args, kwargs = map_leaves(to_array, (args, kwargs))
+        return to_tensors(function(*args, **kwargs))
+
+    return layer
+
+
+def _leaves(tree: Any) -> list[Any]:
+    leaves: list[Any] = []
+    map_leaves(leaves.append, tree)
+    return leaves
+
+
+def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
+    if isinstance(tree, list | tuple):
+        return type(tree)(map_leaves(change, item) for item in tree)
+    if isinstance(tree, dict):
+        return {key: map_leaves(change, item) for key, item in tree.items()}
+    return change(tree)

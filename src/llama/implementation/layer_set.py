@@ -1,0 +1,156 @@
+"""A named set of layer functions, ours or anybody's, and how it is loaded."""
+
+import ast
+import functools
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama.contract import unchecked
+from llama.implementation.arrays import Layer, on_tensors
+from llama.implementation.lookup import layers_of
+from llama.layers import LAYERS, layer_module
+
+OURS = ("naive", "vectorized", "fused")
+INTERNAL = ("layers", "cache", "dropout")
+"""Parameters of our own composed layers that are not in their contract."""
+
+
+class Implementation:
+    """Layer functions as attributes, with `name` and, layer by layer, the `files` they stand in.
+
+    Composed layers that are not given are the project's own, over these layers, as soon as `compose` is
+    true; with `compose` false they are not there. `source` is what it can be loaded from again.
+    """
+
+    def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False, source: str = ""):
+        self.name = name
+        self.source = source
+        self._given = dict(layers)
+        if compose:
+            layers = {layer: functools.partial(layer_module(layer).compose, self) for layer in composed()} | self._given
+        self._take(layers)
+
+    def _take(self, layers: Mapping[str, Layer]) -> None:
+        self.layers = {layer: layers[layer] for layer in LAYERS if layer in layers}
+        vars(self).update(self.layers)
+
+    def __getattr__(self, layer: str) -> Layer:
+        raise AttributeError(f"implementation {self.__dict__.get('name')} does not define {layer}")
+
+    def __repr__(self) -> str:
+        return f"<implementation {self.name}: {', '.join(self.layers)}>"
+
+    @functools.cached_property
+    def stubs(self) -> frozenset[str]:
+        """The layers that are not written yet: all that they do is to raise NotImplementedError."""
+        return frozenset(layer for layer, function in self._given.items() if _is_stub(function))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The file of each layer."""
+        return {name: _file(layer) for name, layer in self.layers.items()}
+
+    def completed(self, other: str = "vectorized") -> "Implementation":
+        """All layers: these, and those of `other` where there are none, or stubs."""
+        return Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
+
+    def unchecked(self) -> "Implementation":
+        """The same layers, our own without their contracts: for a model, which knows that its sizes fit.
+
+        A contract takes microseconds, as does a layer where a single token goes through it.
+        """
+        return self.changed(lambda name, layer: unchecked(layer))
+
+    def changed(self, change: Callable[[str, Layer], Layer]) -> "Implementation":
+        """Each layer as `change` makes it of its name and what it is; those that we compose, over what it makes."""
+        new = Implementation(self.name, {}, source=self.source)
+        new._given = self._given
+        layers: dict[str, Layer] = {}
+        for name, layer in self.layers.items():
+            if isinstance(layer, functools.partial) and name not in self._given:
+                layers[name] = functools.partial(change(name, layer.func), new)
+            else:
+                layers[name] = change(name, layer)
+        new._take(layers)
+        return new
+
+    @property
+    def composes(self) -> list[str]:
+        """The composed layers that it has written itself. They know of no KV cache; the project's own do."""
+        return [layer for layer in composed() if layer in self._written]
+
+    @property
+    def adamw_in_place(self) -> Layer | None:
+        """Our fused AdamW over many weights, writing into them; None where adamw is another."""
+        ours = layer_module("adamw")
+        return ours.move if self.layers.get("adamw") is ours.fused else None
+
+    def rotation_frequencies(self, config: Any, device: torch.device) -> torch.Tensor:
+        """The frequencies [head_dim/2] that rope turns by in a model of this config, as `llama` computes them."""
+        found: torch.Tensor = layer_module("llama").frequencies(self, config, device)
+        return found
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name in OURS and not self.source
+
+    def recomposed(self) -> "Implementation":
+        """Its layers, composed by the project's own functions."""
+        given = {layer: function for layer, function in self._given.items() if layer not in composed()}
+        return Implementation(self.name, given, compose=True, source=self.source)
+
+    def replacing(self, name: str, **layers: Layer) -> "Implementation":
+        """An implementation of another name: its layers with these in place of some, composed by the project's own."""
+        return Implementation(name, self.recomposed()._given | layers, compose=True)
+
+    @property
+    def _written(self) -> dict[str, Layer]:
+        return {layer: function for layer, function in self._given.items() if layer not in self.stubs}
+
+
+@functools.cache
+def composed() -> tuple[str, ...]:
+    """The layers that are written once, over any implementation."""
+    return tuple(layer for layer in LAYERS if hasattr(layer_module(layer), "compose"))
+
+
+def load(name: str | Path) -> Implementation:
+    """The implementation of that name or path; see the module's docstring.
+
+    Raises ImplementationError where there is none, it fails to import, or it defines no layer.
+    """
+    name = str(name)
+    if name in OURS:
+        plain = {layer: getattr(layer_module(layer), name) for layer in LAYERS if layer not in composed()}
+        if name == "naive":
+            plain = {layer: on_tensors(function) for layer, function in plain.items()}
+        return Implementation(name, plain, compose=True)
+    return Implementation(Path(name).stem if Path(name).exists() else name, layers_of(name), source=name)
+
+
+def _file(layer: Layer) -> str:
+    while isinstance(layer, functools.partial):
+        layer = layer.func
+    try:
+        return inspect.getsourcefile(inspect.unwrap(layer)) or "?"
+    except TypeError:  # compiled, or an object that is called
+        module = sys.modules.get(getattr(layer, "__module__", None) or type(layer).__module__)
+        return getattr(module, "__file__", None) or "?"
+
+
+def _is_stub(layer: Layer) -> bool:
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(layer))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return False  # compiled, or not a plain function
+    if not isinstance(definition, ast.FunctionDef):
+        return False
+    documented = ast.get_docstring(definition) is not None
+    body = definition.body[documented:]
+    return len(body) == 1 and isinstance(body[0], ast.Raise) and "NotImplementedError" in ast.unparse(body[0])

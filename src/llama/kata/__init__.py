@@ -1,0 +1,11 @@
+"""Write the layers yourself: stubs to begin with, a board to see how far you have come.
+
+Read in this order:
+
+    command.py           python -m llama kata
+    stubs.py             the file that a learner begins with
+    board.py             how far an implementation has come, layer by layer
+    pytest_options.py    --impl and --device, as a plugin of pytest
+
+Imports machine, layers and implementation.
+"""

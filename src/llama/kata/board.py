@@ -1,0 +1,138 @@
+"""The board: how far an implementation has come, layer by layer, as its last test runs left it.
+
+    board = load("my_llama")        # or an empty one
+    board.rows["rope"] = Row("failing", passed=3, failed=1, sentence="out[0, 0, 1, 2] is ...")
+    board.save()
+    print(board)
+
+A run of some layers renews the rows of these layers alone. A row knows the text of the layer's file that it
+speaks of: when the file has changed since, the board says so.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama.implementation import Implementation
+from llama.layers import CHAPTER, LAYERS
+
+FOLDER = Path("out") / "kata"
+
+
+def unit_test(layer: str) -> str:
+    """The file with the worked examples of that layer."""
+    return f"tests/unit/{CHAPTER[layer]}/test_{layer}.py"
+
+
+@dataclass
+class Row:
+    state: str
+    """done or failing"""
+    passed: int = 0
+    failed: int = 0
+    selected: int = 0
+    """Tests that there are; more than passed and failed where the run stopped at the first failure."""
+    sentence: str = ""
+    """What the first failure says."""
+    profile: str = "default"
+    """With how many examples it was tested."""
+    digest: str = ""
+    """SHA-256 of the layer's file and of what it imports from beside it."""
+
+
+@dataclass
+class Board:
+    implementation: Implementation
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def record(self, layer: str, row: Row) -> None:
+        row.digest = self._digest(layer)
+        self.rows[layer] = row
+
+    def save(self) -> None:
+        path = _path(self.implementation.source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({layer: dataclasses.asdict(row) for layer, row in self.rows.items()}, indent=1))
+
+    def state(self, layer: str) -> str:
+        """done, failing, not written, changed or not run."""
+        row = self.rows.get(layer)
+        if layer not in self.implementation.layers or layer in self.implementation.stubs:
+            return "not written"
+        if row is None:
+            return "not run"
+        return row.state if row.digest == self._digest(layer) else "changed"
+
+    def __str__(self) -> str:
+        states = {layer: self.state(layer) for layer in LAYERS}
+        lines = [f"{layer:20}{self._words(layer, state)}" for layer, state in states.items()]
+        done = sum(state == "done" for state in states.values())
+        return "\n".join([*lines, f"{done} of {len(LAYERS)} layers done. {self._next(states)}"])
+
+    def _words(self, layer: str, state: str) -> str:
+        if state == "changed":
+            return "changed since it was last tested"
+        if state == "done":
+            row = self.rows[layer]
+            return f"done      {row.passed} tests" + (f", {row.profile} profile" if row.profile != "default" else "")
+        if state == "failing":
+            row = self.rows[layer]
+            stopped = " (it stopped there)" if row.passed + row.failed < row.selected else ""
+            return f"failing   {row.failed} of {max(row.selected, row.passed + row.failed)}{stopped}: {row.sentence}"
+        return state
+
+    def _next(self, states: dict[str, str]) -> str:
+        name = self.implementation.source
+        for state, advice in (
+            ("failing", f"Next: mend {{layer}}, then pytest --impl {name} -k {{layer}}"),
+            ("changed", f"Next: pytest --impl {name} -k {{layer}}"),
+            ("not run", f"Next: pytest --impl {name} -k {{layer}}"),
+            (
+                "not written",
+                f"Next: write {{layer}}; read {{unit_test}}, then pytest --impl {name} -k {{layer}}",
+            ),
+        ):
+            if layer := next((layer for layer in LAYERS if states[layer] == state), None):
+                return advice.format(layer=layer, unit_test=unit_test(layer))
+        if any(row.profile == "quick" for row in self.rows.values()):
+            return f"Next: pytest --impl {name}, with more examples and the whole model"
+        return f"Next: python -m llama train --impl {name}"
+
+    def _digest(self, layer: str) -> str:
+        file = Path(self.implementation.files.get(layer, "?"))
+        if not file.is_file():
+            return ""
+        return hashlib.sha256(b"".join(path.read_bytes() for path in _with_imports(file))).hexdigest()
+
+
+def _with_imports(file: Path) -> list[Path]:
+    """The file and those beside it that it imports, and that these import, in the order of their names."""
+    found, new = {file}, [file]
+    while new:
+        tree = ast.parse(new.pop().read_text(encoding="utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {part for node in imports for part in (getattr(node, "module", None) or "").split(".")}
+        names |= {part for node in imports for alias in node.names for part in alias.name.split(".")}
+        beside = {path for name in names if (path := file.with_name(f"{name}.py")).is_file()}
+        new += beside - found
+        found |= beside
+    return sorted(found)
+
+
+def load(implementation: Implementation) -> Board:
+    """What earlier runs left of it; an empty board where there were none."""
+    path = _path(implementation.source)
+    try:
+        rows = {layer: Row(**row) for layer, row in json.loads(path.read_text()).items()}
+    except (FileNotFoundError, ValueError, TypeError):
+        rows = {}  # none yet, or one that another version wrote: the next run writes it anew
+    return Board(implementation, rows)
+
+
+def _path(source: str) -> Path:
+    """A file of its own for each place that layers are loaded from."""
+    resolved = str(Path(source).resolve()) if Path(source).exists() else source
+    return FOLDER / f"{Path(source).stem}-{hashlib.sha256(resolved.encode()).hexdigest()[:8]}.json"

@@ -1,0 +1,68 @@
+"""Kata mode: a file to write for each layer, made from that layer's own signature and contract.
+
+python -m llama kata my_llama                 # my_llama/softmax.py, my_llama/cross_entropy.py, ...
+python -m llama kata my_llama rope attention  # these two alone
+python -m llama kata my_llama --status        # how far it has come
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from llama import implementation
+from llama.kata import board
+from llama.kata.stubs import stub
+from llama.layers import LAYERS
+from llama.machine.safe_files import check_writable
+
+
+@dataclass
+class Kata:
+    """Write a stub for each layer that a folder lacks, or show how far the layers in it have come."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Where the layers stand. Files that exist are never overwritten."""
+    layers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """The layers to write stubs of; all of them by default."""
+    status: bool = False
+    """Print the board of the last test runs instead."""
+
+
+def run(kata: Kata) -> None:
+    """Write the stubs, or print the board. Raises ValueError for a layer that there is not, OSError for the folder."""
+    if unknown := [layer for layer in kata.layers if layer not in LAYERS]:
+        raise ValueError(f"kata: there is no layer {', '.join(unknown)}; the layers are {', '.join(LAYERS)}")
+    if kata.folder.suffix == ".py" or kata.folder.is_file():
+        raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
+    if kata.folder.resolve() == Path.cwd():
+        raise ValueError(
+            f"kata: {str(kata.folder)!r} is where Python looks first, and llama.py there would hide the project; "
+            "give another folder, such as my_llama"
+        )
+    if kata.status and not kata.folder.exists():
+        raise ValueError(f"kata: there is no {kata.folder} yet; python -m llama kata {kata.folder} writes it")
+    if kata.status:
+        print(board.load(implementation.load(kata.folder)))
+        return
+    check_writable(kata.folder)
+    kata.folder.mkdir(parents=True, exist_ok=True)
+    wanted = kata.layers or LAYERS
+    written = [layer for layer in wanted if _write(kata.folder / f"{layer}.py", stub(layer, str(kata.folder)))]
+    kept = [layer for layer in wanted if layer not in written]
+    if written:
+        print(f"{kata.folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")
+    if kept:
+        print(f"{kata.folder}: kept {', '.join(f'{layer}.py' for layer in kept)} unchanged")
+    first = written[0] if written else wanted[0]
+    print(f"Next: write {kata.folder / first}.py, then pytest --impl {kata.folder} -k {first}")
+
+
+def _write(path: Path, text: str) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,139 @@
+"""The pictures on the ladder's page: how the losses fell, who looks at whom, how rope turns, what is near zero."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from llama.ladder import drawings
+from llama.ladder.climb import Climb, Ladder, build
+from llama.ladder.web_page import Picture
+from llama.model.language_model import LanguageModel
+from llama.model.llama import Llama
+from llama.text.windows import Windows
+from llama.training.preparation import Prepared
+from llama.training.trainer import next_token_loss
+
+SEEN = 24
+"""Characters in the maps of attention."""
+
+CURVES = (
+    "All rungs on the same batches. Watch where each one leaves the one before it, and distrust a line that falls far "
+    "below the rest. A cross at the end of one is what that model is worth when it cannot see what it has to predict."
+)
+MAPS = (
+    "Who looks at whom, the mean over the heads, after training. Without a mask each character may look at the one "
+    "after it, which is the one it has to predict. With the mask the upper right half is empty: not small, but "
+    "exactly zero."
+)
+ROTATIONS = (
+    "Rope turns each pair of features by the position times a frequency of its own. The first pairs run round the "
+    "circle and tell neighbours apart; the last hardly move and tell near from far. No pair changes its length."
+)
+SIZES = (
+    "Root mean square of each tensor and of its gradient on one batch, and the share of elements within a hundredth "
+    "of that from zero; the first layer is dark, the last light. A bell curve has 0.8 percent there. What lies far "
+    "above is idle: the rows of the embedding whose characters are not in the batch get no gradient at all."
+)
+
+
+def pictures(config: Ladder, climbs: Sequence[Climb], prepared: Prepared) -> list[Picture]:
+    """The pictures of one climb of the ladder, each with what there is to see in it."""
+    first = [c for c in climbs if c.seed == config.seeds[0]]
+    shown = [
+        Picture(
+            [
+                drawings.curves(
+                    {c.rung.name: c.losses for c in first},
+                    {c.rung.name: c.prefix_loss for c in first if c.leak.is_there},
+                )
+            ],
+            CURVES,
+        )
+    ]
+    text = prepared.splits[1][: min(SEEN, config.window)]
+    maps = [
+        drawings.attention_map(
+            attention_weights(c, config, prepared, text[None])[0].mean(0).numpy(),
+            prepared.tokenizer.decode(text),
+            c.rung.name,
+        )
+        for c in first
+        if c.rung.parts and c.rung.parts.attention and not c.rung.parts.swiglu
+    ]
+    if maps:
+        shown.append(
+            Picture(
+                maps,
+                MAPS,
+            )
+        )
+    if (last := next((c for c in reversed(first) if isinstance(c.model, Llama)), None)) is not None:
+        turns = last.model.layers.rotation_frequencies(last.model.config, torch.device("cpu")).numpy()
+        shown.append(
+            Picture(
+                [drawings.circles(turns, config.window), drawings.turns(turns, config.window)],
+                ROTATIONS,
+            )
+        )
+        weights, gradients = _sizes(last.model, prepared, config)
+        shown.append(
+            Picture(
+                [
+                    drawings.by_layer(_by_kind(weights, _size), f"size of the weights ({last.rung.name})"),
+                    drawings.by_layer(_by_kind(gradients, _size), "size of the gradients"),
+                    drawings.by_layer(_by_kind(weights, _near_zero), "weights near zero", percent=True),
+                    drawings.by_layer(_by_kind(gradients, _near_zero), "gradients near zero", percent=True),
+                ],
+                SIZES,
+            )
+        )
+    return shown
+
+
+def attention_weights(
+    climb: Climb, config: Ladder, prepared: Prepared, token_ids: Int64[Tensor, "1 seq"]
+) -> Float[Tensor, "1 n_heads seq seq"]:
+    """The attention weights of a rung's (last) layer, seen by running it with an attention that writes them down."""
+    seen: list[Tensor] = []
+    layers = prepared.layers.completed()
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, mask: Tensor | None = None) -> Tensor:
+        scores = q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT * q.shape[-1] ** -0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -math.inf)
+        seen.append(layers.softmax(scores))
+        return layers.attention(q, k, v, causal, mask)
+
+    watched = build(config, climb.rung, prepared.tokenizer.vocab, layers.replacing("watched", attention=attention), 0)
+    watched.load_state_dict(climb.model.state_dict())
+    with torch.no_grad():
+        watched.to(prepared.device)(token_ids)
+    return seen[-1].cpu()
+
+
+def _sizes(model: LanguageModel, prepared: Prepared, config: Ladder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All weights, and their gradients on one batch of the training split."""
+    loss = next_token_loss(model, *Windows(prepared.splits[0], config.window).batch(config.batch_size, 0, config.steps))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, parameters)
+    return dict(zip(names, (p.detach() for p in parameters), strict=True)), dict(zip(names, gradients, strict=True))
+
+
+def _by_kind(tensors: Mapping[str, Tensor], number: Any) -> dict[str, dict[str, float]]:
+    """A number of each tensor, by its kind (`q_proj`) and full name."""
+    by_kind: dict[str, dict[str, float]] = {}
+    for name, tensor in tensors.items():
+        by_kind.setdefault(name.split(".")[-2], {})[name] = number(tensor)
+    return by_kind
+
+
+def _size(tensor: Tensor) -> float:
+    return tensor.double().square().mean().sqrt().item()
+
+
+def _near_zero(tensor: Tensor) -> float:
+    return (tensor.abs() <= 0.01 * _size(tensor)).double().mean().item()

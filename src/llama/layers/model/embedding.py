@@ -1,0 +1,48 @@
+"""Embedding: look up one row of a table for each token.
+
+    y = weight[token_id]          (the same as one-hot(token_id) · weight)
+
+    token_ids [...] int64, weight [vocab d_model] -> [... d_model]
+
+A token that occurs twice sends its gradient to its row twice.
+
+Raises IndexError for an id outside 0..vocab-1: Python would read -1 as the last row.
+Source: Bengio et al. 2003, "A Neural Probabilistic Language Model", section 2 (the matrix C).
+"""
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from numpy import ndarray
+from torch import Tensor
+
+from llama.contract import check_ids, contract
+
+
+def check(token_ids: Tensor | ndarray, weight: Tensor | ndarray) -> None:
+    check_ids("embedding: token_ids", token_ids, weight.shape[0])
+
+
+@contract(check)
+def naive(token_ids: Int64[ndarray, "..."], weight: Float[ndarray, "vocab d_model"]) -> Float[ndarray, "... d_model"]:
+    y = np.empty((*token_ids.shape, weight.shape[1]))
+    for token in np.ndindex(token_ids.shape):
+        for i in range(weight.shape[1]):
+            y[*token, i] = weight[token_ids[token], i]
+    return y
+
+
+@contract(check)
+def vectorized(token_ids: Int64[Tensor, "..."], weight: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "... d_model"]:
+    return weight[token_ids]
+
+
+@contract()
+def fused(token_ids: Int64[Tensor, "..."], weight: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "... d_model"]:
+    if not token_ids.is_cpu:
+        check(token_ids, weight)  # a wrong id would be an assertion of the device, after which nothing works any more
+    try:
+        return F.embedding(token_ids, weight)  # on a CPU it looks at every id itself
+    except (IndexError, RuntimeError):  # the latter from an empty table
+        check(token_ids, weight)
+        raise

@@ -1,0 +1,86 @@
+"""Llama: from token ids to a score for every token that could come next.
+
+    x = embedding(token_ids)
+    x = decoder_layer(x)             num_hidden_layers times, each with its own weights
+    logits = lm_head · rms_norm(x)
+
+    token_ids [batch seq] int64, weights: a Hugging Face state dict, config: a LlamaConfig
+    -> logits [batch seq vocab]
+
+The logits at a position depend on that position and those before it, and on nothing else. A missing
+`lm_head.weight` means that the head is tied to the embedding. Rotations follow `config.rope_theta` and,
+for Llama 3.1 and later, `config.rope_scaling`.
+
+`compose` is written over the layers that it is given. With a cache (`cache.length` positions held, and a
+cache per layer in `cache.layers`), token_ids are the positions that come next. `dropout`, in training, is applied
+to the embeddings and to what each block adds.
+
+Raises ValueError where `weights` lacks a tensor or has one that has no place, IndexError for a token id
+outside the vocabulary.
+Source: Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models", section 2.2.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from llama.contract import contract
+from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer, of_model
+
+
+def check(layers: Any, token_ids: Tensor, weights: Mapping[str, Tensor], config: Any, **_: Any) -> None:
+    known = set(of_model(config.num_hidden_layers))
+    if lacks := sorted(known - weights.keys() - {HEAD}):
+        raise ValueError(f"llama: weights lacks {', '.join(lacks)}")
+    if extra := sorted(weights.keys() - known):
+        raise ValueError(f"llama: weights has no use for {', '.join(extra)}")
+
+
+@contract(check)
+def compose(
+    layers: Any,
+    token_ids: Int64[Tensor, "batch seq"],
+    weights: Mapping[str, Tensor],
+    config: Any,
+    cache: Any = None,
+    dropout: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "batch seq vocab"]:
+    start = 0 if cache is None else cache.length
+    positions = torch.arange(start, start + token_ids.shape[1], device=token_ids.device)
+    turns = frequencies(layers, config, token_ids.device)
+    x = layers.embedding(token_ids, weights[EMBEDDING])
+    more: dict[str, Any] = {}
+    if dropout is not None:
+        x, more["dropout"] = dropout(x), dropout
+    for i in range(config.num_hidden_layers):
+        x = layers.decoder_layer(
+            x,
+            {name: weights[in_layer(i, name)] for name in DECODER_LAYER},
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            positions,
+            turns,
+            config.rms_norm_eps,
+            **more,
+            **({} if cache is None else {"cache": cache.layers[i]}),
+        )
+    x = layers.rms_norm(x, weights[FINAL_NORM], config.rms_norm_eps)
+    return layers.linear(x, weights.get(HEAD, weights[EMBEDDING]))
+
+
+def frequencies(layers: Any, config: Any, device: torch.device) -> Float[Tensor, "half"]:
+    """The rotation frequencies of a config, rescaled where it asks for that."""
+    by_pair = layers.rope_frequencies(config.head_dim, config.rope_theta)
+    if scaling := config.rope_scaling:
+        by_pair = layers.llama3_frequencies(
+            by_pair,
+            scaling["factor"],
+            scaling["low_freq_factor"],
+            scaling["high_freq_factor"],
+            scaling["original_max_position_embeddings"],
+        )
+    # Apple's GPUs have no float64.
+    return by_pair.to(device, torch.float32 if device.type == "mps" else by_pair.dtype)

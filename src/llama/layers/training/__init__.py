@@ -1,0 +1,1 @@
+"""What moves the weights: AdamW, the clipping of gradients, the learning rate."""

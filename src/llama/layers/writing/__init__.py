@@ -1,0 +1,1 @@
+"""From logits to the next token: which tokens stay possible, and which is drawn."""

@@ -1,0 +1,179 @@
+"""One new token at a time, in as few operations as there are.
+
+    cache = KVCache(model.config, batch=1)
+    logits = model(prompt, cache)                  # the prompt in one pass
+    decoder = Decoder(model)
+    logits = decoder(token, cache)                 # what model([[token]], cache) computes, [vocab]
+
+A single token leaves nothing for a matrix product to share: each weight is read once and used once, so
+what counts is how fast memory is read, and, in small models, how many operations there are. Hence
+
+- the matrices that are multiplied with the same vector are one matrix (queries, keys and values; gate and up);
+- RMSNorm's weights are multiplied into the matrices that follow; what is left of the norm is one number for
+  the token, a factor of the product;
+- the angles of all positions are computed once;
+- what a layer computes is written where the last layer's was, and the views of it are made once: between two
+  large matrices, which have swept the caches, each call of torch costs several times what it costs alone;
+- the query heads that share a key head are handed to attention as queries of one head, which then reads its keys once;
+- large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with
+  a single vector on one core; not those held in bfloat16, where there is half as much to read.
+
+The weights are copied when a decoder is made: it does not see what becomes of the model later. It serves one caller
+at a time.
+"""
+
+import math
+from typing import TypeGuard
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from llama.model.kv_cache import KVCache
+from llama.model.language_model import LanguageModel
+from llama.model.llama import Llama
+
+LARGE = 150_000
+"""Elements from which on it pays to wake the second core for a product."""
+SMALL = 500_000
+"""Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
+
+
+class Decoder:
+    """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
+
+    Where the model computes in bfloat16, the large matrices are held in it, and attention is in the dtype of the cache;
+    the rest is computed in at least float32.
+    """
+
+    @torch.inference_mode(False)  # in which what is made could not be written to outside of it
+    def __init__(self, model: Llama, positions: int | None = None):
+        c, weights = model.config, model.state_dict()
+        self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
+        self.embedding = weights["model.embed_tokens.weight"].clone()
+        self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
+
+        half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
+
+        def product(norm: str, *names: str) -> Product | HalfProduct:
+            matrix = torch.cat([weights[name] for name in names])
+            matrix = matrix.mul_(weights[norm]) if norm else matrix
+            return HalfProduct(matrix) if half and matrix.numel() > SMALL else Product(matrix.to(self.wide))
+
+        self.layers = []
+        for i in range(c.num_hidden_layers):
+            layer = f"model.layers.{i}."
+            q, k, v, o = (f"{layer}self_attn.{name}_proj.weight" for name in "qkvo")
+            gate, up, down = (f"{layer}mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
+            self.layers.append(
+                (
+                    product(f"{layer}input_layernorm.weight", q, k, v),
+                    product("", o),
+                    product(f"{layer}post_attention_layernorm.weight", gate, up),
+                    product("", down),
+                )
+            )
+        head = "model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"
+        self.head = product("model.norm.weight", head)
+        angle = torch.arange(positions or c.max_position_embeddings)[:, None, None] * model.layers.rotation_frequencies(
+            c, self.embedding.device
+        )
+        cos, sin = angle.cos().to(self.wide), angle.sin().to(self.wide)
+        self.cos, self.sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        self.partners = torch.arange(c.head_dim).roll(c.head_dim // 2)
+
+        heads = torch.empty(c.num_attention_heads + 2 * c.num_key_value_heads, c.head_dim, dtype=self.wide)
+        self.heads, self.turned = heads.view(-1), heads[: -c.num_key_value_heads]
+        self.queries = heads[: c.num_attention_heads].view(1, c.num_key_value_heads, -1, c.head_dim)
+        self.new = heads[c.num_attention_heads :]
+        self.gate_up = torch.empty(2 * c.intermediate_size, dtype=self.wide)
+        self.gate, self.up = self.gate_up.chunk(2)
+
+    def __getstate__(self) -> None:
+        # Of a copy, the views would no longer be those of its buffers.
+        raise TypeError("decoder: it cannot be copied or pickled; make another one from the model")
+
+    @staticmethod
+    def suits(model: LanguageModel) -> TypeGuard[Llama]:
+        """Whether a decoder computes what this model does: with our fused layers, on a CPU, in the one dtype of its
+        weights (but not in float16, which would overflow) or in bfloat16."""
+        dtypes, of = {p.dtype for p in model.parameters()}, model.layers
+        computed = model.compute_dtype or next(iter(dtypes))
+        known = computed == torch.bfloat16 or (dtypes == {computed} and computed != torch.float16)
+        fused = of.is_ours and of.name == "fused"
+        return isinstance(model, Llama) and fused and known and len(dtypes) == 1 and next(model.parameters()).is_cpu
+
+    @torch.no_grad()
+    def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:
+        """The logits after one more token.
+
+        Raises IndexError for a token outside the vocabulary and ValueError for a cache that is full or of more
+        sequences, and where as many positions are held as the decoder was made for.
+        """
+        if not 0 <= token < len(self.embedding):
+            raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
+        cache.check(1)
+        if cache.length == len(self.cos) < cache.memory.shape[3]:
+            raise ValueError(f"decoder: it was made for {len(self.cos)} positions, and the cache holds as many")
+        at = cache.claim(1)
+        x, cos, sin = self.embedding[token].to(self.wide, copy=True), self.cos[at], self.sin[at]
+        seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])
+        for (qkv, o, gate_up, down), key, value, row in zip(self.layers, *map(torch.unbind, seen), strict=True):
+            qkv(x, self._norm(x), out=self.heads)
+            partners = self.turned.index_select(-1, self.partners)
+            torch.addcmul(self.turned * cos, partners, sin, out=self.turned)
+            row.copy_(self.new)
+            y = F.scaled_dot_product_attention(self.queries.to(key.dtype), key, value)
+            o(y.reshape(-1).to(self.wide), 1.0, out=x, plus=True)
+            gate_up(x, self._norm(x), out=self.gate_up)
+            down(F.silu(self.gate).mul_(self.up), 1.0, out=x, plus=True)
+        logits = x.new_empty(len(self.embedding))
+        self.head(x, self._norm(x), out=logits)
+        return logits
+
+    def _norm(self, x: Float[Tensor, "d_model"]) -> float:
+        """What RMSNorm multiplies x with, but for its weight."""
+        mean_square = float(torch.dot(x, x)) / self.d_model + self.eps
+        return mean_square**-0.5 if mean_square else math.nan  # 0 / 0, as the formula says
+
+
+class Product:
+    """out = factor · weight · x, or that on top of what is there."""
+
+    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
+        columns = weight.T.contiguous()
+        d_in, d_out = columns.shape
+        self.weight = columns.T
+        self.halves = columns.unflatten(0, (2, -1)) if columns.numel() >= LARGE and d_in % 2 == 0 else None
+        if self.halves is not None:
+            self.sums = columns.new_empty(2, 1, d_out)
+            self.first, self.second = self.sums[:, 0]
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
+        if self.halves is None:
+            out.addmv_(self.weight, x, beta=int(plus), alpha=factor)
+            return
+        self.sums.baddbmm_(x.view(2, 1, -1), self.halves, beta=0, alpha=factor)
+        if plus:
+            out.add_(self.first).add_(self.second)
+        else:
+            torch.add(self.first, self.second, out=out)
+
+
+class HalfProduct:
+    """A Product whose weight is held in bfloat16."""
+
+    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
+        self.weight = weight.bfloat16()
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
+        y = torch.mv(self.weight, (x * factor).bfloat16())
+        if plus:
+            out.add_(y)
+        else:
+            out.copy_(y)

@@ -1,0 +1,83 @@
+"""What a run needs before its first step: the text, its splits, the layers and the model."""
+
+import sys
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from llama import implementation
+from llama.implementation import Implementation
+from llama.machine.device import check_compiler, check_memory, usable
+from llama.model import weights
+from llama.model.config import LlamaConfig
+from llama.model.llama import Llama
+from llama.text.corpus import Corpus, load_corpus
+from llama.text.tokenizer import CharTokenizer
+from llama.text.windows import Windows, split
+from llama.training import distributed
+from llama.training.options import Train, compute_dtype
+
+
+class Prepared(NamedTuple):
+    """What a run needs before it begins: training, validation and test split on the device, and whose layers learn."""
+
+    device: torch.device
+    corpus: Corpus
+    tokenizer: CharTokenizer
+    splits: list[Int64[Tensor, "n"]]
+    layers: Implementation
+
+
+def prepare(config: Train) -> Prepared:
+    """The text and the layers of a run that `check` has passed. Raises ValueError as `run` does."""
+    device = usable(config.device)
+    corpus = load_corpus(config.corpus)
+    if corpus.notice and distributed.group().rank == 0:
+        print(corpus.notice, file=sys.stderr)
+    tokenizer = CharTokenizer.from_text(corpus.text)
+    splits = [part.to(device) for part in split(tokenizer.encode(corpus.text), config.fractions)]
+    Windows(splits[0], config.window)  # which refuses a window that does not fit
+    if len(splits[1]) < 2:
+        raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
+    if device.type == "cpu":
+        _check_memory(config, tokenizer.vocab)
+    if config.compile:
+        check_compiler(device)
+    layers = implementation.load(config.impl)
+    if layers.is_ours and layers.name == "naive":
+        raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
+    return Prepared(device, corpus, tokenizer, splits, layers)
+
+
+def _check_memory(config: Train, vocab: int) -> None:
+    # In float32 the weights, their gradients and one moment; the tokens and their logits; and of each layer at least
+    # the inputs of its norms and products, which the backward pass needs.
+    sizes_of = model_config(config, vocab)
+    model = 12 * weights.count(sizes_of)
+    kept = config.num_hidden_layers * (4 * config.hidden_size + 2 * sizes_of.intermediate_size)
+    rows = config.batch_size // (config.accumulate * distributed.group().size)
+    batch = rows * config.window * (8 + (2 if compute_dtype(config) else 4) * (kept + vocab))
+    sizes = ", ".join(f"{name} {getattr(config, name)}" for name in ("hidden_size", "num_hidden_layers", "batch_size"))
+    check_memory(f"train: {sizes}", model + batch)
+
+
+def model_config(config: Train, vocab: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        max_position_embeddings=config.window,
+    )
+
+
+def build(config: Train, prepared: Prepared) -> Llama:
+    model = Llama(model_config(config, prepared.tokenizer.vocab), prepared.layers)
+    model.reset_parameters(torch.Generator().manual_seed(config.seed))
+    model.compute_dtype = compute_dtype(config)
+    if config.compile:
+        model.compile_training()
+    return model.to(prepared.device)

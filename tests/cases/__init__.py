@@ -1,0 +1,12 @@
+"""What the layers are called with: sizes, a dtype and a seed are drawn, tensors are made from the seed.
+
+Read in this order:
+
+    case.py       Case, and the strategy that draws one
+    target.py     the device under test, its dtypes, and tensors on it
+    weights.py    positions, frequencies, weights and configs, made from a case
+    calls.py      typical calls of every layer; what is known of one stands in the file of its name:
+                  model/, training/, writing/
+
+Knows no test and no judge.
+"""

@@ -1,0 +1,170 @@
+"""What the layers are called with: sizes, a dtype and a seed are drawn, tensors are made from the seed.
+
+    @given(case=cases("batch seq d_model"))
+    def test_negating_x_negates_y(rms_norm, case):
+        x, weight = case.normal("batch seq d_model"), case.normal("d_model")
+
+So an example stays one short line, and shrinks. Sizes are often distinct primes: swapped axes then
+cannot fit.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.cases import target
+
+
+@dataclass
+class Case:
+    """Sizes by name (as attributes), a dtype and a seed, from which tensors are made in turn.
+
+    n_heads, head_dim and kv_len follow from n_kv_heads and groups, from half, and from q_len and more.
+    """
+
+    sizes: dict[str, int]
+    dtype: torch.dtype
+    seed: int
+    layout: str = "contiguous"
+    last: ClassVar["Case | None"] = None
+    _random: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = self.sizes
+        if {"n_kv_heads", "groups"} <= given.keys():
+            given["n_heads"] = given["n_kv_heads"] * given["groups"]
+        if "half" in given:
+            given["head_dim"] = 2 * given["half"]
+        if {"q_len", "more"} <= given.keys():
+            given["kv_len"] = given["q_len"] + given["more"]
+        self._random = np.random.default_rng(self.seed)
+        Case.last = self
+
+    def __getattr__(self, name: str) -> int:
+        try:
+            return self.__dict__["sizes"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __repr__(self) -> str:
+        words = [f"{name}={size}" for name, size in self.sizes.items()]
+        words += [str(self.dtype).removeprefix("torch."), f"seed={self.seed}"]
+        return " ".join(words if self.layout == "contiguous" else [*words, self.layout])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # for Hypothesis, which would print the fields
+
+    def shape(self, axes: str | Sequence[int]) -> list[int]:
+        """`"batch seq 2"` or a sequence of sizes, as numbers."""
+        return (
+            [self.sizes[a] if a in self.sizes else int(a) for a in axes.split()]
+            if isinstance(axes, str)
+            else list(axes)
+        )
+
+    def normal(self, axes: str | Sequence[int], scale: float = 1.0) -> Tensor:
+        """Normally distributed, on the device, in the case's dtype and layout."""
+        return self._laid_out(target.tensor(scale * self._random.standard_normal(self.shape(axes)), self.dtype))
+
+    def uniform(self, axes: str | Sequence[int], low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform in [low, high)."""
+        return self._laid_out(target.tensor(self._random.uniform(low, high, self.shape(axes)), self.dtype))
+
+    def away_from_zero(self, axes: str | Sequence[int]) -> Tensor:
+        """Magnitudes in [0.5, 1.5), either sign: for what is normalised, which magnifies roundings near zero."""
+        magnitude = self._random.uniform(0.5, 1.5, self.shape(axes))
+        sign = self._random.choice([-1, 1], self.shape(axes))
+        return self._laid_out(target.tensor(magnitude * sign, self.dtype))
+
+    def integers(self, axes: str | Sequence[int], high: int) -> Tensor:
+        """Integers in 0..high-1."""
+        return self._laid_out(target.tensor(self._random.integers(high, size=self.shape(axes))))
+
+    def booleans(self, axes: str | Sequence[int]) -> Tensor:
+        return self._laid_out(target.tensor(self._random.random(self.shape(axes)) < 0.5))
+
+    def permutation(self, n: int) -> Tensor:
+        return target.tensor(self._random.permutation(n))
+
+    def _laid_out(self, t: Tensor) -> Tensor:
+        """The same values in another layout of memory."""
+        if self.layout == "transposed" and t.ndim >= 2:
+            return t.transpose(-1, -2).contiguous().transpose(-1, -2)
+        if self.layout == "strided" and t.ndim >= 1:
+            return torch.stack((t, torch.zeros_like(t)), dim=-1)[..., 0]
+        return t
+
+
+# The smallest and the largest size of each name. n_heads is n_kv_heads times groups.
+RANGES = {
+    "batch": (1, 3),
+    "seq": (1, 7),
+    "q_len": (1, 5),
+    "more": (0, 5),  # kv_len - q_len
+    # The root mean square of one or two features is near zero too often, where RMSNorm magnifies every rounding.
+    "d_model": (3, 11),
+    "d_in": (1, 11),
+    "d_out": (1, 11),
+    "d_ff": (1, 11),
+    "n_kv_heads": (1, 3),
+    "groups": (1, 3),
+    "half": (1, 5),  # head_dim / 2
+    "vocab": (1, 13),
+    "n": (1, 13),
+    "n_layers": (1, 2),
+    "count": (1, 4),
+}
+# One size of each name that is past the blocks in which kernels work, and no multiple of one.
+LARGE = {
+    "batch": 67,
+    "seq": 131,
+    "q_len": 67,
+    "more": 131,
+    "d_model": 1031,
+    "d_in": 1031,
+    "d_out": 1031,
+    "d_ff": 1031,
+    "n_kv_heads": 11,
+    "groups": 11,
+    "half": 131,
+    "vocab": 5003,
+    "n": 5003,
+    "n_layers": 11,
+    "count": 33,
+}
+ORDERS = list(itertools.permutations((2, 3, 5, 7, 11)))
+SEEDS = st.integers(0, 2**16)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    axes: str,
+    dtypes: Sequence[torch.dtype] | None = None,
+    layouts: bool = False,
+    **ranges: tuple[int, int],
+) -> Case:
+    """Cases with these sizes; `ranges` overrides RANGES."""
+    names, ranges = axes.split(), RANGES | ranges
+    sizes = {name: draw(st.integers(*ranges[name])) for name in names}
+    if draw(st.booleans(), label="distinct"):
+        sizes |= _distinct(draw(st.sampled_from(ORDERS)), [(name, *ranges[name]) for name in names])
+    dtype = draw(st.sampled_from(target.EXACT if dtypes is None else dtypes))
+    layout = draw(st.sampled_from(["contiguous", "transposed", "strided"])) if layouts else "contiguous"
+    return Case(sizes, dtype, draw(SEEDS), layout)
+
+
+def _distinct(primes: Sequence[int], names: list[tuple[str, int, int]]) -> dict[str, int]:
+    """A prime of its own for each name that one is left for, the tightest range first."""
+    left, sizes = list(primes), {}
+    for name, low, high in sorted(names, key=lambda n: n[2]):
+        if fitting := [p for p in left if low <= p <= high]:
+            sizes[name] = fitting[0]
+            left.remove(fitting[0])
+    return sizes

@@ -1,0 +1,11 @@
+"""How embedding is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+
+
+def arguments(case: Case) -> Arguments:
+    return positional(case.integers("batch seq", case.vocab), case.normal("vocab d_model"))
+
+
+CALLS = Calls("batch seq vocab d_model", arguments, gradients=(1,), batched=(0,))

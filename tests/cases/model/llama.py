@@ -1,0 +1,20 @@
+"""How llama is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+from tests.cases.weights import config, model_weights
+
+
+def arguments(case: Case) -> Arguments:
+    of = config(case, tie_word_embeddings=bool(case.seed % 2))
+    return positional(case.integers("batch seq", case.vocab), model_weights(case, of), of)
+
+
+CALLS = Calls(
+    "batch seq n_kv_heads groups half d_model d_ff vocab n_layers",
+    arguments,
+    gradients=(1,),
+    batched=(0,),
+    turns=True,
+    in_half_precision=False,
+)

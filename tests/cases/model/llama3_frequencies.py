@@ -1,0 +1,11 @@
+"""How llama3_frequencies is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+
+
+def arguments(case: Case) -> Arguments:
+    return positional(10 ** case.uniform("half", -4, 0), 4.0, 0.5, 3.0, 2048)
+
+
+CALLS = Calls("half", arguments)

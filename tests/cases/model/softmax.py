@@ -1,0 +1,11 @@
+"""How softmax is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+
+
+def arguments(case: Case) -> Arguments:
+    return positional(case.normal("batch seq n", 3.0))
+
+
+CALLS = Calls("batch seq n", arguments, gradients=(0,), batched=(0,))

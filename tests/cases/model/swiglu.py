@@ -1,0 +1,13 @@
+"""How swiglu is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+from tests.cases.weights import weight
+
+
+def arguments(case: Case) -> Arguments:
+    x = case.normal("batch seq d_model")
+    return positional(x, *(weight(case, case.shape(axes)) for axes in ("d_ff d_model", "d_ff d_model", "d_model d_ff")))
+
+
+CALLS = Calls("batch seq d_model d_ff", arguments, gradients=(0, 1, 2, 3), batched=(0,))

@@ -1,0 +1,12 @@
+"""How clip_grad_norm is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+
+
+def arguments(case: Case) -> Arguments:
+    shapes = ("batch n", "n", "seq batch", "", *["n"] * 29)
+    return positional([case.normal(axes) for axes in shapes[: case.count]], 1.0)
+
+
+CALLS = Calls("batch seq n count", arguments)

@@ -1,0 +1,11 @@
+"""How sample is called."""
+
+from tests.cases.calls import Arguments, Calls, positional
+from tests.cases.case import Case
+
+
+def arguments(case: Case) -> Arguments:
+    return positional(case.normal("batch seq n"), case.uniform("batch seq", 0.0, 0.99))
+
+
+CALLS = Calls("batch seq n", arguments, batched=(0, 1))

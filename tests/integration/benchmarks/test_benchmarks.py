@@ -1,0 +1,185 @@
+"""`pytest --benchmark`: what it shows, what it leaves, and what it says of another run."""
+
+import importlib
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import bench_whole_model, report
+from benchmarks.cases import BOTH
+from benchmarks.machine import PeakMemory
+from benchmarks.report import Measurement
+from llama import implementation
+from llama.layers import CHAPTER
+from tests.cases import calls
+from tests.judge.assertions import assert_close
+from tests.session.nested_runs import run_suite
+
+ROOT = Path(__file__).parents[3]
+MINE = "def softmax(x):\n    return x.softmax(-1)\n"
+SLOW = "def softmax(x):\n    for _ in range(300):\n        y = x.softmax(-1)\n    return y\n"
+SHORT = ("--benchmark-max-time=0.0001", "--benchmark-min-rounds=1")
+SMALLEST = (
+    *("--benchmark", "benchmarks/model/bench_softmax.py", "-k", "n:64-float32-forward-", "--impl", "{folder}/mine.py"),
+    *("--benchmark-min-rounds=15", "--benchmark-storage={folder}/saved", "--benchmark-json={folder}/run.json"),
+)
+ONE = Measurement(
+    layer="softmax",
+    column="fused",
+    dtype="float32",
+    passes="forward",
+    along="n",
+    size=64,
+    reference=False,
+    amount=1000.0,
+    unit="byte",
+    tokens=0,
+    limit=1e9,
+    peak=0,
+    median=1e-3,
+    iqr=1e-5,
+)
+PEER = replace(ONE, column="torch.nn", reference=True)
+
+
+def test_every_layer_has_a_benchmark():
+    assert {path.relative_to(ROOT / "benchmarks").as_posix() for path in (ROOT / "benchmarks").rglob("bench_*.py")} == {
+        *(f"{chapter}/bench_{layer}.py" for layer, chapter in CHAPTER.items()),
+        "bench_naive.py",
+        "bench_whole_model.py",
+    }
+
+
+@torch.no_grad()
+def test_a_token_of_the_small_model_is_decoded_in_every_column():
+    cells = bench_whole_model.bench_model_decoding_small.cells([implementation.load("fused")])
+    first = [c for c in cells if (c.size, c.dtype) == (bench_whole_model.CACHED[0], "float32")]
+    logits = [call(argument()) for call, argument in (cell.prepare() for cell in first)]
+    assert [c.column for c in first] == ["fused", "transformers"]
+    assert_close(logits[0].flatten(), logits[1].flatten())
+
+
+@pytest.mark.parametrize("name", calls.differentiable())
+def test_the_peers_compute_what_the_layer_does_down_to_the_gradients(name):
+    bench = getattr(importlib.import_module(f"benchmarks.{CHAPTER[name]}.bench_{name}"), f"bench_{name}")
+    cells = [c for c in bench.cells([implementation.load("fused")]) if (c.dtype, c.passes) == ("float32", BOTH)]
+    expected, *others = [c.prepare()() for c in cells if c.size == min(c.size for c in cells)]
+    assert others
+    for gradients in others:
+        for ours, theirs in zip(expected, gradients, strict=True):
+            assert_close(theirs, ours)
+
+
+@pytest.mark.suite({}, "--collect-only", "-q", "benchmarks", "tests/unit/model/test_softmax.py")
+def test_without_the_option_no_benchmark_is_collected_even_from_its_folder(run):
+    assert "tests/unit/model/test_softmax.py::" in run.stdout
+    assert "bench_" not in run.stdout
+
+
+@pytest.mark.suite(
+    {"mine.py": MINE},
+    *("--benchmark", "-k", "softmax", "--impl", "{folder}/mine.py", *SHORT, "--benchmark-json={folder}/out/all.json"),
+    OMP_NUM_THREADS="1",
+)
+def test_a_layer_alone_has_a_table_with_all_columns_a_chart_and_its_numbers(run):
+    assert run.returncode == 0, run.stdout
+    lines = run.stdout.splitlines()
+    title = next(line.split() for line in lines if line.split()[:3] == ["n", "dtype", "pass"])
+    assert title == ["n", "dtype", "pass", "naive", "vectorized", "fused", "mine", "torch.nn"]
+    left = dict(line.split(": ", 1) for line in lines if line.startswith(("chart: ", "all numbers: ")))
+    assert Path(left["chart"]).read_bytes().startswith(b"\x89PNG")
+    cells = [b["extra_info"] for b in json.loads(Path(left["all numbers"]).read_text())["benchmarks"]]
+    assert {cell["layer"] for cell in cells} == {"softmax"}
+    assert {cell["dtype"] for cell in cells} == {"float32", "bfloat16"}
+    assert {cell["passes"] for cell in cells if cell["column"] == "mine"} == {"forward", "forward+backward"}
+    assert len({cell["size"] for cell in cells}) >= 4
+    largest = [cell for cell in cells if cell["size"] == max(cell["size"] for cell in cells)]
+    assert all(cell["peak"] >= cell["amount"] / 5 for cell in largest)  # of five passes over memory, one writes anew
+
+
+@pytest.mark.suite({"mine.py": MINE}, *SMALLEST, "--benchmark-save=before", OMP_NUM_THREADS="1")
+def test_what_got_slower_since_a_saved_run_is_named(run):
+    assert run.returncode == 0, run.stdout
+    folder = Path(run.args[run.args.index("--impl") + 1]).parent
+    again = run_suite(folder, {"mine.py": SLOW}, *SMALLEST, "--benchmark-compare", OMP_NUM_THREADS="1")
+    assert again.returncode == 0, again.stdout
+    assert "5 numbers in both runs" in again.stdout
+    named = [line for line in again.stdout.splitlines() if line.startswith("SLOWER")]
+    assert any("softmax n=64 float32 forward mine:" in line for line in named), again.stdout
+
+
+def test_fused_is_set_beside_its_peers_and_where_it_is_slower_is_named():
+    twice_as_fast, slower = replace(PEER, median=2 * ONE.median), replace(ONE, size=128, median=4e-3)
+    beside = replace(PEER, size=128, median=2e-3)
+    assert list(report.standing([ONE, twice_as_fast, slower, beside])) == [
+        "softmax: 1.00x as fast, over 2 numbers",
+        "all: 1.00x as fast, over 2 numbers",
+        "SLOWER  2.00x  softmax n=128 float32 forward: 4 ms, torch.nn 2 ms",
+    ]
+    assert list(report.standing([ONE, replace(PEER, median=0.99 * ONE.median)]))[2:] == []
+
+
+def test_vectorized_is_set_beside_the_loops_layer_by_layer():
+    vectorized = replace(ONE, layer=report.LOOPS, passes="rope", column="vectorized")
+    loops = replace(vectorized, column="naive", median=0.25)
+    title, rope = report.over_naive([ONE, vectorized, loops])
+    assert title.split() == ["layer", "naive", "vectorized", "as", "fast"]
+    assert rope.split() == ["rope", "250", "ms", "1", "ms", "250x"]
+    assert list(report.over_naive([ONE, loops])) == []
+    assert [layer for layer, _ in report.tables([ONE, vectorized, loops])] == ["softmax"]
+
+
+def test_a_chart_names_every_column_also_one_that_a_dtype_lacks(monkeypatch, tmp_path):
+    named = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig",
+        lambda figure, *_, **__: named.extend(text.get_text() for text in figure.legends[0].get_texts()),
+    )
+    both = [ONE, PEER, replace(ONE, dtype="bfloat16"), replace(ONE, dtype="bfloat16", column="compiled")]
+    assert [path.name for path in report.charts(both, tmp_path)] == ["softmax.png"]
+    assert named == ["fused", "torch.nn", "compiled"]
+
+
+def test_the_drift_of_the_machine_is_divided_out():
+    before = {"ours": ONE, "theirs": PEER}
+    twice = {name: replace(m, median=2 * m.median) for name, m in before.items()}
+    assert list(report.compare(before, twice))[1:] == ["nothing got slower by more than the noise"]
+    alone = twice | {"theirs": PEER}
+    (named,) = list(report.compare(before, alone))[1:]
+    assert named.startswith("SLOWER  2.00x")
+    assert named.endswith("softmax n=64 float32 forward fused: 1 ms -> 2 ms")
+
+
+def test_what_differs_no_more_than_the_peers_or_the_rounds_do_is_noise():
+    slower = {"ours": replace(ONE, median=1.2 * ONE.median)}
+    assert any(line.startswith("SLOWER") for line in report.compare({"ours": ONE}, slower))
+    restless = {"ours": replace(slower["ours"], iqr=ONE.median / 3)}
+    assert not any(line.startswith("SLOWER") for line in report.compare({"ours": ONE}, restless))
+    peers = {str(i): PEER for i in range(4)}
+    spread = {name: replace(PEER, median=PEER.median * (0.8, 0.9, 1.1, 1.25)[int(name)]) for name in peers}
+    lines = report.compare({"ours": ONE} | peers, slower | spread)
+    assert not any(line.startswith("SLOWER") for line in lines)
+
+
+def test_the_growth_is_the_exponent_of_a_power_law():
+    curve = [replace(ONE, size=size, median=1e-6 * size**2) for size in (4, 16, 64, 256)]
+    assert math.isclose(report.exponent(curve), 2)
+    assert report.exponent(curve[:1]) is None
+    ((layer, lines),) = report.tables(curve)
+    assert layer == "softmax"
+    assert "n^2.00" in lines[-1]
+
+
+def test_peak_memory_is_what_is_held_at_once():
+    size = 2**20
+    with PeakMemory() as one_after_another:
+        for _ in range(3):
+            torch.empty(size, dtype=torch.uint8)
+    with PeakMemory() as at_once:
+        [torch.empty(size, dtype=torch.uint8) for _ in range(3)]
+    assert one_after_another.bytes == size
+    assert at_once.bytes == 3 * size

@@ -1,0 +1,76 @@
+"""What a failing test is told by: where the wrong elements lie, which bug it is, and a picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from llama import implementation
+from llama.layers import LAYERS
+from tests import zoo
+from tests.judge.assertions import Mismatch, assert_finite
+from tests.judge.diagnosis import diagnose
+from tests.judge.locations import axes, where
+from tests.judge.pictures import save_comparison
+
+OURS = [(name, layer) for name in ("vectorized", "fused") for layer in LAYERS]
+NAMES = ["batch", "n_heads", "seq", "head_dim"]
+
+
+def _wrong(*index):
+    wrong = torch.zeros(2, 4, 5, 6, dtype=torch.bool)
+    wrong[index] = True
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (_wrong(), "all 240 elements are wrong"),
+        (_wrong(slice(None), slice(2, 4)), "120 of 240 elements are wrong: only heads 2 and 3"),
+        (_wrong(slice(None), slice(None), slice(1, None)), "192 of 240 elements are wrong: every position but 0"),
+        (_wrong(..., slice(3, 6)), "120 of 240 elements are wrong: only features 3 to 5"),
+        (_wrong(1, 3), "30 of 240 elements are wrong: only batch entry 1, only head 3"),
+        (torch.ones(1, dtype=torch.bool), "it is the only element"),
+    ],
+)
+def test_where_the_wrong_elements_lie_is_said_in_words(wrong, words):
+    assert where(wrong, NAMES[-wrong.ndim :]) == words
+
+
+def test_a_triangle_is_named():
+    above = torch.ones(3, 3, dtype=torch.bool).triu(1)
+    assert "above the diagonal of q_len and kv_len" in where(above, ["q_len", "kv_len"])
+    assert "below the diagonal of q_len and kv_len" in where(above.T, ["q_len", "kv_len"])
+
+
+def test_axes_have_the_names_of_the_contract():
+    assert axes("attention", 4) == ["batch", "n_heads", "q_len", "head_dim"]
+    assert axes("rms_norm", 3) == ["batch", "seq", "d_model"]
+    assert axes("llama", 3) == ["batch", "seq", "vocab"]
+    assert axes("rope", 2) == ["axis 0", "axis 1"]
+
+
+def test_the_diagnosis_names_each_bug_of_the_zoo_and_no_other():
+    named = {(b.layer, b.name): [s.name for s in diagnose(b.layer, b.function)] for b in zoo.everything()}
+    assert {bug: suspects for bug, suspects in named.items() if suspects != [bug[1]]} == {}
+
+
+@pytest.mark.parametrize(("of", "name"), OURS)
+def test_the_diagnosis_is_silent_for_a_right_layer(of, name):
+    assert diagnose(name, getattr(implementation.load(of), name)) == []
+
+
+def test_a_mistake_that_is_not_in_the_zoo_is_not_given_the_name_of_another():
+    assert diagnose("rms_norm", lambda x, weight, eps=1e-5: x * 0.123) == []
+
+
+def test_a_picture_shows_what_is_not_finite_too(tmp_path):
+    expected, actual = torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)
+    actual[1, 2, 3], actual[0, 0, 0] = torch.nan, 1e-3
+    path = save_comparison(tmp_path / "a" / "b.png", "rope", expected, actual, ["batch", "seq", "d_model"])
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_value_that_is_not_finite_is_shown_with_its_place():
+    with pytest.raises(Mismatch, match=r"out\[1\] is nan but should be finite"):
+        assert_finite(torch.tensor([1.0, np.nan]))

@@ -1,0 +1,127 @@
+"""Kata mode: the stubs, the loop of a learner, and the board."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from llama import implementation
+from llama.__main__ import main
+from llama.implementation import INTERNAL
+from llama.kata import board
+from llama.kata.board import Row, unit_test
+from llama.kata.stubs import stub
+from llama.layers import LAYERS, layer_module
+
+ROOT = Path(__file__).parents[3]
+WRONG = """
+def rms_norm(x, weight, eps=1e-5):
+    return x / ((x * x).mean(-1, keepdim=True).sqrt() + eps) * weight
+"""
+
+
+@pytest.fixture
+def my_llama(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["kata", "my_llama"]) == 0
+    capsys.readouterr()
+    return tmp_path / "my_llama"
+
+
+def test_there_is_a_stub_for_every_layer_and_no_stub_is_written(my_llama):
+    loaded = implementation.load(my_llama)
+    assert tuple(loaded.layers) == LAYERS
+    assert loaded.stubs == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_stub_has_the_signature_of_its_layer_and_names_the_unit_test(my_llama, name):
+    signature = inspect.signature(getattr(implementation.load(my_llama), name))
+    ours = getattr(implementation.load("vectorized"), name)
+    parameters = [p for p in inspect.signature(ours).parameters.values() if p.name not in INTERNAL]
+    assert [(p.name, p.default) for p in signature.parameters.values()] == [(p.name, p.default) for p in parameters]
+    text = (my_llama / f"{name}.py").read_text(encoding="utf-8")
+    assert f'NotImplementedError("{name} is not written yet: read {unit_test(name)}")' in text
+    contract = (layer_module(name).__doc__ or "").partition("\n\n")[0]
+    assert contract in text
+
+
+def test_what_exists_is_never_overwritten(my_llama, capsys):
+    (my_llama / "rope.py").write_text("my own work")
+    (my_llama / "silu.py").unlink()
+    assert main(["kata", "my_llama"]) == 0
+    assert (my_llama / "rope.py").read_text() == "my own work"
+    assert "wrote silu.py" in capsys.readouterr().out
+    assert (my_llama / "silu.py").exists()
+
+
+def test_a_folder_may_hold_just_the_layers_that_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["kata", "few", "rope", "silu"]) == 0
+    assert sorted(path.name for path in (tmp_path / "few").iterdir()) == ["rope.py", "silu.py"]
+
+
+def test_what_is_not_written_yet_is_taken_from_ours_when_the_whole_is_needed(my_llama):
+    (my_llama / "silu.py").write_text("def silu(x):\n    return x * x.sigmoid()\n")
+    mine = implementation.load(my_llama)
+    assert mine.completed().silu is mine.silu
+    assert mine.completed().rope is implementation.load("vectorized").rope
+
+
+STUBS = {f"my_llama/{layer}.py": stub(layer) for layer in LAYERS}
+
+
+@pytest.mark.suite(STUBS, "-q", "--impl", "{folder}/my_llama", "tests/unit")
+def test_a_stub_costs_one_failing_test_and_the_others_wait(run):
+    assert run.returncode == 1
+    assert f"{len(LAYERS)} failed" in run.stdout
+    assert "passed" not in run.stdout
+    for layer in LAYERS:
+        assert f"{layer} is not written yet\n" in run.stdout
+        assert f"Read {unit_test(layer)}" in run.stdout
+
+
+@pytest.mark.suite(STUBS | {"my_llama/rms_norm.py": WRONG}, "--impl", "{folder}/my_llama", "-k", "rms_norm")
+def test_a_wrong_layer_says_in_this_order_what_is_wrong_and_why(run):
+    assert run.returncode == 1
+    told = run.stdout[run.stdout.index("rms_norm (my_llama) was called") :].splitlines()[:7]
+    picture = told[-1].removeprefix("Picture: ")
+    assert told[:-1] == [
+        "rms_norm (my_llama) was called with x[1, 2] float32, weight[2] float32, eps=3.0",
+        "out[0, 0] is 0.25 but should be 0.5",
+        "all 2 elements are wrong",
+        "Your output is exactly what you get when eps is added outside the square root.",
+        "Read tests/unit/model/test_rms_norm.py",
+        told[5],
+    ]
+    assert told[5].startswith(
+        "Failed: eps is added to the mean square inside the root, tests/unit/model/test_rms_norm.py:"
+    )
+    assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
+    assert "profile: quick" in run.stdout
+    assert "1 failed" in run.stdout
+    assert "rms_norm            failing   1 of " in run.stdout
+    assert "Next: mend rms_norm" in run.stdout
+
+
+def test_the_board_shows_what_is_done_failing_changed_and_not_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["kata", "mine", "softmax", "linear", "silu", "rope"])
+    for layer in ("softmax", "linear", "silu"):
+        (tmp_path / "mine" / f"{layer}.py").write_text(f"def {layer}(x, weight=None):\n    return x\n")
+    shown = board.load(implementation.load("mine"))
+    shown.record("softmax", Row("done", passed=40, selected=40))
+    shown.record("linear", Row("failing", passed=3, failed=1, selected=30, sentence="out[0] is 1 but should be 2"))
+    shown.record("silu", Row("done", passed=20, selected=20))
+    shown.save()
+    (tmp_path / "mine" / "silu.py").write_text("def silu(x):\n    return 2 * x\n")
+    capsys.readouterr()
+    assert main(["kata", "mine", "--status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    states = dict(line.split(maxsplit=1) for line in lines[: len(LAYERS)])
+    assert tuple(states) == LAYERS
+    assert states["softmax"] == "done      40 tests"
+    assert states["linear"] == "failing   1 of 30 (it stopped there): out[0] is 1 but should be 2"
+    assert states["silu"] == "changed since it was last tested"
+    assert states["rope"] == states["adamw"] == "not written"
+    assert lines[-1] == "1 of 19 layers done. Next: mend linear, then pytest --impl mine -k linear"

@@ -1,0 +1,15 @@
+"""How a layer is judged, and what is said where it is wrong.
+
+Read in this order:
+
+    subject.py        the layer under test, which remembers how it was called
+    tolerances.py     how far a right answer may lie from the exact one, and why
+    assertions.py     the one way to compare: type, shape, dtype, device, finite, values
+    messages.py       what a failing test says
+    locations.py      where the wrong elements lie, in words
+    diagnosis.py      which known bug a wrong layer has
+    pictures.py       expected, yours and the difference, as a picture
+    items.py          what a test is about, from pytest's point of view
+
+Never uses the code under test. Imports tests.cases and tests.zoo, and of the project only implementations.
+"""

@@ -1,0 +1,126 @@
+"""One way to compare: in the order type, shape, dtype, device, finite, values.
+
+What fails raises a Mismatch; tests/failures.py makes of it what a person reads.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.cases import target
+from tests.cases.target import tensor
+from tests.judge.subject import Mismatch, Subject, tensors, word
+from tests.judge.tolerances import tolerance
+
+
+def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
+    """Call the layer and compare all that it returns with what the naive loops make of the same arguments."""
+    actual = subject(*args, **kwargs)
+    expected = subject.expected(*args, **kwargs)
+    dtype = next((t.dtype for t in tensors((args, kwargs)) if t.is_floating_point()), None)
+    _compare(actual, expected, dtype, look_at, "out")
+
+
+def assert_close(
+    actual: Any,
+    expected: Any,
+    look_at: str = "",
+    within: float | None = None,
+    dtype: torch.dtype | None = None,
+    name: str = "",
+) -> None:
+    """Compare two results of the same dtype; `within` replaces the tolerance of the dtype."""
+    _compare(actual, expected, dtype, look_at, name or _name(actual), within)
+
+
+def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> None:
+    """The same to the last bit."""
+    _compare(actual, expected, None, look_at, _name(actual), 0.0)
+
+
+def _name(actual: Any) -> str:
+    """`out` for what the layer returned, `value` for what a test has made of it, whose axes the contract has not."""
+    return (Subject.last.name_of(actual) if Subject.last else "") or "value"
+
+
+def assert_finite(actual: Tensor, look_at: str = "", name: str = "out") -> None:
+    """No NaN and no infinity."""
+    wrong = ~actual.detach().isfinite().cpu()
+    if wrong.any():
+        where = ", ".join(map(str, wrong.nonzero()[0].tolist()))
+        values = actual.detach().cpu()
+        sentence = f"{name}[{where}] is {values[wrong][0]} but should be finite"
+        fail(sentence, look_at, (values, torch.zeros_like(values), wrong))
+
+
+def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:
+    """The same dtype and device, whatever the values."""
+    if (actual.dtype, actual.device) != (other.dtype, other.device):
+        fail(f"out must be {word(other.dtype)} on {other.device}, got {word(actual.dtype)} on {actual.device}", look_at)
+
+
+def fail(sentence: str, look_at: str = "", differing: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
+    raise Mismatch(sentence, look_at, differing)
+
+
+def _compare(
+    actual: Any, expected: Any, dtype: torch.dtype | None, look_at: str, name: str, within: float | None = None
+) -> None:
+    if isinstance(expected, list | tuple):
+        if not isinstance(actual, list | tuple) or len(actual) != len(expected):
+            fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {type(actual).__name__}")
+        for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+            _compare(a, e, dtype, look_at, f"{name}[{i}]", within)
+        return
+    if not isinstance(expected, Tensor):
+        expected = tensor(expected)
+        actual = tensor(actual) if isinstance(actual, int | float) else actual
+    if isinstance(actual, float) and expected.ndim == 0:
+        actual = expected.new_tensor(actual)  # a norm or a loss may be a number
+        dtype = None
+    if not isinstance(actual, Tensor):
+        got = "None: is there a return?" if actual is None else type(actual).__name__
+        fail(f"{name} must be a tensor, got {got}")
+    if actual.shape != expected.shape:
+        fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}")
+    should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
+    if actual.dtype != should_be:
+        fail(f"{name} must be {word(should_be)}, got {word(actual.dtype)}")
+    # The judge computes on the CPU; what a layer makes of tensors belongs on theirs, the device under test. A call
+    # without tensors (rope_frequencies) names no device.
+    placed = Subject.last is None or tensors((Subject.last.args, Subject.last.kwargs))
+    if placed and actual.device.type != target.DEVICE.type:
+        fail(f"{name} must be on {target.DEVICE}, got {actual.device}", look_at)
+    _compare_values(actual, expected, look_at, name, within)
+
+
+def _compare_values(actual: Tensor, expected: Tensor, look_at: str, name: str, within: float | None) -> None:
+    error, wrong = differences(actual, expected, Subject.last.subject.layer if Subject.last else "", within)
+    if wrong.any():
+        worst = np.unravel_index(int(error.argmax()), error.shape)  # torch's own imports sympy, which takes a second
+        a, e = actual.detach().cpu(), expected.detach().cpu()
+        where = f"{name}[{', '.join(str(int(i)) for i in worst)}]" if e.ndim else name
+        got, right = (f"{t[worst].item():.7g}" for t in (a, e))
+        if got == right:  # they differ further back
+            got, right = repr(a[worst].item()), repr(e[worst].item())
+        sentence = f"{where} is {got} but should be {right}"
+        fail(sentence, look_at, (a, e, wrong))
+
+
+def differences(
+    actual: Tensor, expected: Tensor, layer: str = "", within: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """The error of each element, and whether it is beyond what the dtype allows (or `within`)."""
+    if not actual.is_floating_point():
+        within = 0.0
+    elif within is None:
+        within = tolerance(actual.dtype, layer)
+    a, e = actual.detach().cpu().double(), expected.detach().cpu().double()
+    # Where both are the same infinity there is no error; where only one is, or one is NaN, it is infinite.
+    error = torch.where(a == e, 0.0, (a - e).abs()).nan_to_num(nan=torch.inf)
+    finite = e[e.isfinite()].abs()
+    scale = max(1.0, finite.max().item() if finite.numel() else 0.0)
+    excess = error - within * (e.abs().nan_to_num(posinf=0.0) + scale)
+    return error, (excess > 0) | ((a != e) & (within == 0.0))

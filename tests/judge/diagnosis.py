@@ -1,0 +1,160 @@
+"""Which known bug a wrong layer has: the one that does the same as the layer does.
+
+Layer and bugs are asked the same things. First plain calls, in several sizes and seeds, and the call that
+failed: a suspect does what the layer does on all of them (values, dtypes, errors, arguments changed,
+gradients). Then special ones, in half precision and from the zoo, which tell suspects apart; a layer that
+has a second fault there is not let off for the first. A bug is named where it clearly does something else
+than a right layer. Where two cannot be told apart, both are named; where none fits, nothing is said.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama import implementation
+from llama.implementation import map_leaves
+from tests import zoo
+from tests.cases import target
+from tests.cases.calls import Arguments, calls_of, dtypes
+from tests.cases.case import RANGES, Case
+from tests.judge.assertions import differences
+from tests.judge.subject import tensors
+from tests.judge.tolerances import tolerance
+from tests.zoo import Bug
+
+RIGHT = implementation.load("vectorized")
+
+Layer = Callable[..., Any]
+Probe = Callable[[Layer], Any]
+
+
+@dataclass(frozen=True)
+class Raised:
+    error: str
+
+
+class Outcomes:
+    """What a function makes of the probes, asked in their order, and no further than anybody looks."""
+
+    def __init__(self, probes: list[Probe], function: Layer):
+        self.probes, self.function = probes, function
+        self.known: list[Any] = []
+
+    def __getitem__(self, index: int) -> Any:
+        while len(self.known) <= index:
+            self.known.append(_outcome(self.probes[len(self.known)], self.function))
+        return self.known[index]
+
+
+def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
+    """The bugs of that layer which `function` cannot be told from, on the probes and on these calls."""
+    known = _known(layer)
+    asked = [_as_probe(layer, arguments) for arguments in calls]
+    probes = [*known.plain, *known.special, *asked]
+    theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
+    if all(isinstance(theirs[i], Raised) for i in range(len(probes))):
+        return []  # it gets through no call; its own error says more than that others raise everywhere too
+    # Asked anew where a call has been added: they have kept nothing from calls that the layer has not seen.
+    bugs = {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)} if asked else known.bugs
+    first, second = len(known.plain), len(known.plain) + len(known.special)
+
+    def named(floor: float) -> list[Bug]:
+        def alike(outcomes: Outcomes, which: Iterable[int], slack: float = 1) -> bool:
+            return all(_same(layer, theirs[i], outcomes[i], slack, floor) for i in which)
+
+        plain = [bug for bug, outcomes in bugs.items() if alike(outcomes, range(first))]
+        agreeing = [bug for bug in plain if alike(bugs[bug], range(second, len(probes)))]
+        exact = [bug for bug in agreeing if alike(bugs[bug], range(first, second))]
+        # Clearly wrong, and not merely as far from right as rounding may take a right layer towards a bug.
+        if not alike(right, (i for i in range(first) if not isinstance(theirs[i], Raised)), slack=4):
+            return exact or agreeing
+        # What the plain calls do not show is named only where nothing speaks against it.
+        return exact if not alike(right, range(first, len(probes)), slack=4) else []
+
+    # Many a first draft computes float64 in float32, which is another fault than the bug that is looked for.
+    return named(floor=0.0) or named(floor=tolerance(torch.float32))
+
+
+@dataclass
+class _Known:
+    plain: list[Probe]
+    special: list[Probe]
+    bugs: dict[Bug, Outcomes]
+
+
+@functools.cache
+def _known(layer: str) -> _Known:
+    """The probes of that layer, and its bugs as far as they have been asked."""
+    axes, make = calls_of(layer).sizes, calls_of(layer).arguments
+    exact, single, *halves = target.ALL if len(target.ALL) == 4 else (target.ALL[0], *target.ALL)
+    cases = []
+    for seed, dtype in enumerate([exact] * 4 + [single] * 2 + halves):
+        # Large and distinct sizes, and some seeds for each, so that what is kept between calls shows.
+        sizes = {a: max(RANGES[a][0], RANGES[a][1] - (seed // 2 + i) % 3) for i, a in enumerate(axes.split())}
+        cases.append(Case(sizes, dtype, seed=101 * seed))
+    calls = [_as_probe(layer, make(case)) for case in cases]
+    plain = calls[:6]
+    special = calls[6:] if dtypes(layer) == target.ALL else []
+    special += [_as_probe(layer, probe) for probe in zoo.probes(layer)]
+    return _Known(plain, special, {bug: Outcomes([*plain, *special], bug.function) for bug in zoo.bugs(layer)})
+
+
+def _outcome(probe: Probe, function: Layer) -> Any:
+    try:
+        return probe(function)
+    except Exception as error:
+        return Raised(type(error).__name__)
+
+
+def _as_probe(layer: str, arguments: Arguments | Probe) -> Probe:
+    """All that a call does: its result, the arguments after it, and in the widest dtype the gradients."""
+    if callable(arguments):
+        return arguments
+
+    def probe(function: Layer) -> Any:
+        args, kwargs = map_leaves(_copy, arguments)
+        leaves = [t for i in calls_of(layer).gradients for t in tensors(args[i]) if t.dtype == torch.float64]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        args, kwargs = map_leaves(_another, (args, kwargs))
+        result = function(*args, **kwargs)
+        gradients: list[Any] = []
+        if leaves and isinstance(result, Tensor):
+            towards = torch.linspace(-4, 8, result.numel(), dtype=result.dtype, device=result.device)
+            # As a sum, and not as grad_outputs, for which torch imports sympy: a second that a learner would wait.
+            total = (result.flatten() * towards).sum()
+            gradients = list(torch.autograd.grad(total, leaves, allow_unused=True)) if total.requires_grad else [None]
+        return [result, *tensors((args, kwargs)), *gradients]
+
+    return probe
+
+
+def _another(leaf: Any) -> Any:
+    """The same values in other memory: torch refuses to write over a leaf, and a bug that does so is to be seen."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _same(layer: str, a: Any, b: Any, slack: float, floor: float) -> bool:
+    """Whether two outcomes are the same within the dtype's tolerance, or `floor` where that is wider, times slack."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_same(layer, x, y, slack, floor) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return type(a) is type(b) and bool(a == b)
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    if torch.equal(a, b):
+        return True  # mostly, and much faster to see
+    both_nan = a.isnan() & b.isnan()
+    within = slack * max(tolerance(a.dtype, layer), floor) if a.is_floating_point() else None
+    _, wrong = differences(a.masked_fill(both_nan, 0), b.masked_fill(both_nan, 0), layer, within)
+    return not wrong.any()

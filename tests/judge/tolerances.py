@@ -1,0 +1,38 @@
+"""How far a right answer may lie from the exact one: one row per dtype, with its reason.
+
+An element may differ by `tolerance(dtype) · (|expected| + scale)`, where scale is the largest magnitude in
+the expected tensor, but at least 1: sums cancel, so an element near zero carries the error of its terms.
+Never multiplied by the array's size: the sizes that are swept are small.
+"""
+
+import torch
+
+from tests.cases.calls import calls_of
+
+TOLERANCES = {
+    # 2^-53 per rounding. A sum of a few hundred terms in another order, with another exp, stays below 1e-12.
+    torch.float64: 1e-11,
+    # 2^-24 = 6e-8 per rounding: room for some fifty in a row, and for the GPU's fast exp.
+    torch.float32: 3e-6,
+    # 2^-11 = 5e-4 per rounding: room for eight, as where scores, weights and their products are all rounded.
+    torch.float16: 4e-3,
+    # 2^-9 = 2e-3 per rounding: room for eight, likewise.
+    torch.bfloat16: 16e-3,
+}
+
+# The prefix test and the entropy test compare means over many tokens, computed in float32 in two ways.
+LOSS = 1e-5
+
+
+def tolerance(dtype: torch.dtype, layer: str = "") -> float:
+    """The row of that dtype; for a layer that turns by angles, float64 is held to float32, which the contract asks of
+    angles. The turn itself is held to float64 at position 0, where no angle is rounded."""
+    return TOLERANCES[torch.float32 if dtype == torch.float64 and layer and calls_of(layer).turns else dtype]
+
+
+def angle_tolerance(positions: torch.Tensor) -> float:
+    """For rotations far out: an angle of n radians in float32 has a spacing of n · 2^-23.
+
+    Frequency, product and cosine argument are each rounded, hence three roundings of half a spacing.
+    """
+    return tolerance(torch.float32) + 3 * float(positions.abs().max()) * 2.0**-24

@@ -1,0 +1,1 @@
+"""Other formulas and other ways to compute the same."""

@@ -1,0 +1,85 @@
+"""What defines the decoder layer, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cases.case import cases
+from tests.cases.weights import frequencies, layer_weights, positions
+from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.subject import REFERENCE, exact
+
+SIZES = "batch seq n_kv_heads groups half d_model d_ff"
+W_O, W_DOWN = "self_attn.o_proj.weight", "mlp.down_proj.weight"
+# The norm of a vector of one or two features may be near zero, where it magnifies rounding.
+WIDE = {"d_model": (3, 11)}
+
+
+def heads(case):
+    return case.n_heads, case.n_kv_heads, positions(case, "batch seq" if case.seed % 2 else "seq"), frequencies(case)
+
+
+def without(weights, *names):
+    return weights | {name: torch.zeros_like(weights[name]) for name in names}
+
+
+def composed(x, weights, n_heads, n_kv_heads, at, turns, eps):
+    """The two residual blocks, from the naive loops of their parts, in float64."""
+    x, w, at, turns = exact((x, weights, at, turns))
+    projections = [w[f"self_attn.{name}_proj.weight"] for name in "qkvo"]
+    normed = REFERENCE.rms_norm(x, w["input_layernorm.weight"], eps)
+    h = x + REFERENCE.self_attention(normed, *projections, n_heads, n_kv_heads, at, turns)
+    normed = REFERENCE.rms_norm(h, w["post_attention_layernorm.weight"], eps)
+    return h + REFERENCE.swiglu(normed, *(w[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down")))
+
+
+@given(case=cases(SIZES, **WIDE))
+def test_it_is_attention_and_then_the_feed_forward_block_each_normed_before_and_added_after(decoder_layer, case):
+    x, weights, where = case.normal("batch seq d_model"), layer_weights(case), heads(case)
+    expected = composed(x, weights, *where, eps=1e-5)
+    assert_close(decoder_layer(x, weights, *where), expected, dtype=case.dtype)
+
+
+@given(case=cases(SIZES, **WIDE), eps=st.sampled_from([1e-8, 1e-3, 1.0]))
+def test_eps_is_the_one_passed_in_both_norms(decoder_layer, case, eps):
+    # x far below 1, so that eps decides what the norms make of it; without w_o the second norm sees x as well.
+    x, where = case.normal("batch seq d_model", 1e-3), heads(case)
+    weights = without(layer_weights(case), W_O if case.seed % 2 else W_DOWN)
+    expected = composed(x, weights, *where, eps=eps)
+    assert_close(decoder_layer(x, weights, *where, eps=eps), expected, "eps in both norms", dtype=case.dtype)
+
+
+@given(case=cases(SIZES))
+def test_it_is_the_identity_where_both_output_projections_are_zero(decoder_layer, case):
+    x, weights = 100 * case.normal("batch seq d_model"), without(layer_weights(case), W_O, W_DOWN)
+    assert_close(decoder_layer(x, weights, *heads(case)), x, "the residual: it carries x itself")
+
+
+@pytest.mark.parametrize("silent", [W_O, W_DOWN])
+@given(case=cases(SIZES), factor=st.sampled_from([0.25, 8.0]))
+def test_what_a_block_adds_does_not_depend_on_the_scale_of_x(decoder_layer, silent, case, factor):
+    # The block reads the norm, which has no scale (eps aside); x itself keeps its scale.
+    x, weights, where = case.normal("batch seq d_model"), without(layer_weights(case), silent), heads(case)
+    added = decoder_layer(x, weights, *where, eps=0.0) - x
+    assert_close(decoder_layer(factor * x, weights, *where, eps=0.0), factor * x + added, "pre-norm: the norm reads x")
+
+
+@pytest.mark.parametrize(
+    ("silent", "norm"), [(W_O, "input_layernorm.weight"), (W_DOWN, "post_attention_layernorm.weight")]
+)
+@given(case=cases(SIZES))
+def test_each_norm_weight_serves_its_own_block_only(decoder_layer, silent, norm, case):
+    x, weights, where = case.normal("batch seq d_model"), without(layer_weights(case), silent), heads(case)
+    changed = weights | {norm: 3 * case.normal("d_model")}
+    assert_close(decoder_layer(x, changed, *where), decoder_layer(x, weights, *where), "two norms, two weights")
+
+
+@given(case=cases(SIZES, seq=(2, 7)))
+def test_a_later_token_changes_nothing_before_it(decoder_layer, case):
+    x, weights, where = case.normal("batch seq d_model"), layer_weights(case), heads(case)
+    first = 1 + case.seed % (case.seq - 1)
+    changed = x.clone()
+    changed[:, first:] = 100 * case.normal(x[:, first:].shape)
+    before = decoder_layer(x, weights, *where)[:, :first]
+    assert_identical(decoder_layer(changed, weights, *where)[:, :first], before, "attention to later positions")

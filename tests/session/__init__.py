@@ -1,0 +1,16 @@
+"""What pytest does in this repository: which tests run, in which order, and what is shown at the end.
+
+Read in this order:
+
+    plugin.py           where it begins: options, profile of Hypothesis, the other plugins
+    selection.py        whose layers are tested, and which tests of them run
+    progress.py         the board of --impl
+    specification.py    --spec
+    gallery.py          --plots
+    zoo_table.py        --zoo
+    workers.py          what several processes count, put together
+    nested_runs.py      runs of the suite within the suite
+    annotations.py      how the annotations of our own code are enforced
+
+Imports tests.cases, tests.judge, tests.zoo and tests.peers; no test imports it but those about the suite itself.
+"""

@@ -1,0 +1,109 @@
+"""The plugin that runs the tests: it chooses what is under test, the profile of Hypothesis, and the other plugins.
+
+It is imported by conftest.py, which enforces the annotations of our modules before any of them is imported.
+"""
+
+import gc
+import os
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+from hypothesis import Phase
+
+from llama.layers import LAYERS
+from llama.machine.device import usable
+from tests.cases import target
+from tests.cases.case import Case
+from tests.judge import messages
+from tests.judge.subject import Subject
+from tests.session import gallery, nested_runs, progress, selection, workers
+from tests.session.gallery import GALLERY, Gallery
+from tests.session.nested_runs import Background
+from tests.session.selection import UNDER_TEST
+from tests.session.specification import Specification
+from tests.session.zoo_table import Table
+
+MARKERS = (
+    "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
+    "float64: works in float64 alone, so it is left out on a device without it",
+    "written: asks whether there is anything to test; for a stub it is the one test that runs, and fails",
+    "refusal: says how wrong input is refused; with --impl it runs only with --strict",
+    "suite(files, *arguments, **environment): a run of the suite that the test looks at, see tests/nested_runs.py",
+)
+PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
+    # (pytest -n) each wait is as long as a time slice.
+    torch.set_num_threads(1)
+    try:
+        target.use_device(usable(config.getoption("--device")))
+    except ValueError as error:
+        raise pytest.UsageError(f"--{error}") from error
+    chosen = config.stash[UNDER_TEST] = selection.choose(config)
+    if chosen.foreign:  # our own annotations are not what is tested, and checking them takes time
+        jaxtyping.config.update("jaxtyping_disable", True)
+    config.stash[GALLERY] = Gallery()
+    plugins = [selection, progress, gallery, nested_runs, Background(), workers]
+    zoo, practising = config.getoption("--zoo"), chosen.foreign and bool(config.option.keyword)
+    one_layer = practising and config.option.keyword in LAYERS
+    if zoo:
+        plugins.append(Table(first_death=bool(config.option.maxfail)))
+        config.option.maxfail = 0
+    else:
+        plugins.append(messages)
+        if one_layer and not config.option.maxfail:
+            config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
+    if config.getoption("--spec"):
+        plugins.append(Specification(running=chosen.foreign))
+    for plugin in plugins:
+        config.pluginmanager.register(plugin)
+    _choose_profile(config, "quick" if practising and not zoo else "default", shrink=not zoo)
+
+
+def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None:
+    chosen = os.environ.get("HYPOTHESIS_PROFILE", otherwise)
+    if chosen not in PROFILES:
+        raise pytest.UsageError(f"HYPOTHESIS_PROFILE must be one of {', '.join(PROFILES)}, got {chosen}")
+    # The same examples on every run, unless a search for new ones is asked for.
+    searching = chosen == "thorough" or config.getoption("--hypothesis-seed") is not None
+    hypothesis.settings.register_profile(
+        chosen,
+        max_examples=PROFILES[chosen],
+        derandomize=not searching,
+        database=None,
+        deadline=None,  # a time limit would only measure how busy the machine is
+        print_blob=False,
+        # Not explain, which tells of a failing example what lines it ran; tests/failures.py says it in words.
+        phases=(Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])),
+        report_multiple_bugs=False,
+    )
+    hypothesis.settings.load_profile(chosen)
+
+
+def pytest_report_header() -> str:
+    return f"device: {target.DEVICE}, profile: {hypothesis.settings.get_current_profile_name()}"
+
+
+def pytest_collection_finish() -> None:
+    # What is there by now stays to the end, and most of it is torch: no need to walk through it at each collection.
+    gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    # A failure speaks of its own test's call and sizes, not of those before it.
+    Subject.last = Case.last = None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reading = session.config.option.collectonly or session.config.getoption("--spec")
+    if exitstatus == pytest.ExitCode.OK and not reading:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and not reporter.stats.get("passed"):
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED  # nothing but skips proves nothing

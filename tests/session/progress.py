@@ -1,0 +1,91 @@
+"""How far each implementation of `--impl` has come: counted as the tests end, shown at the end, and kept."""
+
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis
+import pytest
+
+from llama.implementation import Implementation
+from llama.kata import board
+from llama.kata.board import Row
+from llama.layers import LAYERS
+from tests.judge.items import subject_of
+from tests.judge.subject import Subject
+
+
+@dataclass
+class Tally:
+    """The tests of one layer of one implementation."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    selected: int = 0
+    sentence: str = ""
+
+
+TALLIES: dict[tuple[str, str], Tally] = defaultdict(Tally)
+IMPLEMENTATIONS: dict[str, Implementation] = {}
+
+
+def failing(implementation: Implementation) -> list[str]:
+    """The layers of it that have failed a test in this run."""
+    return [
+        layer for (name, layer), tally in TALLIES.items() if name == implementation.name and tally.outcomes["failed"]
+    ]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    TALLIES.clear()
+    IMPLEMENTATIONS.clear()
+    for item in session.items:
+        if isinstance(subject := subject_of(item), Subject):
+            TALLIES[subject.implementation.name, subject.layer].selected += 1
+            if subject.implementation.source:  # a learner's, which has a board
+                IMPLEMENTATIONS[subject.implementation.name] = subject.implementation
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> Generator[None, Any, Any]:
+    report = yield
+    if isinstance(subject := subject_of(item), Subject):
+        report.layer = (subject.implementation.name, subject.layer)
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # A test counts once: by its call, or by what kept it from being called.
+    if (key := getattr(report, "layer", None)) and (
+        report.when == "call" or (report.when == "setup" and not report.passed)
+    ):
+        tally = TALLIES[tuple(key)]
+        tally.outcomes[report.outcome] += 1
+        if report.failed and not tally.sentence:
+            tally.sentence = getattr(report, "sentence", "see above")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.option.collectonly:
+        for implementation in IMPLEMENTATIONS.values():
+            terminalreporter.section(f"{implementation.name}, in reading order")
+            terminalreporter.write_line(show(implementation, whole=_is_whole(config)))
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether all tests of a layer ran: not only those of a path, or of a part of a name."""
+    option = config.option
+    return not option.file_or_dir and not option.markexpr and option.keyword in ("", *LAYERS)
+
+
+def show(implementation: Implementation, whole: bool) -> str:
+    """The board after this run, which is also kept for `python -m llama kata --status`."""
+    shown, profile = board.load(implementation), hypothesis.settings.get_current_profile_name()
+    for (name, layer), tally in TALLIES.items():
+        passed, failed = tally.outcomes["passed"], tally.outcomes["failed"]
+        # All of its tests make a layer done, but one makes it fail.
+        if name == implementation.name and (failed or (whole and passed == tally.selected)):
+            state = "failing" if failed else "done"
+            shown.record(layer, Row(state, passed, failed, tally.selected, tally.sentence, profile))
+    shown.save()
+    return str(shown)

@@ -1,0 +1,169 @@
+"""Whose layers are tested, and which tests of them run, in which order.
+
+A test takes a layer by its name, and runs once for every implementation under test that defines it; `layer`,
+`batched_layer` and `differentiable_layer` stand for each such layer in turn, `implementation` for a whole set.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from llama import implementation
+from llama.implementation import OURS, Implementation
+from llama.layers import LAYERS
+from tests import peers, zoo
+from tests.cases import calls, target
+from tests.judge.items import room, subject_of
+from tests.judge.subject import Subject
+from tests.session import progress
+
+
+@dataclass
+class UnderTest:
+    implementations: list[Implementation]
+    foreign: bool = True
+    """Another's: ours are not tested then, and neither is the rest of the house."""
+
+
+UNDER_TEST = pytest.StashKey[UnderTest]()
+GROUPS = {
+    "layer": LAYERS,
+    "batched_layer": tuple(calls.batched()),
+    "differentiable_layer": tuple(calls.differentiable()),
+}
+ABSENT = "not defined"
+ORDER = ("unit", "property", "integration")
+
+
+def choose(config: pytest.Config) -> UnderTest:
+    """What --zoo, --peers, --impl and LLAMA_IMPL ask for. Raises UsageError for an implementation that there is not."""
+    if config.getoption("--zoo"):
+        return UnderTest([bug.implementation for bug in zoo.everything()])
+    if config.getoption("--peers"):
+        return UnderTest(peers.everything())
+    names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
+    try:
+        return UnderTest(_told_apart([implementation.load(name) for name in names or OURS]), foreign=bool(names))
+    except implementation.ImplementationError as error:
+        raise pytest.UsageError(f"--impl {error}") from error
+
+
+def _told_apart(loaded: list[Implementation]) -> list[Implementation]:
+    """Where two have the same name, or one has one of ours, each is called by what it was loaded from."""
+    names = [i.name for i in loaded]
+    for i in loaded:
+        if names.count(i.name) > 1 or (i.name in OURS and not i.is_ours):
+            i.name = i.source or i.name
+    return loaded
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    chosen = config.stash[UNDER_TEST]
+    if not chosen.foreign:
+        return [f"under test: {', '.join(i.name for i in chosen.implementations)} from src/llama/layers"]
+    if config.getoption("--zoo"):
+        return [f"under test: {len(chosen.implementations)} bugs from tests/zoo"]
+    return [f"under test: {i.name} from {', '.join(_places(i))}" for i in chosen.implementations]
+
+
+def _places(of: Implementation) -> Iterator[str]:
+    """`my_llama (rope, attention, 17 stubs)`: a folder where each layer has a file of its name, else each file."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for layer, file in of.files.items():
+        path = Path(file)
+        place = os.path.relpath(path.parent if path.stem == layer else path) if path.exists() else file
+        places[place].append(layer)
+    for place, layers in places.items():
+        written = [layer for layer in layers if layer not in of.stubs]
+        stubs = len(layers) - len(written)
+        yield f"{place} ({', '.join([*written, f'{stubs} stubs'] if stubs else written)})"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of `--impl my_llama -k rope`, leave out the files that say nothing of rope: their imports take seconds."""
+    layer, name = _asked_for(config), collection_path.name
+    about = (f"test_{layer}.py", "test_every_layer.py", "test_written.py")
+    return True if layer and name.startswith("test_") and name not in about else None
+
+
+def _asked_for(config: pytest.Config) -> str:
+    """The layer that `--impl ... -k LAYER` names: `rope` alone, not rope_frequencies; `llama`, not all of my_llama."""
+    keyword = config.option.keyword
+    return keyword if config.stash[UNDER_TEST].foreign and keyword in LAYERS else ""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    under_test = metafunc.config.stash[UNDER_TEST].implementations
+    if metafunc.definition.get_closest_marker("tensors"):
+        under_test = [i for i in under_test if not (i.is_ours and i.name == "naive")]
+    for name in metafunc.fixturenames:
+        subjects: Mapping[str, Subject | Implementation]
+        if name == "implementation":
+            subjects = dict(_stacks(under_test))
+        elif name in GROUPS:
+            subjects = {f"{n}-{i.name}": Subject(n, i) for n in GROUPS[name] for i in under_test if n in i.layers}
+        elif name in LAYERS:
+            subjects = {i.name: Subject(name, i) for i in under_test if name in i.layers}
+        else:
+            continue
+        # Without a value the test would be skipped; it is deselected instead, see below.
+        metafunc.parametrize(name, list(subjects.values()) or [ABSENT], ids=list(subjects) or [ABSENT])
+
+
+def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementation]]:
+    """Each implementation as a whole, and, where it composes layers itself, its parts as we compose them too."""
+    for i in under_test:
+        if i.layers.keys() - i.stubs:
+            yield i.name, i.completed()
+        if not i.is_ours and i.composes:
+            yield f"{i.name}-parts", i.completed().recomposed()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Worked examples first: the first failure is to be the one that says most.
+    items.sort(key=_place)
+    selected: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        (selected if _is_selected(item, config) else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = selected
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    folder = room(item)
+    return ORDER.index(folder) if folder in ORDER else len(ORDER), item.get_closest_marker("written") is None
+
+
+def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if callspec and ABSENT in callspec.params.values():
+        return False
+    if item.get_closest_marker("float64") and torch.float64 not in target.ALL:
+        return False
+    if not config.stash[UNDER_TEST].foreign:
+        return True
+    subject = subject_of(item)
+    if subject is None or (item.get_closest_marker("refusal") and not config.getoption("strict")):
+        return False
+    if isinstance(subject, Subject) and subject.implementation not in config.stash[UNDER_TEST].implementations:
+        return False  # a test that brings a layer of its own, as those of the peers do
+    if layer := _asked_for(config):
+        return isinstance(subject, Subject) and subject.layer == layer
+    # A whole model is not needed to see that a layer is wrong.
+    return isinstance(subject, Subject) or not config.getoption("--zoo")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    subject = subject_of(item)
+    if isinstance(subject, Subject) and subject.is_stub and item.get_closest_marker("written") is None:
+        pytest.skip(f"{subject.layer} is not written yet")
+    failing = progress.failing(subject) if isinstance(subject, Implementation) else []
+    if failing and item.config.stash[UNDER_TEST].foreign:
+        pytest.skip(f"the whole stack waits until its layers are right: {', '.join(failing)}")

@@ -1,0 +1,93 @@
+"""RMSNorm: divide each token's vector by its root mean square, then scale each feature."""
+
+import warnings
+
+import pytest
+import torch
+
+from tests.cases.target import tensor
+from tests.judge.assertions import assert_close, assert_like
+
+
+def test_three_and_four_have_the_root_mean_square_of_12_5(rms_norm):
+    # mean(9, 16) = 12.5, and 3 / sqrt(12.5) = 0.848528, 4 / sqrt(12.5) = 1.131371.
+    assert_close(rms_norm(tensor([[3.0, 4.0]]), tensor([1.0, 1.0]), eps=0.0), tensor([[0.848528, 1.131371]]))
+
+
+def test_each_feature_is_scaled_by_its_own_weight(rms_norm):
+    assert_close(rms_norm(tensor([[1.0, -1.0]]), tensor([10.0, 0.5]), eps=0.0), tensor([[10.0, -0.5]]))
+
+
+def test_each_token_is_normalised_by_itself(rms_norm):
+    x = tensor([[[2.0, 2.0], [-5.0, 5.0], [1000.0, 1000.0]]])
+    expected = tensor([[[1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]]])
+    assert_close(
+        rms_norm(x, tensor([1.0, 1.0]), eps=0.0), expected, "the axis of the mean: it is over d_model, never over seq"
+    )
+
+
+def test_the_mean_is_not_subtracted(rms_norm):
+    # LayerNorm would answer 0, 0.
+    assert_close(rms_norm(tensor([[7.0, 7.0]]), tensor([1.0, 1.0]), eps=0.0), tensor([[1.0, 1.0]]))
+
+
+def test_eps_is_added_to_the_mean_square_inside_the_root(rms_norm):
+    # 1 / sqrt(1 + 3) = 0.5; outside the root it would be 1 / (1 + 3) or 1 / (1 + sqrt(3)).
+    assert_close(rms_norm(tensor([[1.0, 1.0]]), tensor([1.0, 1.0]), eps=3.0), tensor([[0.5, 0.5]]))
+
+
+def test_eps_is_one_hundred_thousandth_unless_given(rms_norm):
+    # mean square 1e-5, so 0.00316228 / sqrt(1e-5 + 1e-5) = 0.707107.
+    assert_close(rms_norm(tensor([[10**-2.5]]), tensor([1.0])), tensor([[0.707107]]))
+
+
+def test_zeros_stay_zeros(rms_norm):
+    assert_close(rms_norm(tensor([[0.0, 0.0]]), tensor([1.0, 1.0])), tensor([[0.0, 0.0]]))
+
+
+def test_a_thousand_squared_does_not_overflow_in_float16(rms_norm):
+    x = tensor([[1000.0, -1000.0]], torch.float16)
+    assert_close(rms_norm(x, tensor([1.0, 1.0], torch.float16)), tensor([[1.0, -1.0]], torch.float16))
+
+
+def test_vectors_of_any_length_come_out_with_the_same(rms_norm, plot):
+    x = tensor([[3.0, 4.0], [-30.0, 40.0], [0.3, 0.4], [-5.0, -12.0], [8.0, -15.0]])
+    y = rms_norm(x, tensor([1.0, 1.0]), eps=0.0)
+    before, after = (t.square().mean(dim=-1).sqrt() for t in (x, y))
+    plot(range(5), {"before": before, "after": after}, "o", xlabel="token", ylabel="root mean square", yscale="log")
+    assert_close(after, torch.ones_like(before))
+
+
+def test_a_small_float16_vector_does_not_vanish_in_its_square(rms_norm):
+    # 1e-4 squared is 1e-8, which float16 does not have.
+    y = rms_norm(tensor([[1e-4, -1e-4]], torch.float16), tensor([1.0, 1.0], torch.float16), eps=0.0)
+    assert_close(y, tensor([[1.0, -1.0]], torch.float16), "the dtype of the square")
+
+
+def test_a_float32_weight_leaves_a_bfloat16_x_bfloat16(rms_norm):
+    x = tensor([[3.0, 4.0]], torch.bfloat16)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that it will be slow
+            y = rms_norm(x, tensor([1.0, 1.0]))
+    except (TypeError, ValueError, RuntimeError):
+        return  # to ask for one dtype is right too
+    assert_like(y, x, "the dtype of the weight is not that of the result")
+
+
+@pytest.mark.refusal
+def test_a_weight_of_another_size_is_refused_with_both_sizes(rms_norm):
+    with pytest.raises(ValueError, match=r"rms_norm: weight must be \[d_model\] with d_model=6, got \[5\]"):
+        rms_norm(torch.ones(2, 6), torch.ones(5))
+
+
+@pytest.mark.refusal
+def test_a_negative_eps_is_refused(rms_norm):
+    with pytest.raises(ValueError, match="rms_norm: eps must not be negative, got -1"):
+        rms_norm(torch.ones(2, 6), torch.ones(6), -1.0)
+
+
+@pytest.mark.refusal
+def test_integers_are_refused(rms_norm):
+    with pytest.raises(ValueError, match="rms_norm: x must be float, got int64"):
+        rms_norm(torch.ones(2, 6, dtype=torch.int64), torch.ones(6))

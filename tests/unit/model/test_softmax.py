@@ -1,0 +1,100 @@
+"""Softmax: scores become probabilities, each in proportion to e to the power of its score."""
+
+import math
+
+import pytest
+import torch
+
+from tests.cases.target import tensor
+from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.tolerances import tolerance
+
+
+def test_each_probability_is_proportional_to_e_to_its_score(softmax):
+    # The powers are 1, 2 and 5, and their sum is 8.
+    assert_close(softmax(tensor([0.0, math.log(2), math.log(5)])), tensor([0.125, 0.25, 0.625]))
+
+
+def test_equal_scores_share_alike(softmax):
+    assert_close(softmax(tensor([7.0, 7.0, 7.0, 7.0])), tensor([0.25, 0.25, 0.25, 0.25]))
+
+
+def test_a_single_score_has_probability_one(softmax):
+    assert_close(softmax(tensor([[-3.0], [5.0]])), tensor([[1.0], [1.0]]))
+
+
+def test_each_row_of_the_last_axis_is_a_distribution_of_its_own(softmax):
+    x = tensor([[[0.0, math.log(3)], [math.log(4), 0.0]], [[0.0, 0.0], [math.log(9), 0.0]]])
+    expected = tensor([[[0.25, 0.75], [0.8, 0.2]], [[0.5, 0.5], [0.9, 0.1]]])
+    assert_close(softmax(x), expected, "the axis of the sum: it is the last one")
+
+
+def test_a_large_score_does_not_overflow(softmax):
+    # e^1000 has no float, but what is 1000 below the largest has probability 0.
+    assert_close(softmax(tensor([1000.0, 0.0, 0.0])), tensor([1.0, 0.0, 0.0]), "subtract the row's maximum before exp")
+
+
+def test_scores_that_are_all_far_below_zero_still_sum_to_one(softmax):
+    # e^-1000 is 0 in any float, and 0 / 0 is no probability.
+    expected = tensor([1.0, 0.0, 0.0])
+    assert_close(softmax(tensor([-1000.0, -2000.0, -2000.0])), expected, "subtract the row's maximum before exp")
+
+
+def test_each_row_has_a_maximum_of_its_own(softmax):
+    x = tensor([[1000.0, 0.0], [-2000.0, -1000.0]])
+    assert_close(softmax(x), tensor([[1.0, 0.0], [0.0, 1.0]]), "the maximum: it is the row's own, not the tensor's")
+
+
+def test_a_score_of_minus_infinity_gets_exactly_zero(softmax):
+    assert_identical(softmax(tensor([0.0, -math.inf, 3.0]))[1], tensor(0.0))
+
+
+def test_the_others_share_what_a_score_of_minus_infinity_leaves(softmax):
+    assert_close(softmax(tensor([math.log(3), -math.inf, 0.0])), tensor([0.75, 0.0, 0.25]))
+
+
+@pytest.mark.tensors
+def test_what_a_score_gains_the_others_lose(softmax):
+    # dy0/dx = y0 · (1 - y0), -y0 · y1, with y0 = 1/4 and y1 = 3/4.
+    x = tensor([0.0, math.log(3)]).requires_grad_()
+    softmax(x)[0].backward()
+    assert_close(x.grad, tensor([0.1875, -0.1875]))
+
+
+@pytest.mark.tensors
+def test_no_gradient_reaches_a_score_of_minus_infinity(softmax):
+    x = tensor([0.0, -math.inf, math.log(3)]).requires_grad_()
+    softmax(x)[0].backward()
+    assert_close(x.grad, tensor([0.1875, 0.0, -0.1875]), "0 · inf or inf - inf in the backward pass")
+
+
+def test_seventy_thousand_shares_in_float16_still_sum_to_one(softmax):
+    # float16 ends at 65504: a sum of 70000 ones is infinity there, and every share of it nothing.
+    y = softmax(tensor([0.0] * 70_000, torch.float16))
+    assert_close(y.float().sum(), tensor(1.0), "the sum: in at least float32", within=tolerance(torch.float16))
+
+
+@pytest.mark.refusal
+def test_a_row_without_a_score_is_refused(softmax):
+    with pytest.raises(ValueError, match=r"softmax: needs at least one score in a row, got shape \[2, 0\]"):
+        softmax(torch.ones(2, 0))
+
+
+@pytest.mark.refusal
+def test_a_scalar_is_refused(softmax):
+    with pytest.raises(ValueError, match=r"softmax: x must be \[\.\.\. n\], got \[\]"):
+        softmax(torch.tensor(1.0))
+
+
+@pytest.mark.refusal
+def test_integers_are_refused(softmax):
+    with pytest.raises(ValueError, match="softmax: x must be float, got int64"):
+        softmax(torch.ones(2, 6, dtype=torch.int64))
+
+
+@pytest.mark.refusal
+def test_a_call_without_scores_and_one_with_too_much_are_refused_in_its_name(softmax):
+    with pytest.raises(TypeError, match="softmax: missing a required argument: 'x'"):
+        softmax()
+    with pytest.raises(TypeError, match="softmax: got an unexpected keyword argument 'axis'"):
+        softmax(torch.ones(2), axis=0)

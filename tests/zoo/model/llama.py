@@ -1,0 +1,147 @@
+"""The bugs that people make in llama."""
+
+import dataclasses
+
+import torch
+
+from llama import implementation
+from tests.cases import weights
+from tests.cases.case import Case
+
+
+def probes():
+    scaling = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling |= {"original_max_position_embeddings": 20}
+    bridge = scaling | {"low_freq_factor": 2.0, "high_freq_factor": 7.0}
+    changes = {}, {"rope_theta": 10.0}, {"rope_scaling": scaling}, {"rope_scaling": bridge}, {"rms_norm_eps": 0.1}
+    (ids, weights, of), _ = _call(1, seed=6)
+    tied = (ids, weights, dataclasses.replace(of, tie_word_embeddings=True)), {}
+    return [_call(2, seed, **change) for seed, change in enumerate(changes)] + [_call(11, seed=5), tied]
+
+
+def _call(n_layers, seed, **more):
+    sizes = {"batch": 2, "seq": 7, "n_kv_heads": 1, "groups": 2, "half": 5, "d_model": 11, "d_ff": 3, "vocab": 13}
+    sizes |= {"n_layers": n_layers, "n_heads": 2, "head_dim": 10}
+    case = Case(sizes, torch.float64, seed)
+    of = weights.config(case, **more)
+    return (case.integers("batch seq", case.vocab), weights.model_weights(case, of), of), {}
+
+
+LAYERS = implementation.load("vectorized")
+
+
+def no_last_norm(token_ids, weights, config):
+    """the norm between the last layer and the head is missing.
+
+    Tempting: each layer has its norms already, and this one belongs to none.
+    Seen: vllm-project/speculators#313.
+    """
+    return _llama(token_ids, weights, config, last_norm=False)
+
+
+def head_always_tied(token_ids, weights, config):
+    """the head is the embedding even where lm_head.weight has been given.
+
+    Tempting: GPT-2 ties the two, and so do the smallest Llamas.
+    Seen: deepspeedai/DeepSpeed#4088.
+    """
+    return _llama(token_ids, weights, config, head=weights["model.embed_tokens.weight"])
+
+
+def theta_fixed(token_ids, weights, config):
+    """rope_theta is always 10000, whatever the config says.
+
+    Tempting: it is 10000 in the first two Llamas, and a short text hardly shows it.
+    Seen: karpathy/llama2.c#356.
+    """
+    frequencies = LAYERS.rope_frequencies(config.head_dim, 10000.0)
+    return _llama(token_ids, weights, config, frequencies=_scaled(frequencies, config))
+
+
+def rope_scaling_ignored(token_ids, weights, config):
+    """the rope_scaling of the config is not applied.
+
+    Tempting: the weights load, nothing fails, and only a long text shows it.
+    Seen: Blaizzy/mlx-vlm#1710.
+    """
+    frequencies = LAYERS.rope_frequencies(config.head_dim, config.rope_theta)
+    return _llama(token_ids, weights, config, frequencies=frequencies)
+
+
+def eps_fixed(token_ids, weights, config):
+    """eps is 1e-5 in every norm, whatever rms_norm_eps says.
+
+    Tempting: each norm has a default, and 1e-5 is often the right one.
+    Seen: ggml-org/llama.cpp#2373 (there it was 1e-6).
+    """
+    return _llama(token_ids, weights, config, eps=1e-5)
+
+
+def layers_in_alphabetical_order(token_ids, weights, config):
+    """the layers are sorted by name, so that layer 10 comes before layer 2.
+
+    Tempting: sorted() on the names of a checkpoint is right up to ten layers.
+    Seen: local-inference-lab/vllm#454.
+    """
+    numbers = {name.split(".")[2] for name in weights if name.startswith("model.layers.")}
+    return _llama(token_ids, weights, config, order=sorted(numbers))
+
+
+_tables = {}
+
+
+def frequencies_of_the_first_model(token_ids, weights, config):
+    """the rotation frequencies are kept by head_dim alone, so a second model turns with the theta of the first.
+
+    Tempting: they never change within a model, so one keeps them, and a program seldom has two models.
+    """
+    if config.head_dim not in _tables:
+        _tables[config.head_dim] = _scaled(LAYERS.rope_frequencies(config.head_dim, config.rope_theta), config)
+    return _llama(token_ids, weights, config, frequencies=_tables[config.head_dim])
+
+
+def tied_by_the_config(token_ids, weights, config):
+    """a head that is given is left unused where the config says that it is tied.
+
+    Tempting: tie_word_embeddings says it; but a checkpoint that brings a head means it to be used.
+    """
+    tied = config.tie_word_embeddings or "lm_head.weight" not in weights
+    return _llama(token_ids, weights, config, head=weights["model.embed_tokens.weight"] if tied else None)
+
+
+def bridge_fixed(token_ids, weights, config):
+    """low_freq_factor and high_freq_factor of the config are not handed on: it is always 1 and 4.
+
+    Tempting: all of Meta's own configs have 1 and 4, which are the defaults too.
+    """
+    frequencies = LAYERS.rope_frequencies(config.head_dim, config.rope_theta)
+    if scaling := config.rope_scaling:
+        context = scaling["original_max_position_embeddings"]
+        frequencies = LAYERS.llama3_frequencies(frequencies, scaling["factor"], original_context=context)
+    return _llama(token_ids, weights, config, frequencies=frequencies)
+
+
+def _llama(token_ids, weights, config, frequencies=None, order=None, eps=None, last_norm=True, head=None):
+    """The right composition; each argument after config replaces one part of it."""
+    if frequencies is None:
+        frequencies = _scaled(LAYERS.rope_frequencies(config.head_dim, config.rope_theta), config)
+    eps = config.rms_norm_eps if eps is None else eps
+    heads = config.num_attention_heads, config.num_key_value_heads
+    positions = torch.arange(token_ids.shape[1], device=token_ids.device)
+    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"])
+    for number in order or range(config.num_hidden_layers):
+        prefix = f"model.layers.{number}."
+        own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+        x = LAYERS.decoder_layer(x, own, *heads, positions, frequencies, eps)
+    if last_norm:
+        x = LAYERS.rms_norm(x, weights["model.norm.weight"], eps)
+    if head is None:
+        head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    return LAYERS.linear(x, head)
+
+
+def _scaled(frequencies, config):
+    if config.rope_scaling is None:
+        return frequencies
+    names = "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
+    return LAYERS.llama3_frequencies(frequencies, *(config.rope_scaling[name] for name in names))

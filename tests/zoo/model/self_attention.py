@@ -1,0 +1,155 @@
+"""The bugs that people make in self_attention."""
+
+import math
+
+import torch
+
+from llama import implementation
+from tests.cases import calls
+from tests.cases.case import Case
+
+
+def probes():
+    # As many features as the heads have together, so that a matrix may also be read the wrong way round.
+    sizes = {"batch": 2, "seq": 3, "n_kv_heads": 2, "groups": 1, "half": 2, "d_model": 8, "d_ff": 3}
+    return [calls.arguments("self_attention", Case(sizes, torch.float64, seed=3))]
+
+
+LAYERS = implementation.load("vectorized")
+
+
+def _split(x, w, n_heads):
+    return LAYERS.linear(x, w).unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def _merge(heads, w_o):
+    return LAYERS.linear(heads.transpose(1, 2).flatten(2), w_o)
+
+
+def values_rotated(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the values are rotated too, not only queries and keys.
+
+    Tempting: q, k and v come out of the same three lines, so a fourth, fifth and sixth line turn them.
+    Seen: bkitano/llama-from-scratch, llama.ipynb.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k, v = (LAYERS.rope(t, positions, frequencies) for t in (q, k, v))
+    return _merge(LAYERS.attention(q, k, v), w_o)
+
+
+def rotation_unused(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """nothing is rotated: attention gets the queries and keys as they were before rope.
+
+    Tempting: the turned ones have new names, and the old names are passed on. It still trains.
+    Seen: bkitano/llama-from-scratch, llama.md.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    return _merge(LAYERS.attention(q, k, v), w_o)
+
+
+def keys_not_rotated(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """only the queries are rotated, and the keys are not.
+
+    Tempting: a query has to know where it stands, and it is easy to think that this is enough.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    return _merge(LAYERS.attention(LAYERS.rope(q, positions, frequencies), k, v), w_o)
+
+
+def positions_counted_from_zero(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """positions are counted 0, 1, 2 ... along the sequence, whatever is given.
+
+    Tempting: only distances matter, so for positions without gaps it is the same thing.
+    """
+    in_order = torch.arange(x.shape[1], device=x.device)
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, in_order, frequencies)
+
+
+def split_without_transpose(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the projections are viewed as [batch heads seq head_dim] at once, so that a head gets features of several tokens.
+
+    Tempting: the shape is the right one, and view(batch, seq, heads, head_dim) with a transpose looks like a detour.
+    Seen: reczoo/FuxiCTR#30.
+    """
+    batch, seq, _ = x.shape
+    head_dim = w_q.shape[0] // n_heads
+    q = LAYERS.linear(x, w_q).reshape(batch, n_heads, seq, head_dim)
+    k = LAYERS.linear(x, w_k).reshape(batch, n_kv_heads, seq, head_dim)
+    v = LAYERS.linear(x, w_v).reshape(batch, n_kv_heads, seq, head_dim)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return _merge(LAYERS.attention(q, k, v), w_o)
+
+
+def merged_without_transpose(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the heads are merged without swapping heads and seq back, so that one token gets what belongs to others.
+
+    Tempting: reshape takes any layout without a complaint, and the shape is right.
+    Seen: jsbaan/transformer-from-scratch#6.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return LAYERS.linear(LAYERS.attention(q, k, v).reshape(*x.shape[:2], w_q.shape[0]), w_o)
+
+
+def heads_interleaved(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """a head is every n_heads-th row of the weights, instead of head_dim rows in a block.
+
+    Tempting: [head_dim heads] is as good an order as [heads head_dim], as long as nobody else's weights are loaded.
+    """
+
+    def split(w, n):
+        return LAYERS.linear(x, w).unflatten(-1, (-1, n)).permute(0, 3, 1, 2)
+
+    q, k, v = split(w_q, n_heads), split(w_k, n_kv_heads), split(w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return LAYERS.linear(LAYERS.attention(q, k, v).permute(0, 2, 3, 1).flatten(2), w_o)
+
+
+def not_causal(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """every token sees the later ones: attention is not causal.
+
+    Tempting: most attention functions see everything unless they are told otherwise; the loss only gets better.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return _merge(LAYERS.attention(q, k, v, causal=False), w_o)
+
+
+def causal_by_position(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """who may see whom is decided by the given positions, not by the order in the sequence.
+
+    Tempting: positions[q] >= positions[k] is short, and the same thing where positions rise.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    earlier = (positions[..., :, None] >= positions[..., None, :]).unsqueeze(-3)
+    return _merge(LAYERS.attention(q, k, v, causal=False, mask=earlier), w_o)
+
+
+def scaled_by_d_model(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """scores are divided by the square root of d_model, not of head_dim.
+
+    Tempting: with one head the two are the same, and d_model is at hand as the width of x.
+    Seen: karpathy/ng-video-lecture#6.
+    """
+    head_dim, d_model = w_q.shape[0] // n_heads, x.shape[-1]
+    w_q = math.sqrt(head_dim / d_model) * w_q
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def residual_added(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """x is added to the result: the residual belongs to the decoder layer, which then adds it twice.
+
+    Tempting: many drawings of attention have the skip connection inside the box.
+    """
+    return x + LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def w_o_not_transposed(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the heads are multiplied by w_o instead of its transpose.
+
+    Tempting: [in out] is how one writes it on paper, and where n_heads * head_dim is d_model both fit.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return LAYERS.attention(q, k, v).transpose(1, 2).flatten(2) @ w_o
