@@ -9,8 +9,8 @@ What is known of one layer stands in the file of its name: `CALLS` in tests/case
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,8 +39,8 @@ class Calls:
     gradients: tuple[int, ...] = ()
     """The arguments that it has a gradient for. None for the optimizer and sampling, which follow the gradients, and
     for frequencies, which are constants."""
-    batched: tuple[int | str, ...] = ()
-    """The arguments that have a batch axis."""
+    batched: Mapping[int | str, int] = field(default_factory=dict)
+    """The arguments that have a batch axis, each with its number of axes: a mask or positions with fewer are shared."""
     turns: bool = False
     """Whether it turns by angles, which the contract asks for in float32: its float64 values are only as exact."""
     in_half_precision: bool = True

@@ -164,9 +164,8 @@ def _entry(layer, args, kwargs, rows):
     """The arguments for these entries of the batch alone."""
 
     def cut(key, value):
-        # What all entries share stays: positions [seq], a mask of fewer than four axes.
-        axes = {("rope", 1): 2, ("attention", "mask"): 4}.get((layer, key), 1)
-        return value if key not in calls_of(layer).batched or value is None or value.ndim < axes else value[rows]
+        axes = calls_of(layer).batched.get(key)
+        return value if axes is None or value is None or value.ndim < axes else value[rows]
 
     return tuple(cut(i, a) for i, a in enumerate(args)), {k: cut(k, v) for k, v in kwargs.items()}
 

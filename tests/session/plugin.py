@@ -79,7 +79,7 @@ def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None
         database=None,
         deadline=None,  # a time limit would only measure how busy the machine is
         print_blob=False,
-        # Not explain, which tells of a failing example what lines it ran; tests/failures.py says it in words.
+        # Not explain, which tells of a failing example what lines it ran; tests/judge/messages.py says it in words.
         phases=(Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])),
         report_multiple_bugs=False,
     )

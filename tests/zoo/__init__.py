@@ -1,8 +1,8 @@
-"""The bugs that people really make, layer by layer: `zoo/rms_norm.py` holds those of `rms_norm`.
+"""The bugs that people really make, layer by layer: `zoo/model/rms_norm.py` holds those of `rms_norm`.
 
 Each public function there is one bug: it has the layer's signature, and one mistake. The first line of its
 docstring completes the sentence "Your output is exactly what you get when ..."; below stand why it is
-tempting and where it was seen. A failing layer is compared with them (tests/diagnosis.py), and
+tempting and where it was seen. A failing layer is compared with them (tests/judge/diagnosis.py), and
 `pytest --zoo` shows which tests kill which bug.
 """
 

@@ -1,11 +1,11 @@
-"""Text in and out: where a prompt comes from, and tokens written as whole characters."""
+"""The prompt: given on the command line, in a file, or on standard input."""
 
 import sys
 from pathlib import Path
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str | None:
-    """The text that is given, that of standard input where it is `-`, or that of a file; None where none is given.
+    """The prompt itself, standard input where it is `-`, or the text of a file; None where none is given.
 
     Raises ValueError where both are given or the text is empty or not UTF-8, OSError where the file cannot be read.
     """

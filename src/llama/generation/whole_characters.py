@@ -1,4 +1,4 @@
-"""Tokens as text while they come: a token may hold a part of a character."""
+"""Tokens as text while they come: a token may be only part of a character, so characters are written when whole."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,12 +8,11 @@ REPLACEMENT = "\ufffd"  # what decoding puts where bytes are no character, or no
 
 
 def pieces(tokenizer: Tokenizer, prompt: list[int], tokens: Iterable[int]) -> Iterator[str]:
-    """What the tokens add to the text of the prompt, bit by bit, each as soon as its characters are complete.
+    """The text that the tokens add to the prompt, in pieces, each as soon as its characters are complete.
 
-    Together they are the text of the tokens behind the prompt: a token may hold a part of a character, and may be
-    written otherwise at the beginning of a text than within it.
+    A token is decoded together with those before it: at the beginning of a text it may be written differently.
     """
-    # Decoded are only the tokens of the last bit and those after it, so that in a long text none takes longer.
+    # Only the last piece and what follows it are decoded, so a token takes as long in a long text as in a short one.
     ids, start, written = list(prompt), len(prompt), len(tokenizer.decode(prompt))
     for token in tokens:
         ids.append(token)

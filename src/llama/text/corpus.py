@@ -1,9 +1,6 @@
-"""From a name or a path to batches of windows.
+"""A text by its name or path.
 
 corpus = load_corpus("tinyshakespeare")               # or "grammar", or the path of a text file
-ids = CharTokenizer.from_text(corpus.text).encode(corpus.text)
-train, validation, test = split(ids)                  # 80 / 10 / 10, in order
-inputs, targets = Windows(train, 64).batch(32, seed=0, step=0)      # both [32 64]
 """
 
 import functools

@@ -1,8 +1,8 @@
 """Train a small Llama on a text: the layers, the data and the schedule put to work.
 
 text -> tokenizer -> splits -> batches -> model -> loss -> gradients -> optimizer, and at the end
-the loss on all three splits, a sample, a checkpoint, a CSV and a plot. Every now and then all that a run needs to go
-on is saved (`runs`), and removed when it is finished.
+the loss on all three splits, a sample, a checkpoint, a CSV and a chart. The state of the run is saved every
+`save_every` steps (run_file.py) and removed when the run is finished.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Result:
 def run(config: Train) -> Result | None:
     """Train, report and write everything under `config.out`; with `config.profile` print that and return None.
 
-    Of several processes (`distributed`) the first says and writes everything, the others return None.
+    With several processes (distributed.py), only rank 0 prints and writes; the others return None.
 
     Raises ValueError in one sentence for a corpus, a size or a rate that cannot be used and for a run that cannot be
     resumed or would be lost, or while another process trains in the folder, and OSError for a folder, before anything
@@ -78,7 +78,7 @@ def run(config: Train) -> Result | None:
 
 
 def _train(config: Train, prepared: Prepared, group: Group) -> Result | None:
-    """Begin or resume the run, and write everything; None where that is not for this process."""
+    """Begin or resume the run, and write everything; None in a process that does not write."""
     training, validation, test = prepared.splits
     digest = hashlib.sha256(prepared.corpus.text.encode()).hexdigest()
     saved = _resumed(config, digest)

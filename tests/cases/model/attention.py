@@ -22,4 +22,6 @@ def arguments(case: Case) -> Arguments:
     return (q, k, v), {"causal": case.seed % 2 == 0, "mask": case.booleans(mask_axes) if mask_axes else None}
 
 
-CALLS = Calls("batch n_kv_heads groups q_len more half", arguments, gradients=(0, 1, 2), batched=(0, 1, 2, "mask"))
+CALLS = Calls(
+    "batch n_kv_heads groups q_len more half", arguments, gradients=(0, 1, 2), batched={0: 1, 1: 1, 2: 1, "mask": 4}
+)

@@ -8,4 +8,4 @@ def arguments(case: Case) -> Arguments:
     return positional(case.integers("batch seq", case.vocab), case.normal("vocab d_model"))
 
 
-CALLS = Calls("batch seq vocab d_model", arguments, gradients=(1,), batched=(0,))
+CALLS = Calls("batch seq vocab d_model", arguments, gradients=(1,), batched={0: 1})

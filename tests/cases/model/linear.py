@@ -8,4 +8,4 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq d_in"), case.normal("d_out d_in"))
 
 
-CALLS = Calls("batch seq d_in d_out", arguments, gradients=(0, 1), batched=(0,))
+CALLS = Calls("batch seq d_in d_out", arguments, gradients=(0, 1), batched={0: 1})

@@ -14,7 +14,7 @@ CALLS = Calls(
     "batch seq n_kv_heads groups half d_model d_ff vocab n_layers",
     arguments,
     gradients=(1,),
-    batched=(0,),
+    batched={0: 1},
     turns=True,
     in_half_precision=False,
 )

@@ -10,4 +10,4 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch n_heads seq head_dim"), at, frequencies(case))
 
 
-CALLS = Calls("batch n_kv_heads groups seq half", arguments, gradients=(0,), batched=(0, 1), turns=True)
+CALLS = Calls("batch n_kv_heads groups seq half", arguments, gradients=(0,), batched={0: 1, 1: 2}, turns=True)

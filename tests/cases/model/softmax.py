@@ -8,4 +8,4 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq n", 3.0))
 
 
-CALLS = Calls("batch seq n", arguments, gradients=(0,), batched=(0,))
+CALLS = Calls("batch seq n", arguments, gradients=(0,), batched={0: 1})

@@ -10,4 +10,4 @@ def arguments(case: Case) -> Arguments:
     return positional(x, *(weight(case, case.shape(axes)) for axes in ("d_ff d_model", "d_ff d_model", "d_model d_ff")))
 
 
-CALLS = Calls("batch seq d_model d_ff", arguments, gradients=(0, 1, 2, 3), batched=(0,))
+CALLS = Calls("batch seq d_model d_ff", arguments, gradients=(0, 1, 2, 3), batched={0: 1})

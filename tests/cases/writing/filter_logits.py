@@ -17,4 +17,4 @@ def arguments(case: Case) -> Arguments:
     }
 
 
-CALLS = Calls("batch seq n", arguments, batched=(0,))
+CALLS = Calls("batch seq n", arguments, batched={0: 1})

@@ -8,4 +8,4 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq n"), case.uniform("batch seq", 0.0, 0.99))
 
 
-CALLS = Calls("batch seq n", arguments, batched=(0, 1))
+CALLS = Calls("batch seq n", arguments, batched={0: 1, 1: 1})
