@@ -17,10 +17,15 @@ import torch
 from hypothesis import strategies as st
 
 from llama.layers import CHAPTER, LAYERS
-from tests.cases import target
 from tests.cases.case import Case, cases
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+FLAGS = 14
+"""So many seeds in a row go through every flag and every shape of a mask."""
+SAME_FLAGS = 2**6 * 3 * 5 * 7
+"""Seeds that lie so far apart make the same flags and numbers in every layer, and other tensors."""
 
 
 def positional(*args: Any) -> Arguments:
@@ -43,9 +48,8 @@ class Calls:
     """The arguments that have a batch axis, each with its number of axes: a mask or positions with fewer are shared."""
     turns: bool = False
     """Whether it turns by angles, which the contract asks for in float32: its float64 values are only as exact."""
-    in_half_precision: bool = True
-    """Whether half precision can be held to the tolerance of the dtype. Not in a layer of many layers, in which the
-    rounding of each adds up: there the parts are compared."""
+    rounds_within: bool = False
+    """Whether it is made of layers that each round their results to half precision, so that their errors add up."""
 
 
 @functools.cache
@@ -63,11 +67,6 @@ def differentiable() -> list[str]:
 def batched() -> list[str]:
     """The layers over a batch."""
     return [layer for layer in LAYERS if calls_of(layer).batched]
-
-
-def dtypes(layer: str) -> Sequence[torch.dtype]:
-    """Those in which the values of a layer can be held to the tolerance of the dtype."""
-    return target.ALL if calls_of(layer).in_half_precision else target.EXACT
 
 
 @st.composite

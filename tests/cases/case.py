@@ -32,8 +32,12 @@ class Case:
     dtype: torch.dtype
     seed: int
     layout: str = "contiguous"
+    """One of LAYOUTS, for every tensor; `mixed` takes the next one for each."""
+    positive: bool = False
+    """Whether all floats are made positive, so that sums grow with the number of their terms."""
     last: ClassVar["Case | None"] = None
     _random: np.random.Generator = field(init=False)
+    _layouts: "itertools.cycle[str]" = field(init=False)
 
     def __post_init__(self) -> None:
         given = self.sizes
@@ -44,6 +48,7 @@ class Case:
         if {"q_len", "more"} <= given.keys():
             given["kv_len"] = given["q_len"] + given["more"]
         self._random = np.random.default_rng(self.seed)
+        self._layouts = itertools.cycle(LAYOUTS[:-1] if self.layout == "mixed" else [self.layout])
         Case.last = self
 
     def __getattr__(self, name: str) -> int:
@@ -55,6 +60,7 @@ class Case:
     def __repr__(self) -> str:
         words = [f"{name}={size}" for name, size in self.sizes.items()]
         words += [str(self.dtype).removeprefix("torch."), f"seed={self.seed}"]
+        words += ["positive"] if self.positive else []
         return " ".join(words if self.layout == "contiguous" else [*words, self.layout])
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -70,7 +76,8 @@ class Case:
 
     def normal(self, axes: str | Sequence[int], scale: float = 1.0) -> Tensor:
         """Normally distributed, on the device, in the case's dtype and layout."""
-        return self._laid_out(target.tensor(scale * self._random.standard_normal(self.shape(axes)), self.dtype))
+        values = scale * self._random.standard_normal(self.shape(axes))
+        return self._laid_out(target.tensor(np.abs(values) if self.positive else values, self.dtype))
 
     def uniform(self, axes: str | Sequence[int], low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform in [low, high)."""
@@ -79,7 +86,7 @@ class Case:
     def away_from_zero(self, axes: str | Sequence[int]) -> Tensor:
         """Magnitudes in [0.5, 1.5), either sign: for what is normalised, which magnifies roundings near zero."""
         magnitude = self._random.uniform(0.5, 1.5, self.shape(axes))
-        sign = self._random.choice([-1, 1], self.shape(axes))
+        sign = 1 if self.positive else self._random.choice([-1, 1], self.shape(axes))
         return self._laid_out(target.tensor(magnitude * sign, self.dtype))
 
     def integers(self, axes: str | Sequence[int], high: int) -> Tensor:
@@ -93,12 +100,28 @@ class Case:
         return target.tensor(self._random.permutation(n))
 
     def _laid_out(self, t: Tensor) -> Tensor:
-        """The same values in another layout of memory."""
-        if self.layout == "transposed" and t.ndim >= 2:
-            return t.transpose(-1, -2).contiguous().transpose(-1, -2)
-        if self.layout == "strided" and t.ndim >= 1:
-            return torch.stack((t, torch.zeros_like(t)), dim=-1)[..., 0]
+        return laid_out(t, next(self._layouts))
+
+
+LAYOUTS = ("contiguous", "transposed", "strided", "rows apart", "offset", "expanded", "mixed")
+"""How a tensor may lie in memory. All keep its values but `expanded`, in which all rows are the first one."""
+
+
+def laid_out(t: Tensor, layout: str) -> Tensor:
+    """A tensor of these values in that layout."""
+    if t.ndim == 0 or t.numel() == 0:
         return t
+    if layout == "transposed" and t.ndim >= 2:
+        return t.transpose(-1, -2).contiguous().transpose(-1, -2)
+    if layout == "strided":
+        return torch.stack((t, torch.zeros_like(t)), dim=-1)[..., 0]
+    if layout == "rows apart":  # the last stride is 1, and between two rows there is something else
+        return torch.cat((t, torch.ones_like(t)), dim=-1)[..., : t.shape[-1]]
+    if layout == "offset":  # contiguous, but not from the beginning of its memory
+        return torch.cat((torch.ones_like(t[:1]), t))[1:]
+    if layout == "expanded":
+        return t[:1].expand(t.shape)
+    return t
 
 
 # The smallest and the largest size of each name. n_heads is n_kv_heads times groups.
@@ -156,7 +179,7 @@ def cases(
     if draw(st.booleans(), label="distinct"):
         sizes |= _distinct(draw(st.sampled_from(ORDERS)), [(name, *ranges[name]) for name in names])
     dtype = draw(st.sampled_from(target.EXACT if dtypes is None else dtypes))
-    layout = draw(st.sampled_from(["contiguous", "transposed", "strided"])) if layouts else "contiguous"
+    layout = draw(st.sampled_from(LAYOUTS)) if layouts else "contiguous"
     return Case(sizes, dtype, draw(SEEDS), layout)
 
 

@@ -95,6 +95,11 @@ class Subject:
         with unchecked():
             return getattr(REFERENCE, self.layer)(*exact(args), **exact(kwargs))
 
+    def formula(self, *args: Any, **kwargs: Any) -> Any:
+        """What plain torch makes of the same arguments, in float64 on the CPU."""
+        with unchecked():
+            return getattr(FORMULA, self.layer)(*exact(args), **exact(kwargs))
+
 
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:

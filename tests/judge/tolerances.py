@@ -20,6 +20,8 @@ TOLERANCES = {
     torch.bfloat16: 16e-3,
 }
 
+HALF = (torch.float16, torch.bfloat16)
+
 # The prefix test and the entropy test compare means over many tokens, computed in float32 in two ways.
 LOSS = 1e-5
 

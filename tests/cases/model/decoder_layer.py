@@ -17,5 +17,5 @@ CALLS = Calls(
     gradients=(0, 1),
     batched={0: 1},
     turns=True,
-    in_half_precision=False,
+    rounds_within=True,
 )

@@ -16,5 +16,5 @@ CALLS = Calls(
     gradients=(1,),
     batched={0: 1},
     turns=True,
-    in_half_precision=False,
+    rounds_within=True,
 )

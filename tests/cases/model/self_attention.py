@@ -13,5 +13,10 @@ def arguments(case: Case) -> Arguments:
 
 
 CALLS = Calls(
-    "batch seq n_kv_heads groups half d_model d_ff", arguments, gradients=(0, 1, 2, 3, 4), batched={0: 1}, turns=True
+    "batch seq n_kv_heads groups half d_model d_ff",
+    arguments,
+    gradients=(0, 1, 2, 3, 4),
+    batched={0: 1},
+    turns=True,
+    rounds_within=True,
 )

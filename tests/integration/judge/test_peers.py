@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import peers
-from tests.cases.calls import arguments, drawn, dtypes
+from tests.cases import target
+from tests.cases.calls import arguments, drawn
 from tests.judge.assertions import assert_equals_naive
 from tests.judge.diagnosis import diagnose
 from tests.judge.subject import Subject
@@ -19,7 +20,7 @@ SUBJECTS = [Subject(layer, peer) for peer in peers.everything() for layer in pee
 @pytest.mark.parametrize("peer", SUBJECTS, ids=str)
 @given(data=st.data())
 def test_it_equals_the_naive_loops(peer, data):
-    args, kwargs = arguments(peer.layer, data.draw(drawn(peer.layer, dtypes(peer.layer), layouts=True)))
+    args, kwargs = arguments(peer.layer, data.draw(drawn(peer.layer, target.ALL, layouts=True)))
     assert_equals_naive(peer, *args, **kwargs)
 
 

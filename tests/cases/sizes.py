@@ -1,0 +1,64 @@
+"""Sizes at which kernels go wrong: at the blocks in which they work, beside them, and where an axis is very large.
+
+    for sizes in around_blocks("rope"):
+        case = Case(sizes, torch.float32, seed)
+
+Two axes are large together as well: a kernel may be right for many queries and for many keys, and not for both.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+from tests.cases.calls import calls_of
+
+SMALL = {
+    "batch": 2,
+    "seq": 3,
+    "q_len": 3,
+    "more": 2,
+    "d_model": 5,
+    "d_in": 5,
+    "d_out": 7,
+    "d_ff": 7,
+    "n_kv_heads": 2,
+    "groups": 2,
+    "half": 2,
+    "vocab": 11,
+    "n": 5,
+    "n_layers": 1,
+    "count": 3,
+}
+"""The size of every other axis."""
+AROUND = tuple(block + step for block in (32, 64, 128, 256) for step in (0, -1, 1))
+"""A block and its neighbours."""
+PAIRS = ((32, 64), (128, 32), (64, 65), (33, 128), (129, 129))
+"""Two axes at once: multiples with multiples, and with what is none."""
+FEW = ("n_layers", "count")
+"""Axes along which nothing is computed in blocks."""
+LIMIT = 2**20
+"""The product of all sizes, beyond which a pair is left out: it would take seconds."""
+
+
+def around_blocks(layer: str) -> Iterator[dict[str, int]]:
+    """Each axis of that layer at and around each block, then each pair of axes."""
+    axes = [axis for axis in calls_of(layer).sizes.split() if axis not in FEW]
+    small = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    for axis, size in itertools.product(axes, AROUND):
+        yield _sized(small, {axis: size})
+    for (first, second), (one, other) in itertools.product(itertools.combinations(axes, 2), PAIRS):
+        sizes = _sized(small, {first: one, second: other})
+        if math.prod(size or 1 for size in sizes.values()) <= LIMIT:
+            yield sizes
+
+
+def _sized(small: dict[str, int], large: dict[str, int]) -> dict[str, int]:
+    """These sizes, where that of `half` is meant for head_dim and that of `more` for kv_len."""
+    sizes = small | large
+    if "half" in large:
+        sizes["half"] = max(1, large["half"] // 2)
+    if "more" in large:
+        sizes["more"] = max(0, large["more"] - sizes["q_len"])
+    elif "q_len" in large:
+        sizes["more"] = 0
+    return sizes

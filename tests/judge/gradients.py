@@ -1,0 +1,89 @@
+"""The gradients of a layer, beside those of the formula: the plain torch of `vectorized`, in float64."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama.implementation import Layer, map_leaves
+from tests.cases.calls import Arguments, calls_of
+from tests.judge.assertions import assert_close, fail, largest_error
+from tests.judge.subject import FORMULA, Subject, exact, tensors
+from tests.judge.tolerances import HALF
+
+
+def differentiable(
+    layer: str, function: Layer, args: Sequence[Any], kwargs: dict[str, Any], only: int | None = None
+) -> tuple[list[Tensor], Callable[..., Any]]:
+    """New leaves for the arguments that have a gradient, and the call as a function of them.
+
+    Each leaf is a view of its argument, so that it lies in memory alike. With `only`, no other one asks for a gradient.
+    """
+    places = calls_of(layer).gradients
+    leaves = [t.detach().requires_grad_() for i in places for t in tensors(args[i])]
+    asking = leaves if only is None else [leaves[only]]
+
+    def call(*values: Tensor) -> Any:
+        given = iter(values)
+        rest = iter([next(given) if any(leaf is one for one in asking) else leaf.detach() for leaf in leaves])
+        new = [
+            map_leaves(lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf, a) if i in places else a
+            for i, a in enumerate(args)
+        ]
+        return function(*new, **kwargs)
+
+    return asking, call
+
+
+def upstream(out: Tensor) -> Tensor:
+    """A gradient of the loss with respect to `out`.
+
+    In eighths: where a layer only adds them up, as embedding does for a repeated id, no dtype rounds. Not symmetric
+    about zero: where all tokens are alike their gradients would cancel to nothing but error.
+    """
+    eighths = torch.linspace(-4, 8, out.numel(), device=out.device).round() / 8
+    return eighths.reshape(out.shape).to(out.dtype)
+
+
+def assert_gradients_equal_the_formula(
+    layer: Subject,
+    arguments: Arguments,
+    towards: Callable[[Tensor], Tensor] = upstream,
+    only: int | None = None,
+    look_at: str = "",
+) -> None:
+    """Compare the gradients of all leaves with those of the formula in float64, for the same upstream gradient."""
+    args, kwargs = arguments
+    leaves, call = differentiable(layer.layer, layer, args, kwargs, only)
+    out = call(*leaves)
+    if not out.requires_grad:
+        fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
+    toward = towards(out)
+    compare_gradients(layer.layer, torch.autograd.grad(out, leaves, toward), leaves, arguments, toward, only, look_at)
+
+
+def compare_gradients(
+    layer: str,
+    gradients: Sequence[Tensor | None],
+    leaves: Sequence[Tensor],
+    arguments: Arguments,
+    toward: Tensor,
+    only: int | None = None,
+    look_at: str = "",
+) -> None:
+    """Compare gradients that were taken already."""
+    args, kwargs = arguments
+    exact_leaves, formula = differentiable(layer, getattr(FORMULA, layer), exact(args), exact(kwargs), only)
+    expected = torch.autograd.grad(formula(*exact_leaves), exact_leaves, exact(toward))
+    rounded: Sequence[Tensor] = expected
+    if leaves[0].dtype in HALF:
+        # Sums over tokens cancel, and their terms have been rounded: twice the error of the plain formula is allowed.
+        half_leaves, formula = differentiable(layer, getattr(FORMULA, layer), args, kwargs, only)
+        rounded = torch.autograd.grad(formula(*half_leaves), half_leaves, toward)
+    for i, (actual, right, of_formula) in enumerate(zip(gradients, expected, rounded, strict=True)):
+        name = f"gradient {i + 1} of {len(leaves)} at "
+        if actual is None:
+            fail(f"{name.removesuffix(' at ')} is missing", look_at)
+        beyond = 2 * largest_error(of_formula, right)
+        assert_close(actual, right, look_at, dtype=leaves[i].dtype, name=name, beyond=beyond)

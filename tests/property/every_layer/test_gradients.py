@@ -1,0 +1,172 @@
+"""The gradients of every layer that has some: those of the formula, in every dtype, for every argument.
+
+`vectorized` in float64 is what they are compared with; that its gradients are the derivatives of its values is what
+the test with gradcheck proves.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd.gradcheck import GradcheckError
+
+from llama.implementation import map_leaves
+from tests.cases import target
+from tests.cases.calls import FLAGS, SAME_FLAGS, arguments, calls_of, drawn
+from tests.cases.case import LAYOUTS, Case, laid_out
+from tests.cases.sizes import SMALL
+from tests.judge.assertions import assert_close, assert_finite, fail
+from tests.judge.gradients import assert_gradients_equal_the_formula, compare_gradients, differentiable, upstream
+from tests.judge.subject import FORMULA
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_the_values_are_the_same_where_gradients_are_wanted(differentiable_layer, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(drawn(name, target.ALL, layouts=True)))
+    leaves, call = differentiable(name, differentiable_layer, args, kwargs)
+    expected = differentiable_layer.expected(*args, **kwargs)
+    assert_close(call(*leaves).detach(), expected, "a path of its own for training", dtype=leaves[0].dtype)
+
+
+@pytest.mark.tensors
+@pytest.mark.float64
+@given(data=st.data())
+def test_the_gradient_is_the_derivative(differentiable_layer, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(drawn(name, [torch.float64])))
+    leaves, call = differentiable(name, differentiable_layer, args, kwargs)
+    # As one long vector: the derivative in a direction that moves all tensors at once costs as much as that of one.
+    joined, sizes = torch.cat([t.detach().flatten() for t in leaves]).requires_grad_(), [t.numel() for t in leaves]
+
+    def of_all(vector):
+        return call(*(part.view(t.shape) for part, t in zip(vector.split(sizes), leaves, strict=True)))
+
+    try:
+        torch.autograd.gradcheck(of_all, joined, fast_mode=True, check_undefined_grad=False)
+    except GradcheckError as error:
+        fail(f"the gradient is not the derivative: {str(error).partition(chr(10))[0]}")
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_layer, data):
+    name = differentiable_layer.layer
+    call = arguments(name, data.draw(drawn(name, target.ALL, layouts=True)))
+    assert_gradients_equal_the_formula(differentiable_layer, call)
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("scale", [0.0, 1e-4, 1e4])
+@given(data=st.data())
+def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer, scale, data):
+    name = differentiable_layer.layer
+    args, kwargs = arguments(name, data.draw(drawn(name, [torch.float32])))
+    first = calls_of(name).gradients[0]
+    args = (*args[:first], map_leaves(lambda t: t * scale, args[first]), *args[first + 1 :])
+    leaves, call = differentiable(name, differentiable_layer, args, kwargs)
+    out = call(*leaves)
+    assert_finite(out)
+    for i, gradient in enumerate(torch.autograd.grad(out.sum(), leaves)):
+        assert_finite(gradient, name=f"gradient {i + 1} of {len(leaves)} at ")
+
+
+# What follows is about how gradients are asked for, for which one size will do, with various flags.
+
+
+def _calls(layer, seeds=range(0, FLAGS, 3), dtype=torch.float32):
+    sizes = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    return [arguments(layer, Case(dict(sizes), dtype, seed)) for seed in seeds]
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("layout", LAYOUTS[1:-1])
+def test_the_upstream_gradient_may_lie_in_memory_in_any_way(differentiable_layer, layout):
+    for dtype in target.ALL:
+        for call in _calls(differentiable_layer.layer, dtype=dtype):
+            assert_gradients_equal_the_formula(
+                differentiable_layer,
+                call,
+                lambda out: laid_out(upstream(out), layout),
+                look_at=f"an upstream gradient that is {layout}: its strides",
+            )
+
+
+@pytest.mark.tensors
+def test_an_argument_has_its_gradient_also_where_it_alone_asks_for_one(differentiable_layer):
+    name = differentiable_layer.layer
+    for args, kwargs in _calls(name):
+        for only in range(len(differentiable(name, differentiable_layer, args, kwargs)[0])):
+            look_at = f"a gradient of argument {only + 1} that is only computed where another one is asked for"
+            assert_gradients_equal_the_formula(differentiable_layer, (args, kwargs), only=only, look_at=look_at)
+
+
+@pytest.mark.tensors
+def test_two_calls_before_one_backward_pass_each_have_their_own_gradient(differentiable_layer):
+    name = differentiable_layer.layer
+    for seed in range(0, FLAGS, 3):
+        both = _calls(name, (seed, seed + SAME_FLAGS))
+        pairs = [differentiable(name, differentiable_layer, *call) for call in both]
+        outs = [call(*leaves) for leaves, call in pairs]
+        together = [leaf for leaves, _ in pairs for leaf in leaves]
+        gradients = iter(torch.autograd.grad(outs, together, [upstream(out) for out in outs]))
+        for (leaves, _), call, out in zip(pairs, both, outs, strict=True):
+            own = [next(gradients) for _ in leaves]
+            look_at = "what is kept for backward: each call needs its own"
+            compare_gradients(name, own, leaves, call, upstream(out), look_at=look_at)
+
+
+@pytest.mark.tensors
+def test_backward_may_be_called_twice_with_other_upstream_gradients(differentiable_layer):
+    name = differentiable_layer.layer
+    for args, kwargs in _calls(name):
+        leaves, call = differentiable(name, differentiable_layer, args, kwargs)
+        out = call(*leaves)
+        for factor in (1, -3, 0.5):
+            toward = factor * upstream(out)
+            gradients = torch.autograd.grad(out, leaves, toward, retain_graph=True)
+            look_at = "what is kept for backward, which the first backward pass has written over"
+            compare_gradients(name, gradients, leaves, (args, kwargs), toward, look_at=look_at)
+
+
+@pytest.mark.tensors
+def test_the_upstream_gradient_is_not_changed(differentiable_layer):
+    name = differentiable_layer.layer
+    for args, kwargs in _calls(name):
+        leaves, call = differentiable(name, differentiable_layer, args, kwargs)
+        out = call(*leaves)
+        toward = upstream(out)
+        before = toward.clone()
+        torch.autograd.grad(out, leaves, toward)
+        if not torch.equal(toward, before):
+            fail("backward changed the upstream gradient, which other layers still need")
+
+
+@pytest.mark.tensors
+@pytest.mark.float64
+def test_second_derivatives_are_right_or_raise(differentiable_layer):
+    name = differentiable_layer.layer
+    for args, kwargs in _calls(name, dtype=torch.float64):
+        asked = [
+            differentiable(name, function, args, kwargs) for function in (differentiable_layer, getattr(FORMULA, name))
+        ]
+        try:
+            second, expected = ([*_second(*pair)] for pair in asked)
+        except (RuntimeError, NotImplementedError):
+            continue  # it says that there are none
+        for i, (actual, right) in enumerate(zip(second, expected, strict=True)):
+            assert_close(
+                actual, right, "a backward pass that autograd cannot see into", name=f"second derivative {i + 1} at "
+            )
+
+
+def _second(leaves, call):
+    """The gradients of the sum of the squares of the gradients; zeros where a leaf has no part in it."""
+    out = call(*leaves)
+    first = torch.autograd.grad(out, leaves, upstream(out), create_graph=True)
+    total = sum(g.square().sum() for g in first if g.requires_grad)
+    if not isinstance(total, torch.Tensor):  # the layer is linear
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]

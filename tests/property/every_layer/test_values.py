@@ -1,0 +1,105 @@
+"""What holds for every layer: it equals the naive loops, and it keeps to the general rules.
+
+The arguments of each layer come from its file in tests/cases; the other files of this folder
+hold what defines each layer by itself.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama.implementation import map_leaves
+from tests.cases import target
+from tests.cases.calls import arguments, calls_of, drawn
+from tests.cases.case import LARGE, RANGES, Case
+from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical, assert_like, fail
+from tests.judge.subject import tensors
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_equals_the_naive_loops(layer, data):
+    case = data.draw(drawn(layer.layer, target.ALL, layouts=True))
+    args, kwargs = arguments(layer.layer, case)
+    assert_equals_naive(layer, *args, **kwargs)
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_every_size_may_be_one(layer, data):
+    ones = dict.fromkeys(calls_of(layer.layer).sizes.split(), (1, 1)) | {"more": (0, 0)}
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, target.ALL, **ones)))
+    assert_equals_naive(layer, *args, **kwargs)
+
+
+@pytest.mark.tensors
+def test_each_size_may_be_beyond_the_blocks_in_which_kernels_work(layer):
+    axes, make = calls_of(layer.layer).sizes, calls_of(layer.layer).arguments
+    for seed, axis in enumerate(axes.split()):
+        sizes = {name: LARGE[name] if name == axis else max(RANGES[name][0], 1) for name in axes.split()}
+        args, kwargs = make(Case(sizes, torch.float32, seed))
+        assert_equals_naive(layer, *args, look_at=f"what limits {axis}", **kwargs)
+
+
+@given(data=st.data())
+def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, target.ALL)))
+    floats = [t for t in tensors((args, kwargs)) if t.is_floating_point()]
+    for out in tensors(layer(*args, **kwargs)):
+        if floats and out.is_floating_point():
+            assert_like(out, floats[0])
+
+
+@given(data=st.data())
+def test_no_argument_is_changed(layer, data):
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, layouts=True)))
+    before = map_leaves(_copy, (args, kwargs))
+    layer(*args, **kwargs)
+    pairs = zip(tensors((args, kwargs)), tensors(before), strict=True)
+    if not all(torch.equal(after, copy) for after, copy in pairs):
+        fail("an argument was changed in place")
+
+
+@given(data=st.data())
+def test_the_same_call_gives_the_same_bits(layer, data):
+    args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer)))
+    first, second = (tensors(layer(*args, **kwargs)) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert_identical(a, b, "memory that is read before it is written, or state kept between calls")
+
+
+@given(data=st.data())
+def test_each_batch_entry_is_computed_as_if_it_were_alone(batched_layer, data):
+    name = batched_layer.layer
+    case = data.draw(drawn(name, batch=(2, 3)))
+    args, kwargs = arguments(name, case)
+    together = batched_layer(*args, **kwargs)
+    for b in range(case.batch):
+        args_b, kwargs_b = _entry(name, args, kwargs, slice(b, b + 1))
+        alone = batched_layer(*args_b, **kwargs_b)
+        assert_close(alone, together[b : b + 1], "sums or statistics taken over the batch")
+
+
+@given(data=st.data())
+def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
+    name = batched_layer.layer
+    case = data.draw(drawn(name, batch=(2, 3)))
+    args, kwargs = arguments(name, case)
+    expected = batched_layer(*args, **kwargs)[:0]
+    args, kwargs = _entry(name, args, kwargs, slice(0, 0))
+    assert_identical(batched_layer(*args, **kwargs), expected)
+
+
+def _copy(leaf):
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _entry(layer, args, kwargs, rows):
+    """The arguments for these entries of the batch alone."""
+
+    def cut(key, value):
+        axes = calls_of(layer).batched.get(key)
+        return value if axes is None or value is None or value.ndim < axes else value[rows]
+
+    return tuple(cut(i, a) for i, a in enumerate(args)), {k: cut(k, v) for k, v in kwargs.items()}
