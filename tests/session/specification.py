@@ -18,8 +18,8 @@ from llama.layers import LAYERS, layer_module
 from tests.judge.items import claim, room, subject_of
 from tests.judge.subject import Subject
 
-# These are about the suite itself, and not about Llama.
-OF_THE_SUITE = ("test_failures", "test_implementation", "test_kata", "test_peers", "test_workers", "test_zoo")
+# Folders of tests that are about the suite itself, and not about Llama.
+OF_THE_SUITE = ("judge", "kata", "benchmarks")
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·", "": " "}
 
 
@@ -45,7 +45,7 @@ class Specification:
 
     def _lines(self, items: Sequence[pytest.Item]) -> Iterator[str]:
         chapters: dict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
-        for item in (item for item in items if item.path.stem not in OF_THE_SUITE):
+        for item in (item for item in items if item.path.parent.name not in OF_THE_SUITE):
             assert isinstance(item, pytest.Function)  # there are no other tests here
             chapters[_chapter(item)][_sentence(item)].append(item)
         whole = [chapter for chapter in chapters if chapter not in LAYERS]

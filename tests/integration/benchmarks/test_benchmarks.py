@@ -46,14 +46,6 @@ ONE = Measurement(
 PEER = replace(ONE, column="torch.nn", reference=True)
 
 
-def test_every_layer_has_a_benchmark():
-    assert {path.relative_to(ROOT / "benchmarks").as_posix() for path in (ROOT / "benchmarks").rglob("bench_*.py")} == {
-        *(f"{chapter}/bench_{layer}.py" for layer, chapter in CHAPTER.items()),
-        "bench_naive.py",
-        "bench_whole_model.py",
-    }
-
-
 @torch.no_grad()
 def test_a_token_of_the_small_model_is_decoded_in_every_column():
     cells = bench_whole_model.bench_model_decoding_small.cells([implementation.load("fused")])
