@@ -42,7 +42,7 @@ def naive(
     if norm > max_norm:
         for grad in clipped:
             for i in np.ndindex(grad.shape):
-                grad[i] = grad[i] * max_norm / norm
+                grad[i] = float(grad[i]) * max_norm / norm
     return clipped, np.array(norm)
 
 
