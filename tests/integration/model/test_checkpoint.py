@@ -2,7 +2,6 @@
 
 import json
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -420,8 +419,9 @@ def test_reading_takes_no_more_memory_than_twice_the_file(tmp_path, kind):
             header = struct.pack("<7i", width, 3 * width, 4, 4, 4, 5000, 16)
             floats = 5000 * width + 4 * (13 * width * width + 2 * width) + width + 16 * width // 4
             sizes[name] = (tmp_path / name).write_bytes(header + bytes(4 * floats))
-    command = [sys.executable, "-c", PEAK, kind, str(tmp_path / "small"), str(tmp_path / "large")]
-    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = programs.run("-c", PEAK, kind, str(tmp_path / "small"), str(tmp_path / "large"))
+    done.check_returncode()
+    peak = int(done.stdout)
     assert sizes["large"] <= peak <= 2 * sizes["large"]
 
 
