@@ -70,16 +70,11 @@ def dtypes(layer: str) -> Sequence[torch.dtype]:
     return target.ALL if calls_of(layer).in_half_precision else target.EXACT
 
 
-@st.composite
 def drawn(
-    draw: st.DrawFn,
-    layer: str,
-    dtypes: Sequence[torch.dtype] | None = None,
-    layouts: bool = False,
-    **ranges: tuple[int, int],
-) -> Case:
-    """A case with the sizes of that layer; `arguments` makes the arguments."""
-    return draw(cases(calls_of(layer).sizes, dtypes, layouts, **ranges))
+    layer: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False, **ranges: tuple[int, int]
+) -> st.SearchStrategy[Case]:
+    """Cases with the sizes of that layer; `arguments` makes the arguments."""
+    return cases(calls_of(layer).sizes, dtypes, layouts, **ranges)
 
 
 def arguments(layer: str, case: Case) -> Arguments:
