@@ -118,9 +118,10 @@ def _leaves(check: Check, args: Sequence[Any]) -> list[Tensor]:
 
 def _gradients_are_its_own_differences(check: Check, function: Layer, arguments: Arguments) -> bool:
     args, kwargs = copy.deepcopy(arguments)
-    _leaves(check, args)
+    if any(0 in leaf.shape for leaf in _leaves(check, args)):
+        return True  # gradcheck takes no empty tensor, and there is no gradient to compare
     atol, rtol = next(iter(check.within.values()))
-    return torch.autograd.gradcheck(lambda *of: function(*of, **kwargs), args, atol=atol, rtol=rtol)
+    return torch.autograd.gradcheck(lambda *of: function(*of, **kwargs), args, atol=atol, rtol=rtol, fast_mode=True)
 
 
 class AsOthers:
