@@ -47,7 +47,7 @@ class Check:
     gradients: bool = False
     """Whether gradients are compared, with the same tolerance."""
     cut: Mapping[str, str] = field(default_factory=dict)
-    """The axes that may be shortened, the first one first, each with the axes of the tensor that is to become smaller."""
+    """The axes that may be shortened, the first one first, each with the axes of the tensor that becomes smaller."""
     call: Callable[..., Any] = lambda layer, *args, **kwargs: layer(*args, **kwargs)
     """What is made of the layer and the arguments, where it is not one call."""
     plain: Layer | None = None
@@ -701,7 +701,8 @@ FLASH_ATTENTION = Suite(
             cut={"rows": "rows d_model"},
         ),
     ),
-    left_out="windows, ALiBi, caps, dropout, pages; more queries than keys, where causal; rotation by random angles; losses of half precision, in float32",
+    left_out="windows, ALiBi, caps, dropout, pages; more queries than keys, where causal; rotation by random angles; "
+    "losses of half precision, in float32",
 )
 
 SUITES = {
