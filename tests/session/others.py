@@ -104,8 +104,11 @@ def _outcome(check: Check, function: Layer, arguments: Arguments) -> Outcome:
         values = tensors(map_leaves(lambda leaf: target.tensor(leaf) if isinstance(leaf, float) else leaf, result))
         if not check.gradients or check.differences:
             return [value.detach() for value in values], []
-        generator = torch.Generator().manual_seed(0)
-        upstream = [torch.randn(v.shape, generator=generator).to(v) if v.ndim else torch.ones_like(v) for v in values]
+        made = torch.Generator().manual_seed(0)
+        upstream = [
+            (check.upstream * torch.randn(v.shape, generator=made)).to(v) if v.ndim else torch.ones_like(v)
+            for v in values
+        ]
         return [value.detach() for value in values], list(torch.autograd.grad(values, leaves, upstream))
 
 

@@ -6,8 +6,8 @@ is taken from, in the repository and at the commit of its suite. Nothing but fac
 
 Where a suite tests several parameters in all combinations, `each` keeps every value of each, but not every combination.
 A tensor that would have more than LARGEST elements is cut along the axes that `Check.cut` names, which are rows that
-the layer treats alike. Where a choice was left, it is the stricter one: a suite that hands the kernel finished cosines
-is given credit for the angles, too.
+the layer treats alike, but not below two of them. Where a choice was left, it is the stricter one: a suite that hands
+the kernel finished cosines is given credit for the angles, too.
 """
 
 import math
@@ -29,7 +29,7 @@ Tolerance = tuple[float, float]
 """Absolute and relative: an element may differ by `atol + rtol · |expected|`."""
 
 LARGEST = 2**18
-"""So many elements at most in one tensor, or a check would take minutes on a CPU."""
+"""So many elements in one tensor, or a check would take minutes on a CPU."""
 HALF, BFLOAT, SINGLE, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
@@ -46,6 +46,8 @@ class Check:
     """The tolerance for each dtype that is tested."""
     gradients: bool = False
     """Whether gradients are compared, with the same tolerance."""
+    upstream: float = 1.0
+    """The deviation of the gradient from above, which is 1 itself where the result is a number."""
     cut: Mapping[str, str] = field(default_factory=dict)
     """The axes that may be shortened, the first one first, each with the axes of the tensor that becomes smaller."""
     call: Callable[..., Any] = lambda layer, *args, **kwargs: layer(*args, **kwargs)
@@ -70,7 +72,7 @@ class Check:
         fitting = Case(dict(sizes), SINGLE, 0).sizes
         for axis, of in self.cut.items():
             others = math.prod(fitting[name] for name in of.split() if name != axis)
-            fitting = Case(fitting | {axis: min(fitting[axis], max(1, LARGEST // others))}, SINGLE, 0).sizes
+            fitting = Case(fitting | {axis: min(fitting[axis], max(2, LARGEST // others))}, SINGLE, 0).sizes
         return fitting
 
 
@@ -111,25 +113,34 @@ def grid(**values: Sequence[int]) -> list[dict[str, int]]:
 # The calls. Where no other distribution is named, all floats are normally distributed, with deviation 1.
 
 
-def softmax(case: Case) -> Arguments:
-    return positional(case.normal("rows n"))
+def leading(case: Case) -> list[int]:
+    """The axes before the last one, of which a suite may have none."""
+    return [case.sizes[axis] for axis in ("batch", "seq", "rows") if axis in case.sizes]
 
 
-def uniform(case: Case) -> Arguments:
-    return positional(case.uniform("rows n"))
+def normal(case: Case) -> Arguments:
+    return positional(case.normal([*leading(case), case.n]))
+
+
+def uniform(low: float, high: float) -> Callable[[Case], Arguments]:
+    return lambda case: positional(case.uniform([*leading(case), case.n], low, high))
 
 
 def cross_entropy(case: Case) -> Arguments:
-    return positional(case.normal("rows vocab"), case.integers("rows", case.vocab))
+    return positional(case.normal([*leading(case), case.vocab]), case.integers(leading(case), case.vocab))
 
 
-def cross_entropy_of_uniform(case: Case) -> Arguments:
-    return positional(case.uniform("rows vocab"), case.integers("rows", case.vocab))
+def cross_entropy_of_uniform(low: float, high: float) -> Callable[[Case], Arguments]:
+    def arguments(case: Case) -> Arguments:
+        logits = case.uniform([*leading(case), case.vocab], low, high)
+        return positional(logits, case.integers(leading(case), case.vocab))
+
+    return arguments
 
 
 def rms_norm(eps: float, weight: str, scaled: bool = False) -> Callable[[Case], Arguments]:
     def arguments(case: Case) -> Arguments:
-        x = case.normal("rows d_model", 1 / (2 * case.d_model) if scaled else 1.0)
+        x = case.normal([*leading(case), case.d_model], 1 / (2 * case.d_model) if scaled else 1.0)
         drawn = {"ones": 0.0, "near one": 0.1, "normal": 1.0}[weight]
         mean = 0.0 if weight == "normal" else 1.0
         return positional(x, case.normal("d_model", drawn) + mean, eps)
@@ -237,8 +248,11 @@ LIGER = Suite(
         Check(
             "softmax",
             "test/transformers/test_softmax.py: test_liger_softmax",
-            softmax,
-            [{"rows": rows, "n": n} for rows, n in ((2, 8), (4, 16), (1, 1023), (21, 256), (1, 4096), (2, 4096))],
+            normal,
+            [
+                *({"rows": rows, "n": n} for rows, n in ((2, 8), (4, 16), (1, 1023), (1, 4096))),
+                *({"batch": batch, "rows": rows, "n": n} for batch, rows, n in ((3, 7, 256), (1, 2, 4096))),
+            ],
             {SINGLE: (1e-5, 1e-5), BFLOAT: (5e-2, 5e-2)},
             gradients=True,
         ),
@@ -255,7 +269,7 @@ LIGER = Suite(
             "rms_norm",
             "test/transformers/test_rms_norm.py: test_correctness, as Llama casts",
             rms_norm(1e-6, "ones"),
-            [{"rows": 2 * 128, "d_model": 512}, {"rows": 5 * 123, "d_model": 123}],
+            [{"batch": 2, "rows": 128, "d_model": 512}, {"batch": 5, "rows": 123, "d_model": 123}],
             {SINGLE: (1e-4, 1e-6), BFLOAT: (2e-1, 2e-2)},
             gradients=True,
         ),
@@ -320,7 +334,7 @@ VLLM = Suite(
             # tolerances are those of the other activations in that file.
             "silu",
             "tests/kernels/core/test_activation.py: test_act_and_mul; tests/kernels/allclose_default.py",
-            softmax,
+            normal,
             grid(rows=(7, 83, 2048), n=(512, 13824)),
             {HALF: (1e-3, 1e-3), BFLOAT: (1e-3, 1.6e-2), SINGLE: (1e-5, 1.3e-6)},
             cut={"rows": "rows n"},
@@ -362,7 +376,7 @@ CS336 = Suite(
         Check(
             "softmax",
             "tests/test_nn_utils.py: test_softmax_matches_pytorch",
-            uniform,
+            uniform(0, 1),
             [{"rows": 3, "n": 5}],
             {SINGLE: (1e-6, 1e-7)},
             call=moved_up_by_100,
@@ -370,7 +384,7 @@ CS336 = Suite(
         Check(
             "cross_entropy",
             "tests/test_nn_utils.py: test_cross_entropy",
-            cross_entropy_of_uniform,
+            cross_entropy_of_uniform(0, 1),
             [{"rows": 8, "vocab": 5}],
             {SINGLE: (1e-4, 1e-7)},
             call=a_thousand_times_as_large,
@@ -399,7 +413,7 @@ CS336 = Suite(
         Check(
             "silu",
             "tests/test_model.py: test_silu_matches_pytorch",
-            uniform,
+            uniform(0, 1),
             [{"rows": 2, "n": 5}],
             {SINGLE: (1e-6, 1e-7)},
         ),
@@ -486,7 +500,7 @@ KERNELBENCH = Suite(
         Check(
             "softmax",
             "KernelBench/level1/23_Softmax.py; src/kernelbench/eval.py: the tolerance for float32",
-            uniform,
+            uniform(0, 1),
             [{"rows": 4096, "n": 393_216}],
             {SINGLE: (1e-4, 1e-4)},
             cut={"rows": "rows n"},
@@ -494,7 +508,7 @@ KERNELBENCH = Suite(
         Check(
             "silu",
             "KernelBench/level1/25_Swish.py",
-            uniform,
+            uniform(0, 1),
             [{"rows": 4096, "n": 393_216}],
             {SINGLE: (1e-4, 1e-4)},
             cut={"rows": "rows n"},
@@ -502,15 +516,17 @@ KERNELBENCH = Suite(
         Check(
             "rms_norm",
             "KernelBench/level1/36_RMSNorm_.py, over the last axis",
-            lambda case: positional(case.uniform("rows d_model"), target.tensor(torch.ones(case.d_model)), 1e-5),
-            [{"rows": 112 * 512 * 512, "d_model": 64}],
+            lambda case: positional(
+                case.uniform([*leading(case), case.d_model]), target.tensor(torch.ones(case.d_model)), 1e-5
+            ),
+            [{"batch": 112, "seq": 512, "rows": 512, "d_model": 64}],
             {SINGLE: (1e-4, 1e-4)},
-            cut={"rows": "rows d_model"},
+            cut=dict.fromkeys(("batch", "seq"), "batch seq rows d_model"),
         ),
         Check(
             "cross_entropy",
             "KernelBench/level1/95_CrossEntropyLoss.py",
-            cross_entropy_of_uniform,
+            cross_entropy_of_uniform(0, 1),
             [{"rows": 32_768, "vocab": 4096}],
             {SINGLE: (1e-4, 1e-4)},
             cut={"rows": "rows vocab"},
@@ -569,38 +585,50 @@ OPINFO = Suite(
         *opinfo(
             "softmax",
             "opinfo/definitions/_masked.py: sample_inputs_softmax_variant",
-            lambda case: positional(case.uniform("rows n", -9, 9)),
-            [{"rows": rows, "n": 5} for rows in (1, 5, 50)],
+            uniform(-9, 9),
+            [{"n": 5}, {"rows": 5, "n": 5}, {"batch": 5, "rows": 10, "n": 5}],
         ),
         *opinfo(
             "cross_entropy",
             "common_methods_invocations.py: sample_inputs_cross_entropy",
-            lambda case: positional(case.uniform("rows vocab", -9, 9), case.integers("rows", case.vocab)),
-            [{"rows": rows, "vocab": 3} for rows in (2, 4, 12)],
+            cross_entropy_of_uniform(-9, 9),
+            [
+                {"rows": 2, "vocab": 3},
+                {"batch": 2, "rows": 1, "vocab": 3},
+                {"batch": 2, "seq": 1, "rows": 2, "vocab": 3},
+            ],
         ),
         *opinfo(
             "embedding",
             "common_methods_invocations.py: sample_inputs_embedding",
-            lambda case: positional(case.integers("rows", case.vocab), case.uniform("vocab d_model", -9, 9)),
-            [{"rows": rows, "vocab": 10, "d_model": 5} for rows in (1, 5, 25)],
+            lambda case: positional(case.integers(leading(case), case.vocab), case.uniform("vocab d_model", -9, 9)),
+            [{"vocab": 10, "d_model": 5} | rows for rows in ({}, {"rows": 5}, {"batch": 5, "rows": 5})],
         ),
         *opinfo(
             "linear",
             "common_methods_invocations.py: sample_inputs_linear",
-            lambda case: positional(case.uniform("rows d_in", -2, 2), case.uniform("d_out d_in", -2, 2)),
-            [{"rows": rows, "d_in": d_in, "d_out": d_out} for rows in (0, 1, 6, 8) for d_in, d_out in ((3, 4), (8, 8))],
+            lambda case: positional(
+                case.uniform([*leading(case), case.d_in], -2, 2), case.uniform("d_out d_in", -2, 2)
+            ),
+            [
+                rows | {"d_in": d_in, "d_out": d_out}
+                for rows in ({}, {"rows": 0}, {"rows": 8}, {"batch": 2, "rows": 3})
+                for d_in, d_out in ((3, 4), (8, 8))
+            ],
         ),
         *opinfo(
             "rms_norm",
             "common_methods_invocations.py: sample_inputs_rms_norm, over the last axis",
-            lambda case: positional(case.uniform("rows d_model", -9, 1000), case.uniform("d_model", -9, 1000), 1e-5),
-            [{"rows": rows, "d_model": d_model} for rows, d_model in ((1, 1), (1, 2), (0, 1))],
+            lambda case: positional(
+                case.uniform([*leading(case), case.d_model], -9, 1000), case.uniform("d_model", -9, 1000), 1e-5
+            ),
+            [{"d_model": 1}, {"rows": 1, "d_model": 2}, {"rows": 0, "d_model": 1}],
         ),
         *opinfo(
             "silu",
             "opinfo/core.py: sample_inputs_elementwise_unary",
-            lambda case: positional(case.uniform("rows n", -9, 9)),
-            [{"rows": rows, "n": n} for rows, n in ((1, 20), (0, 3), (1, 1))],
+            uniform(-9, 9),
+            [{"n": 20}, {"batch": 1, "rows": 0, "n": 3}],
         ),
         Check(
             "silu",
@@ -657,7 +685,7 @@ FLASH_ATTENTION = Suite(
             gradients=True,
             plain=plain_attention,
             times=(2.0, 3.0),
-            cut={"batch": "batch n_heads q_len kv_len", "n_kv_heads": "batch n_heads q_len kv_len"},
+            cut={"batch": "batch n_heads q_len kv_len", "n_kv_heads": "batch n_kv_heads groups q_len kv_len"},
         ),
         Check(
             "attention",
@@ -679,7 +707,7 @@ FLASH_ATTENTION = Suite(
             {HALF: (1e-5, 0.0), BFLOAT: (1e-5, 0.0)},
             gradients=True,
             plain=plain_attention,
-            cut={"batch": "batch n_heads q_len kv_len", "n_kv_heads": "batch n_heads q_len kv_len"},
+            cut={"batch": "batch n_heads q_len kv_len", "n_kv_heads": "batch n_kv_heads groups q_len kv_len"},
         ),
         Check(
             "cross_entropy",
@@ -694,9 +722,10 @@ FLASH_ATTENTION = Suite(
             "rms_norm",
             "tests/ops/triton/test_layer_norm.py: test_layer_norm, without residual and dropout",
             rms_norm(1e-6, "normal"),
-            [{"rows": 8 * 512, "d_model": d_model} for d_model in (192, 2048, 2560, 3000, 4096)],
+            [{"batch": 8, "rows": 512, "d_model": d_model} for d_model in (192, 2048, 2560, 3000, 4096)],
             {SINGLE: (1e-4, 0.0), HALF: (1e-2, 0.0), BFLOAT: (5e-2, 0.0)},
             gradients=True,
+            upstream=1 / 8,
             plain=plain_rms_norm,
             cut={"rows": "rows d_model"},
         ),
