@@ -59,6 +59,8 @@ class Contents(NamedTuple):
 
     change: Callable[[], None]
     """Writes other numbers into the same tensors: a layer that looks its result up looks in the wrong place."""
+    idle: Callable[[], None]
+    """Writes as much elsewhere."""
     expected: Callable[[], Any]
     """What `vectorized` makes of what is there now."""
 
@@ -139,7 +141,7 @@ def _refuse_nonsense(cell: Cell, benchmark: Any, machine: Machine, call: Run, re
         if cell.contents:
             refusal.check_result(cell.name, result, cell.contents.expected())
         if seconds and cell.contents:
-            refusal.check_fresh(cell.name, call, cell.contents.change, seconds)
+            refusal.check_fresh(cell.name, call, cell.contents.change, cell.contents.idle, seconds)
         if seconds:
             refusal.check_rate(cell.name, cell.work.amount, cell.work.unit, cell.dtype, seconds, machine)
     except refusal.Nonsense:
@@ -192,7 +194,9 @@ def layer(
         def contents(size: int, dtype: torch.dtype, passes: str) -> Contents:
             right = functools.partial(functools.partial, getattr(FORMULA, name))
             return Contents(
-                lambda: other(size, dtype).change(), lambda: _call(right, lambda: given(size, dtype), passes)()
+                lambda: other(size, dtype).change(),
+                lambda: other(size, dtype).idle(),
+                lambda: _call(right, lambda: given(size, dtype), passes)(),
             )
 
         for size in sizes:
@@ -288,6 +292,13 @@ class _Others:
             before = tensor.clone()
             tensor.copy_(other)
             other.copy_(before)
+
+    @torch.no_grad()
+    def idle(self) -> None:
+        for tensor, other in self.pairs:
+            before = tensor.clone()
+            torch.empty_like(tensor).copy_(other)
+            torch.empty_like(other).copy_(before)
 
 
 def _cotangent(out: Tensor) -> Tensor:

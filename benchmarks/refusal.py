@@ -24,8 +24,7 @@ REACHED_IN_CACHE = 100.0
 """The same of a copy, for what may stay in a cache: 64 cores read some thirty times faster there than from memory."""
 
 SLOWER = 10.0
-"""How many times as long as a timed call one on new contents may take. It is a single one, in caches that hold other
-code, for which three times is usual; what a layer keeps, it returns a hundred times as fast as it computes it."""
+"""How many times as long a call may take on new contents as on old ones, of two calls that find the caches alike."""
 FRESH = 3
 """So many calls on new contents, of which the shortest counts."""
 SHORT = 1e-3
@@ -45,15 +44,17 @@ def check_result(name: str, actual: Any, expected: Any) -> None:
         )
 
 
-def check_fresh(name: str, call: Callable[[], Any], change: Callable[[], None], seconds: float) -> None:
-    """A call on new contents takes about as long as those that were timed."""
+def check_fresh(
+    name: str, call: Callable[[], Any], change: Callable[[], None], idle: Callable[[], None], seconds: float
+) -> None:
+    """A call on new contents takes about as long as one on old ones, before which as much was written elsewhere."""
     if seconds > SHORT:
         return
-    fresh = min(_timed(call, change) for _ in range(FRESH))
-    if fresh > SLOWER * seconds:
+    fresh, old = (min(_timed(call, before) for _ in range(FRESH)) for before in (change, idle))
+    if fresh > SLOWER * old:
         raise Nonsense(
-            f"{name}: a call takes {1e6 * fresh:.3g} µs on new contents and {1e6 * seconds:.3g} µs on those of the "
-            f"call before, so it was not the layer that was timed, but what it kept"
+            f"{name}: a call takes {1e6 * fresh:.3g} µs on new contents and {1e6 * old:.3g} µs on those of the call "
+            f"before, so it was not the layer that was timed, but what it kept"
         )
 
 
@@ -77,8 +78,8 @@ def _share(amount: float, unit: str, dtype: str, seconds: float, machine: Machin
     return amount / seconds / limit if limit else 0.0
 
 
-def _timed(call: Callable[[], Any], change: Callable[[], None]) -> float:
-    change()
+def _timed(call: Callable[[], Any], before: Callable[[], None]) -> float:
+    before()
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
