@@ -3,6 +3,7 @@
 What fails raises a Mismatch; tests/judge/messages.py turns it into what a person reads.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import target
-from tests.cases.calls import Arguments, calls_of
+from tests.cases.calls import calls_of
 from tests.cases.target import tensor
 from tests.judge.subject import FORMULA, Mismatch, Subject, tensors, word
 from tests.judge.tolerances import HALF, tolerance
@@ -19,24 +20,25 @@ from tests.judge.tolerances import HALF, tolerance
 def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
     """Call the layer and compare all that it returns with what the naive loops make of the same arguments."""
     actual = subject(*args, **kwargs)
-    expected = subject.expected(*args, **kwargs)
-    _compare_results(subject, (args, kwargs), actual, expected, look_at)
+    _compare_results(subject, actual, subject.expected, look_at)
 
 
 def assert_equals_formula(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
     """The same beside `vectorized` in float64, which other tests prove: where the loops would take too long."""
     actual = subject(*args, **kwargs)
-    expected = subject.formula(*args, **kwargs)
-    _compare_results(subject, (args, kwargs), actual, expected, look_at)
+    _compare_results(subject, actual, subject.formula, look_at)
 
 
-def _compare_results(subject: Subject, arguments: Arguments, actual: Any, expected: Any, look_at: str) -> None:
+def _compare_results(subject: Subject, actual: Any, judge: Callable[..., Any], look_at: str) -> None:
+    assert Subject.last is not None  # it was just called
+    # Made after the call and from copies: there is nothing that the layer could have found or changed.
+    arguments = args, kwargs = Subject.last.given
+    expected = judge(*args, **kwargs)
     dtype = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
     beyond = 0.0
     if dtype in HALF and calls_of(subject.layer).rounds_within:
         # Twice the error of the plain formula in the same dtype, as flash-attention's tests allow: a right layer may
         # round in other places, but not much more often.
-        args, kwargs = arguments
         beyond = 2 * largest_error(getattr(FORMULA, subject.layer)(*args, **kwargs), expected)
     _compare(actual, expected, dtype, look_at, "out", beyond=beyond)
 
@@ -108,6 +110,10 @@ def _compare(
     if not isinstance(expected, Tensor):
         expected = tensor(expected)
         actual = tensor(actual) if isinstance(actual, int | float) else actual
+    if Subject.last and name == calls_of(Subject.last.subject.layer).number:
+        # In whatever dtype it is, and as exact as that.
+        actual = tensor(actual) if isinstance(actual, np.floating) else actual
+        dtype = actual.dtype if isinstance(actual, Tensor) and actual.is_floating_point() else None
     if isinstance(actual, float) and expected.ndim == 0:
         actual = expected.new_tensor(actual)  # a norm or a loss may be a number
         dtype = None

@@ -96,7 +96,7 @@ def _only_in_dtypes(call: Call) -> str:
     if not floats:
         return ""
     right = getattr(RIGHT, call.subject.layer)
-    wrong = [d for d in target.ALL if _is_wrong(call, d, call.subject.function) and not _is_wrong(call, d, right)]
+    wrong = [d for d in target.ALL if _is_wrong(call, d, call.subject.fresh()) and not _is_wrong(call, d, right)]
     if floats[0] not in wrong or target.ALL[0] in wrong:
         return ""
     return f" (only in {' and '.join(word(dtype) for dtype in wrong)})"
@@ -118,7 +118,10 @@ def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+    try:
+        return str(error).strip().partition("\n")[0]
+    except Exception:  # an error of the layer's own, which cannot be printed
+        return ""
 
 
 def _line(item: pytest.Function, error: BaseException) -> str:

@@ -5,6 +5,7 @@ It is imported by conftest.py, which enforces the annotations of our modules bef
 
 import gc
 import os
+from collections.abc import Generator
 
 import hypothesis
 import jaxtyping
@@ -16,7 +17,10 @@ from llama.layers import LAYERS
 from llama.machine.device import usable
 from tests.cases import target
 from tests.cases.case import Case
-from tests.judge import messages
+from tests.judge import messages, surroundings
+from tests.judge.assertions import fail
+from tests.judge.items import subject_of
+from tests.judge.results import Kept
 from tests.judge.subject import Subject
 from tests.session import gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
@@ -46,8 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(f"--{error}") from error
     chosen = config.stash[UNDER_TEST] = selection.choose(config)
-    if chosen.foreign:  # our own annotations are not what is tested, and checking them takes time
+    if chosen.foreign:
+        # Our own annotations are not what is tested, and checking them takes time.
         jaxtyping.config.update("jaxtyping_disable", True)
+        config.addinivalue_line("filterwarnings", "ignore")  # a layer may warn; ours may not
     config.stash[GALLERY] = Gallery()
     plugins = [selection, progress, gallery, nested_runs, Background(), workers]
     zoo, practising = config.getoption("--zoo"), chosen.foreign and bool(config.option.keyword)
@@ -93,11 +99,22 @@ def pytest_report_header() -> str:
 def pytest_collection_finish() -> None:
     # What is there by now stays to the end, and most of it is torch: no need to walk through it at each collection.
     gc.freeze()
+    surroundings.take_modules()
 
 
 def pytest_runtest_setup() -> None:
     # A failure speaks of its own test's call and sizes, not of those before it.
     Subject.last = Case.last = None
+    Subject.kept = Kept()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    if isinstance(subject := subject_of(item), Subject):
+        if Subject.last is None and not item.get_closest_marker("written"):
+            fail("the test has ended without calling the layer")
+        subject.end()
 
 
 @pytest.hookimpl(trylast=True)

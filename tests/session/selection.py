@@ -5,6 +5,7 @@ A test takes a layer by its name, and runs once for every implementation under t
 """
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
 from tests import peers, zoo
 from tests.cases import calls, target
+from tests.judge import surroundings
+from tests.judge.endings import Refused, contained, hold_the_process
 from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
+from tests.judge.surroundings import left_alone, refuse_changes
 from tests.session import progress
 
 
@@ -44,13 +48,25 @@ def choose(config: pytest.Config) -> UnderTest:
     """What --zoo, --peers, --impl and LLAMA_IMPL ask for. Raises UsageError for an implementation that there is not."""
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
+    names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
+    if not names and not config.getoption("--peers"):
+        return UnderTest([implementation.load(name) for name in OURS], foreign=False)
+    hold_the_process()
+    surroundings.take()
     if config.getoption("--peers"):
         return UnderTest(peers.everything())
-    names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     try:
-        return UnderTest(_told_apart([implementation.load(name) for name in names or OURS]), foreign=bool(names))
-    except implementation.ImplementationError as error:
+        return UnderTest(_told_apart([_load(name) for name in names]))
+    except (implementation.ImplementationError, Refused) as error:
         raise pytest.UsageError(f"--impl {error}") from error
+
+
+def _load(name: str) -> Implementation:
+    """An implementation of another, which may do nothing when it is imported but define its layers."""
+    with left_alone(name), contained(name), warnings.catch_warnings(action="ignore"):
+        loaded = implementation.load(name)
+    refuse_changes(name)
+    return loaded
 
 
 def _told_apart(loaded: list[Implementation]) -> list[Implementation]:
