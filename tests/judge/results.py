@@ -67,14 +67,29 @@ class Kept:
     """Results of the last calls beside copies of them, in memory that no layer has held."""
 
     def __init__(self) -> None:
-        self.calls: deque[list[tuple[Tensor, Tensor]]] = deque(maxlen=KEPT)
+        self.calls: deque[list[tuple[Tensor, Tensor, int]]] = deque(maxlen=KEPT)
 
     def add(self, result: Any) -> None:
-        self.calls.append([(part, copy(part)) for _, part in parts(result) if isinstance(part, Tensor)])
+        found = [part for _, part in parts(result) if isinstance(part, Tensor)]
+        self.calls.append([(part, copy(part), version(part)) for part in found])
+
+    def forget_what_is_written(self) -> None:
+        """Before a call: what a test has written to since is no longer a result."""
+        for call in self.calls:
+            call[:] = [kept for kept in call if version(kept[0]) == kept[2]]
 
     def changed(self) -> bool:
         """Whether one of them holds other values by now."""
-        return any(not same(now, then) for call in self.calls for now, then in call)
+        return any(not same(now, then) for call in self.calls for now, then, _ in call)
+
+    def last_changed(self) -> bool:
+        """Whether the last of them does."""
+        return bool(self.calls) and any(not same(now, then) for now, then, _ in self.calls[-1])
+
+
+def version(tensor: Tensor) -> int:
+    """How often it has been written to, as torch counts it; in inference mode torch does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def copy(leaf: Any) -> Any:

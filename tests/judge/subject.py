@@ -16,7 +16,7 @@ from tests.cases.calls import Arguments, calls_of
 from tests.judge import results
 from tests.judge.borrowing import by_itself
 from tests.judge.endings import Refused, contained
-from tests.judge.results import Kept, copy, same
+from tests.judge.results import Kept, copy, same, version
 from tests.judge.surroundings import left_alone, refuse_changes
 
 # The judge. Always our own loops in float64, whatever is under test.
@@ -24,6 +24,9 @@ REFERENCE = implementation.load("naive")
 # Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
 # That these are the derivatives of the values is what gradcheck proves.
 FORMULA = implementation.load("vectorized")
+
+
+LATE = "the result has changed after it was returned: a layer is done when it returns"
 
 
 class Mismatch(AssertionError):
@@ -85,6 +88,7 @@ class Subject:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         Subject.last = call = Call(self, args, kwargs, map_leaves(copy, (args, kwargs)))
+        Subject.kept.forget_what_is_written()
         leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
             result = self._run(self.function, args, kwargs)
@@ -126,8 +130,15 @@ class Subject:
             refuse_changes("the layer")
         except Refused as refused:
             raise Mismatch(str(refused)) from None
+        Subject.kept.forget_what_is_written()
         if Subject.kept.changed():
-            raise Mismatch("a result has changed after it was returned: nothing may write to it any more")
+            raise Mismatch(LATE)
+
+    @classmethod
+    def refuse_late_writing(cls) -> None:
+        """Before a result is compared: it must be what came back when the call ended."""
+        if cls.kept.last_changed():
+            raise Mismatch(LATE)
 
     def fresh(self) -> Layer:
         """The same function from its file once more, which has kept nothing from earlier calls; with the same guards.
@@ -171,7 +182,7 @@ def unchecked() -> Iterator[None]:
 
 def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
     """How often each tensor among the arguments has been written to, as torch counts it."""
-    return [tensor._version for tensor in tensors((args, kwargs))]
+    return [version(tensor) for tensor in tensors((args, kwargs))]
 
 
 def _unchanged(before: Any, after: Any, copied: Any) -> bool:
