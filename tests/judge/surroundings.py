@@ -65,7 +65,9 @@ class Snapshot:
 
 def _kept(owner: Any, numbers: bool) -> dict[str, Any]:
     kinds = (property, staticmethod, classmethod, *((int, float, tuple) if numbers else ()))
-    return {n: v for n, v in vars(owner).items() if callable(v) or isinstance(v, kinds)}
+    # Not the classes: torch has some that follow its default dtype.
+    callables = {n: v for n, v in vars(owner).items() if callable(v) and not isinstance(v, type)}
+    return callables | {n: v for n, v in vars(owner).items() if isinstance(v, kinds)}
 
 
 class Surroundings:
@@ -94,7 +96,7 @@ class Surroundings:
                 if function.__code__ is not code or function.__defaults__ is not defaults:
                     changed.append(f"{function.__module__}.{function.__qualname__}")
                     function.__code__, function.__defaults__ = code, defaults
-        if TOLERANCES != self.tolerances:
+        if self.tolerances != TOLERANCES:
             changed.append("the judge's tolerances")
             TOLERANCES.clear()
             TOLERANCES.update(self.tolerances)
@@ -201,7 +203,7 @@ def _keep_files(event: str, args: tuple[Any, ...]) -> None:
         return
     for path in args[:1] if event == "open" else args[:2]:
         if isinstance(path, str | bytes | os.PathLike):
-            file = Path(os.path.abspath(os.fsdecode(path)))
+            file = Path(os.fsdecode(path)).absolute()
             if any(file.is_relative_to(HOUSE / room) for room in ("tests", "src")) and "__pycache__" not in file.parts:
                 _taken.written.append(file.relative_to(HOUSE).as_posix())
                 raise PermissionError(f"{file} is a file of the suite")
