@@ -16,6 +16,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+BY_PYTEST = {"Skipped": "pytest.skip", "XFailed": "pytest.xfail", "Failed": "pytest.fail", "Exit": "pytest.exit"}
+"""What raises these, which are no errors."""
 FRAMEWORKS = ("_pytest", "unittest", "hypothesis")
 """Whose exceptions mean something to the run: a test that is skipped, an example that does not count."""
 
@@ -79,6 +81,6 @@ def _ended(error: BaseException) -> str:
         return f"the program with {error}"
     if isinstance(error, SystemExit):
         return f"the program with sys.exit({error.code!r})"
-    if framework in FRAMEWORKS:
-        return f"its test with {framework.lstrip('_')}'s {kind.__name__}"
-    return "" if isinstance(error, Exception) else f"its test with {kind.__name__}"
+    if isinstance(error, Exception) and framework not in FRAMEWORKS:
+        return ""
+    return f"its test with {BY_PYTEST.get(kind.__name__, kind.__name__)}"

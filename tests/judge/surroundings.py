@@ -13,8 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from operator import is_
+from operator import is_, itemgetter
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -32,6 +31,8 @@ OTHERS = ("tests.cheats.", "tests.peers.", "tests.zoo.")
 """What stands for code of others, and may change itself."""
 VARIABLES = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "LLAMA_DATA_DIR", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONPATH")
 """What the suite and its tools read of the environment."""
+RENEWED = ("manual_seed",)
+"""What torch.compile itself replaces."""
 HOUSE = Path(__file__).parents[2]
 
 
@@ -39,34 +40,33 @@ class Snapshot:
     """The functions of some modules and classes, and with `numbers` their numbers and tuples."""
 
     def __init__(self, owners: Iterable[Any], numbers: bool = True):
-        self.owners = [(owner, _kept(owner, numbers)) for owner in owners]
-        self.views = [vars(owner).values() for owner, _ in self.owners]
-        self._take()
+        self.owners = [(owner, kept) for owner in owners if (kept := _kept(owner, numbers))]
+        # One name twice, since for a single name there is no tuple.
+        self.read = [(itemgetter(*kept, next(iter(kept))), vars(owner)) for owner, kept in self.owners]
+        self.then = self._now()
 
-    def _take(self) -> None:
-        self.count, self.values = sum(map(len, self.views)), list(chain.from_iterable(self.views))
+    def _now(self) -> list[Any]:
+        return [value for get, namespace in self.read for value in get(namespace)]
 
     def restore(self) -> list[str]:
         """Put back what is another by now, and say what that was."""
-        # Mostly nothing is new at all: so it takes microseconds.
-        if self.count == sum(map(len, self.views)) and all(map(is_, chain.from_iterable(self.views), self.values)):
-            return []
+        # Mostly nothing is another: to see that takes microseconds.
+        with contextlib.suppress(KeyError):  # of a name that is there no more
+            if all(map(is_, self._now(), self.then)):
+                return []
         changed = []
         for owner, kept in self.owners:
             for name, value in kept.items():
                 if vars(owner).get(name) is not value:
-                    changed.append(
-                        f"{owner.__module__ + '.' if isinstance(owner, type) else ''}{owner.__name__}.{name}"
-                    )
+                    changed.append(f"{owner.__module__ + '.' if isinstance(owner, type) else ''}{owner.__name__}.{name}")
                     setattr(owner, name, value)
-        self._take()
         return changed
 
 
 def _kept(owner: Any, numbers: bool) -> dict[str, Any]:
     kinds = (property, staticmethod, classmethod, *((int, float, tuple) if numbers else ()))
     # Not the classes: torch has some that follow its default dtype.
-    callables = {n: v for n, v in vars(owner).items() if callable(v) and not isinstance(v, type)}
+    callables = {n: v for n, v in vars(owner).items() if callable(v) and not isinstance(v, type) and n not in RENEWED}
     return callables | {n: v for n, v in vars(owner).items() if isinstance(v, kinds)}
 
 
