@@ -43,7 +43,8 @@ def hold_the_process() -> None:
             _end_process(status)
         raise _Exit(f"os._exit({status})")
 
-    os._exit = sys.modules[os.name]._exit = raise_instead  # type: ignore[assignment]
+    os._exit = raise_instead  # type: ignore[assignment]
+    vars(sys.modules[os.name])["_exit"] = raise_instead
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
 

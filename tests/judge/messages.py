@@ -38,14 +38,14 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> G
     report = yield
     error, subject = (call.excinfo.value if call.excinfo else None), subject_of(item)
     if error is not None and report.failed and call.when == "call" and isinstance(subject, Subject):
-        sentence = _sentence(item, error, Subject.last)
+        sentence = sentence_of(item, error, Subject.last)
         if sentence is not None:
             report.sentence = sentence  # for the board
             report.longrepr = "\n".join(_explain(item, error, subject, sentence))
     return report
 
 
-def _sentence(item: pytest.Function, error: BaseException, call: Call | None) -> str | None:
+def sentence_of(item: pytest.Function, error: BaseException, call: Call | None) -> str | None:
     """What is wrong, or None where it is not the layer that failed but the test."""
     if isinstance(error, Mismatch):
         return error.sentence

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from llama.implementation import Implementation
 from tests.judge.endings import Refused, is_running
 from tests.judge.tolerances import TOLERANCES
 
 LIBRARIES: tuple[Any, ...] = (builtins, math, np, torch, torch.Tensor, torch.nn.functional, torch.autograd)
 SUITE = ("tests", "llama")
 TOOLS = ("_pytest", "pytest", "pluggy", "hypothesis")
-OTHERS = ("tests.cheats.", "tests.peers.", "tests.zoo.")
+OTHERS = ("tests.cheats", "tests.peers", "tests.zoo")
 """What stands for code of others, and may change itself."""
 VARIABLES = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "LLAMA_DATA_DIR", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONPATH")
 """What the suite and its tools read of the environment."""
@@ -44,6 +45,9 @@ class Snapshot:
         # One name twice, since for a single name there is no tuple.
         self.read = [(itemgetter(*kept, next(iter(kept))), vars(owner)) for owner, kept in self.owners]
         self.then = self._now()
+        self.classes = [(owner, vars(owner)) for owner, _ in self.owners if isinstance(owner, type)]
+        self.names = [set(namespace) for _, namespace in self.classes]
+        self.count = sum(map(len, self.names))
 
     def _now(self) -> list[Any]:
         return [value for get, namespace in self.read for value in get(namespace)]
@@ -52,21 +56,46 @@ class Snapshot:
         """Put back what is another by now, and say what that was."""
         # Mostly nothing is another: to see that takes microseconds.
         with contextlib.suppress(KeyError):  # of a name that is there no more
-            if all(map(is_, self._now(), self.then)):
+            same = all(map(is_, self._now(), self.then))
+            if same and self.count == sum(len(namespace) for _, namespace in self.classes):
                 return []
-        changed = []
+        changed = self._without_additions()
         for owner, kept in self.owners:
             for name, value in kept.items():
                 if vars(owner).get(name) is not value:
-                    changed.append(f"{owner.__module__ + '.' if isinstance(owner, type) else ''}{owner.__name__}.{name}")
+                    changed.append(f"{_called(owner)}.{name}")
                     setattr(owner, name, value)
         return changed
+
+    def _without_additions(self) -> list[str]:
+        """Take away what a class has gained, with which it would hide what it inherits."""
+        gained = []
+        for (owner, namespace), names in zip(self.classes, self.names, strict=True):
+            for name in namespace.keys() - names:
+                if not name.startswith("_"):  # what is kept for later, as the values of a lazy attribute
+                    gained.append(f"{_called(owner)}.{name}")
+                    delattr(owner, name)
+                else:
+                    names.add(name)
+        self.count = sum(map(len, self.names))
+        return gained
+
+
+def _called(owner: Any) -> str:
+    if isinstance(owner, Implementation):
+        return f"the judge's {owner.name}"
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else str(owner.__name__)
 
 
 def _kept(owner: Any, numbers: bool) -> dict[str, Any]:
     kinds = (property, staticmethod, classmethod, *((int, float, tuple) if numbers else ()))
-    # Not the classes: torch has some that follow its default dtype.
-    callables = {n: v for n, v in vars(owner).items() if callable(v) and not isinstance(v, type) and n not in RENEWED}
+    # Not the classes of torch: some follow its default dtype.
+    of_torch = any(owner is library for library in LIBRARIES)
+    callables = {
+        n: v
+        for n, v in vars(owner).items()
+        if callable(v) and n not in RENEWED and not (of_torch and isinstance(v, type))
+    }
     return callables | {n: v for n, v in vars(owner).items() if isinstance(v, kinds)}
 
 
@@ -82,7 +111,8 @@ class Surroundings:
     def take_modules(self) -> None:
         """The suite and its tools, as far as they are imported by now."""
         suite, tools = _modules(*SUITE), _modules(*TOOLS)
-        self.suite = Snapshot([*suite, *(c for m in suite for c in _classes(m))])
+        judges = {id(v): v for m in suite for v in vars(m).values() if isinstance(v, Implementation)}
+        self.suite = Snapshot([*suite, *(c for m in suite for c in _classes(m)), *judges.values()])
         # Numbers of theirs count what they do.
         self.tools = Snapshot([*tools, *(c for m in tools for c in _classes(m))], numbers=False)
         self.code = [(f, f.__code__, f.__defaults__) for m in suite for f in _functions(m)]
