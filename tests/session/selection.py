@@ -56,7 +56,8 @@ def choose(config: pytest.Config) -> UnderTest:
     hold_the_process()
     surroundings.take()
     if config.getoption("--peers"):
-        return UnderTest(peers.everything())
+        with warnings.catch_warnings(action="ignore"):  # a layer of others may warn
+            return UnderTest(peers.everything())
     if config.getoption("--cheats"):
         return _cheats()
     try:
