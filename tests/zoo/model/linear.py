@@ -8,7 +8,10 @@ from tests.zoo.kernels import again, as_if_contiguous, gradients, with_gradient
 
 def probes():
     x, weight = target.tensor([[1.0, 2.0], [5.0, 7.0]]), target.tensor([[1.0, 2.0], [3.0, 4.0]])
-    wide, large = target.tensor(torch.arange(8.0).view(2, 4)), target.tensor(torch.linspace(-1, 1, 130 * 2).view(130, 2))
+    wide, large = (
+        target.tensor(torch.arange(8.0).view(2, 4)),
+        target.tensor(torch.linspace(-1, 1, 130 * 2).view(130, 2)),
+    )
 
     many = target.tensor(torch.ones(1, 16384)).bfloat16()
 
