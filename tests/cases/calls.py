@@ -46,8 +46,12 @@ class Calls:
     for frequencies, which are constants."""
     batched: Mapping[int | str, int] = field(default_factory=dict)
     """The arguments that have a batch axis, each with its number of axes: a mask or positions with fewer are shared."""
+    very_large: tuple[Mapping[str, int], ...] = ()
+    """Sizes beyond what counters of 16 bits, grids and caches hold, one or two axes at a time."""
     turns: bool = False
     """Whether it turns by angles, which the contract asks for in float32: its float64 values are only as exact."""
+    multiplies: bool = False
+    """Whether it is made of products of matrices, which autocast computes in half precision."""
     rounds_within: bool = False
     """Whether it is made of layers that each round their results to half precision, so that their errors add up."""
 

@@ -32,24 +32,36 @@ SMALL = {
 """The size of every other axis."""
 AROUND = tuple(block + step for block in (32, 64, 128, 256) for step in (0, -1, 1))
 """A block and its neighbours."""
-PAIRS = ((32, 64), (128, 32), (64, 65), (33, 128), (129, 129))
+HEADS = ("batch", "n_kv_heads", "groups")
+"""Axes along which all is alike: a kernel shares them out, and each costs as much as everything else."""
+AROUND_HEADS = (32, 65)
+PAIRS = ((32, 64), (65, 128), (129, 129))
 """Two axes at once: multiples with multiples, and with what is none."""
 FEW = ("n_layers", "count")
 """Axes along which nothing is computed in blocks."""
-LIMIT = 2**20
+LIMIT = 2**18
 """The product of all sizes, beyond which a pair is left out: it would take seconds."""
 
 
 def around_blocks(layer: str) -> Iterator[dict[str, int]]:
-    """Each axis of that layer at and around each block, then each pair of axes."""
+    """Each axis of that layer at and around each block, then each pair of axes within a head."""
     axes = [axis for axis in calls_of(layer).sizes.split() if axis not in FEW]
     small = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
-    for axis, size in itertools.product(axes, AROUND):
-        yield _sized(small, {axis: size})
-    for (first, second), (one, other) in itertools.product(itertools.combinations(axes, 2), PAIRS):
+    for axis in axes:
+        for size in AROUND_HEADS if axis in HEADS else AROUND:
+            yield _sized(small, {axis: size})
+    inner = [axis for axis in axes if axis not in HEADS]
+    for (first, second), (one, other) in itertools.product(itertools.combinations(inner, 2), PAIRS):
         sizes = _sized(small, {first: one, second: other})
         if math.prod(size or 1 for size in sizes.values()) <= LIMIT:
             yield sizes
+
+
+def very_large(layer: str) -> Iterator[dict[str, int]]:
+    """The sizes at which that layer alone is large: what its file says, with every other axis small."""
+    small = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    for large in calls_of(layer).very_large:
+        yield {**small, **large}
 
 
 def _sized(small: dict[str, int], large: dict[str, int]) -> dict[str, int]:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llama.implementation import map_leaves
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
 from tests.judge.subject import FORMULA, Mismatch, Subject, tensors, word
-from tests.judge.tolerances import HALF, tolerance
+from tests.judge.tolerances import HALF, rounding, tolerance
 
 
 def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
@@ -23,28 +24,64 @@ def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwarg
     _compare_results(subject, (args, kwargs), actual, expected, look_at)
 
 
-def assert_equals_formula(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
-    """The same beside `vectorized` in float64, which other tests prove: where the loops would take too long."""
+def assert_equals_formula(
+    subject: Subject, *args: Any, look_at: str = "", long_sums: bool = False, **kwargs: Any
+) -> None:
+    """The same beside `vectorized` in float64, which other tests prove: where the loops would take too long.
+
+    With `long_sums`, so many terms are added up that float32 itself is not exact to its tolerance.
+    """
     actual = subject(*args, **kwargs)
     expected = subject.formula(*args, **kwargs)
-    _compare_results(subject, (args, kwargs), actual, expected, look_at)
+    _compare_results(subject, (args, kwargs), actual, expected, look_at, long_sums)
 
 
-def _compare_results(subject: Subject, arguments: Arguments, actual: Any, expected: Any, look_at: str) -> None:
+def assert_within_autocast(
+    subject: Subject, arguments: Arguments, actual: Any, dtype: torch.dtype, look_at: str
+) -> None:
+    """Compare what came within autocast: as exact as products of that dtype, or as the arguments without products."""
+    args, kwargs = arguments
+    expected = subject.formula(*args, **kwargs)
+    multiplies = calls_of(subject.layer).multiplies
+    for a, e in zip(tensors(actual), tensors(expected), strict=True):
+        if a.is_floating_point() and (a.dtype == torch.float32 or (multiplies and a.dtype == dtype)):
+            rounded = a.to(dtype) if multiplies else a
+            beyond = 0.0
+            if multiplies:
+                with torch.autocast(a.device.type, dtype):
+                    of_formula = getattr(FORMULA, subject.layer)(*args, **kwargs)
+                beyond = allowance(dtype, subject.layer, of_formula, expected)
+            _compare(rounded, e, rounded.dtype, look_at, "out", beyond=beyond)
+        else:
+            given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
+            _compare(a, e, given, look_at, "out")
+
+
+def _compare_results(
+    subject: Subject, arguments: Arguments, actual: Any, expected: Any, look_at: str, long_sums: bool = False
+) -> None:
     dtype = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
     beyond = 0.0
-    if dtype in HALF and calls_of(subject.layer).rounds_within:
-        # Twice the error of the plain formula in the same dtype, as flash-attention's tests allow: a right layer may
-        # round in other places, but not much more often.
-        args, kwargs = arguments
-        beyond = 2 * largest_error(getattr(FORMULA, subject.layer)(*args, **kwargs), expected)
+    if long_sums or (dtype in HALF and calls_of(subject.layer).rounds_within):
+        args, kwargs = at_least_single(subject.layer, arguments)
+        beyond = allowance(dtype, subject.layer, getattr(FORMULA, subject.layer)(*args, **kwargs), expected)
     _compare(actual, expected, dtype, look_at, "out", beyond=beyond)
 
 
-def largest_error(actual: Any, expected: Any) -> float:
-    """The largest error of any element."""
-    exact = [[part.detach().cpu().double() for part in tensors(of)] for of in (actual, expected)]
-    return max((float((a - e).abs().max()) for a, e in zip(*exact, strict=True) if a.numel()), default=0.0)
+def at_least_single(layer: str, arguments: Arguments) -> Arguments:
+    """The arguments with which the plain formula is asked how exact it is: float32, where nothing need be rounded."""
+    if calls_of(layer).rounds_within:
+        return arguments
+    widened: Arguments = map_leaves(lambda t: t.float() if isinstance(t, Tensor) and t.dtype in HALF else t, arguments)
+    return widened
+
+
+def allowance(dtype: torch.dtype | None, layer: str, of_formula: Any, expected: Any) -> float:
+    """What is allowed beyond the tolerance, from what the plain formula makes of the same arguments."""
+    exact = [[part.detach().cpu().double() for part in tensors(of)] for of in (of_formula, expected)]
+    error = max((float((a - e).abs().max()) for a, e in zip(*exact, strict=True) if a.numel()), default=0.0)
+    largest = max((float(e.abs().max()) for e in exact[1] if e.numel()), default=0.0)
+    return rounding(dtype or torch.float32, layer, error, largest)
 
 
 def assert_close(

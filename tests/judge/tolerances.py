@@ -32,6 +32,16 @@ def tolerance(dtype: torch.dtype, layer: str = "") -> float:
     return TOLERANCES[torch.float32 if dtype == torch.float64 and layer and calls_of(layer).turns else dtype]
 
 
+def rounding(dtype: torch.dtype, layer: str, of_formula: float, largest: float) -> float:
+    """What is allowed beyond the tolerance, where the plain formula has this error in the same dtype.
+
+    Twice that error, as flash-attention's tests allow: a right layer may sum in another order and round in other
+    places, but not much more often. Never more than eight tolerances of the largest element, or than 10,000 terms of
+    one sign cost that float32 adds up one after the other: a formula that was wrong itself would excuse nothing else.
+    """
+    return min(2 * of_formula, max(8 * tolerance(dtype, layer), 10_000 * 2.0**-25) * (1 + largest))
+
+
 def angle_tolerance(positions: torch.Tensor) -> float:
     """For rotations far out: an angle of n radians in float32 has a spacing of n · 2^-23.
 

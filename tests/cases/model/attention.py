@@ -23,5 +23,16 @@ def arguments(case: Case) -> Arguments:
 
 
 CALLS = Calls(
-    "batch n_kv_heads groups q_len more half", arguments, gradients=(0, 1, 2), batched={0: 1, 1: 1, 2: 1, "mask": 4}
+    "batch n_kv_heads groups q_len more half",
+    arguments,
+    gradients=(0, 1, 2),
+    batched={0: 1, 1: 1, 2: 1, "mask": 4},
+    multiplies=True,
+    very_large=(
+        {"q_len": 2, "more": 4_095},
+        {"q_len": 1, "more": 8_191},
+        {"q_len": 300, "more": 0},
+        {"q_len": 129, "more": 128, "half": 65},
+        {"batch": 8_192, "groups": 4},
+    ),
 )

@@ -8,4 +8,9 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq vocab", 3.0), case.integers("batch seq", case.vocab))
 
 
-CALLS = Calls("batch seq vocab", arguments, gradients=(0,))
+CALLS = Calls(
+    "batch seq vocab",
+    arguments,
+    gradients=(0,),
+    very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 129, "vocab": 8_193}),
+)

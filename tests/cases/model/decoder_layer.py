@@ -18,4 +18,6 @@ CALLS = Calls(
     batched={0: 1},
     turns=True,
     rounds_within=True,
+    multiplies=True,
+    very_large=({"seq": 257}, {"d_model": 513, "d_ff": 1_025}),
 )

@@ -8,4 +8,10 @@ def arguments(case: Case) -> Arguments:
     return positional(case.integers("batch seq", case.vocab), case.normal("vocab d_model"))
 
 
-CALLS = Calls("batch seq vocab d_model", arguments, gradients=(1,), batched={0: 1})
+CALLS = Calls(
+    "batch seq vocab d_model",
+    arguments,
+    gradients=(1,),
+    batched={0: 1},
+    very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 5_000, "vocab": 1}, {"seq": 257, "d_model": 1_025}),
+)

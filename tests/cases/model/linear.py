@@ -8,4 +8,11 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq d_in"), case.normal("d_out d_in"))
 
 
-CALLS = Calls("batch seq d_in d_out", arguments, gradients=(0, 1), batched={0: 1})
+CALLS = Calls(
+    "batch seq d_in d_out",
+    arguments,
+    gradients=(0, 1),
+    batched={0: 1},
+    multiplies=True,
+    very_large=({"d_in": 8_193}, {"d_out": 70_000}, {"seq": 70_000}, {"seq": 129, "d_in": 1_025, "d_out": 65}),
+)

@@ -17,4 +17,6 @@ CALLS = Calls(
     batched={0: 1},
     turns=True,
     rounds_within=True,
+    multiplies=True,
+    very_large=({"vocab": 70_000}, {"seq": 257}, {"n_layers": 11}),
 )

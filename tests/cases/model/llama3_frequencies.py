@@ -8,4 +8,5 @@ def arguments(case: Case) -> Arguments:
     return positional(10 ** case.uniform("half", -4, 0), 4.0, 0.5, 3.0, 2048)
 
 
-CALLS = Calls("half", arguments)
+VERY_LARGE: tuple[dict[str, int], ...] = ({"half": 4_097},)
+CALLS = Calls("half", arguments, very_large=VERY_LARGE)

@@ -8,4 +8,10 @@ def arguments(case: Case) -> Arguments:
     return positional(case.away_from_zero("batch seq d_model"), case.normal("d_model"), 10.0 ** -(case.seed % 6))
 
 
-CALLS = Calls("batch seq d_model", arguments, gradients=(0, 1), batched={0: 1})
+CALLS = Calls(
+    "batch seq d_model",
+    arguments,
+    gradients=(0, 1),
+    batched={0: 1},
+    very_large=({"d_model": 8_193}, {"seq": 70_000}, {"seq": 129, "d_model": 4_096}),
+)

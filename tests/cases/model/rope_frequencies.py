@@ -8,4 +8,5 @@ def arguments(case: Case) -> Arguments:
     return positional(case.head_dim, 10.0 ** (1 + case.seed % 6))
 
 
-CALLS = Calls("half", arguments)
+VERY_LARGE: tuple[dict[str, int], ...] = ({"half": 4_097},)
+CALLS = Calls("half", arguments, very_large=VERY_LARGE)

@@ -19,4 +19,6 @@ CALLS = Calls(
     batched={0: 1},
     turns=True,
     rounds_within=True,
+    multiplies=True,
+    very_large=({"seq": 300}, {"seq": 129, "half": 33}, {"d_model": 1_025, "seq": 33}),
 )

@@ -8,4 +8,8 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq n", 3.0))
 
 
-CALLS = Calls("batch seq n", arguments, gradients=(0,), batched={0: 1})
+VERY_LARGE: tuple[dict[str, int], ...] = (
+    {"n": 70_000},
+    {"seq": 70_000},
+)
+CALLS = Calls("batch seq n", arguments, gradients=(0,), batched={0: 1}, very_large=VERY_LARGE)

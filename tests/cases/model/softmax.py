@@ -8,4 +8,10 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq n", 3.0))
 
 
-CALLS = Calls("batch seq n", arguments, gradients=(0,), batched={0: 1})
+CALLS = Calls(
+    "batch seq n",
+    arguments,
+    gradients=(0,),
+    batched={0: 1},
+    very_large=({"n": 70_000}, {"seq": 70_000}, {"seq": 129, "n": 4_097}),
+)

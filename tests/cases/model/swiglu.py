@@ -10,4 +10,12 @@ def arguments(case: Case) -> Arguments:
     return positional(x, *(weight(case, case.shape(axes)) for axes in ("d_ff d_model", "d_ff d_model", "d_model d_ff")))
 
 
-CALLS = Calls("batch seq d_model d_ff", arguments, gradients=(0, 1, 2, 3), batched={0: 1})
+CALLS = Calls(
+    "batch seq d_model d_ff",
+    arguments,
+    gradients=(0, 1, 2, 3),
+    batched={0: 1},
+    rounds_within=True,
+    multiplies=True,
+    very_large=({"d_ff": 8_193}, {"seq": 70_000}, {"d_model": 1_025, "d_ff": 257}),
+)

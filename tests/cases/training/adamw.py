@@ -12,4 +12,8 @@ def arguments(case: Case) -> Arguments:
     return state, {"betas": (0.8, 0.9), "eps": 10.0 ** -(case.seed % 4), "weight_decay": (case.seed % 3) / 10}
 
 
-CALLS = Calls("batch n", arguments)
+VERY_LARGE: tuple[dict[str, int], ...] = (
+    {"n": 70_000},
+    {"batch": 70_000},
+)
+CALLS = Calls("batch n", arguments, very_large=VERY_LARGE)

@@ -9,4 +9,8 @@ def arguments(case: Case) -> Arguments:
     return positional([case.normal(axes) for axes in shapes[: case.count]], 1.0)
 
 
-CALLS = Calls("batch seq n count", arguments)
+VERY_LARGE: tuple[dict[str, int], ...] = (
+    {"n": 70_000, "count": 4},
+    {"count": 33},
+)
+CALLS = Calls("batch seq n count", arguments, very_large=VERY_LARGE)

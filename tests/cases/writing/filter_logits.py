@@ -17,4 +17,8 @@ def arguments(case: Case) -> Arguments:
     }
 
 
-CALLS = Calls("batch seq n", arguments, batched={0: 1})
+VERY_LARGE: tuple[dict[str, int], ...] = (
+    {"n": 70_000},
+    {"seq": 70_000},
+)
+CALLS = Calls("batch seq n", arguments, batched={0: 1}, very_large=VERY_LARGE)

@@ -8,4 +8,8 @@ def arguments(case: Case) -> Arguments:
     return positional(case.normal("batch seq n"), case.uniform("batch seq", 0.0, 0.99))
 
 
-CALLS = Calls("batch seq n", arguments, batched={0: 1, 1: 1})
+VERY_LARGE: tuple[dict[str, int], ...] = (
+    {"n": 70_000},
+    {"seq": 70_000},
+)
+CALLS = Calls("batch seq n", arguments, batched={0: 1, 1: 1}, very_large=VERY_LARGE)

@@ -4,17 +4,21 @@
 
     token_ids [...] int64, weight [vocab d_model] -> [... d_model]
 
-A token that occurs twice sends its gradient to its row twice.
+A token that occurs twice sends its gradient to its row twice; these are added up in at least float32.
 
 Raises IndexError for an id outside 0..vocab-1: Python would read -1 as the last row.
 Source: Bengio et al. 2003, "A Neural Probabilistic Language Model", section 2 (the matrix C).
 """
 
+from typing import Any
+
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from llama.contract import check_ids, contract
 
@@ -34,7 +38,9 @@ def naive(token_ids: Int64[ndarray, "..."], weight: Float[ndarray, "vocab d_mode
 
 @contract(check)
 def vectorized(token_ids: Int64[Tensor, "..."], weight: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "... d_model"]:
-    return weight[token_ids]
+    # The rows of a repeated id add up in the gradient: in half precision, 5,000 ones would make 256.
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return wide[token_ids].to(weight.dtype)
 
 
 @contract()
@@ -42,7 +48,26 @@ def fused(token_ids: Int64[Tensor, "..."], weight: Float[Tensor, "vocab d_model"
     if not token_ids.is_cpu:
         check(token_ids, weight)  # a wrong id would be an assertion of the device, after which nothing works any more
     try:
+        if weight.requires_grad and weight.element_size() == 2 and torch.is_grad_enabled():
+            return _HalfWithGradient.apply(token_ids, weight)
         return F.embedding(token_ids, weight)  # on a CPU it looks at every id itself
     except (IndexError, RuntimeError):  # the latter from an empty table
         check(token_ids, weight)
         raise
+
+
+class _HalfWithGradient(torch.autograd.Function):
+    """The same in half precision, with the rows of a repeated id added up in float32, which torch does not do."""
+
+    @staticmethod
+    def forward(ctx: Any, token_ids: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(token_ids)
+        ctx.vocab = len(weight)
+        return F.embedding(token_ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (token_ids,) = ctx.saved_tensors
+        rows = torch.ops.aten.embedding_dense_backward(grad.float(), token_ids, ctx.vocab, -1, False)
+        return None, rows.to(grad.dtype)

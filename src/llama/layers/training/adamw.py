@@ -133,7 +133,7 @@ def move(
         exp_avgs,
         exp_avg_sqs,
         [],
-        [torch.tensor(float(step), device=params[0].device)] * len(params),
+        [torch.tensor(float(step), dtype=torch.float32, device=params[0].device)] * len(params),
         lr=lr,
         beta1=betas[0],
         beta2=betas[1],

@@ -1,0 +1,169 @@
+"""Nothing is remembered that could make a later call wrong: any sequence of calls, changes and looks at old results.
+
+Hypothesis searches for the shortest sequence after which a result is wrong. Kernels go wrong here: they keep what they
+computed for an object, though its contents have changed; for a shape, though its dtype is another; they write each
+result into the same buffer; the first call decides for all later ones.
+"""
+
+import threading
+from contextlib import nullcontext
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from llama.implementation import map_leaves
+from tests.cases import target
+from tests.cases.calls import SAME_FLAGS, arguments, calls_of
+from tests.cases.case import Case
+from tests.cases.sizes import SMALL
+from tests.judge.assertions import assert_equals_formula
+from tests.judge.gradients import compare_gradients, differentiable, upstream
+from tests.judge.subject import Mismatch, tensors, word
+
+MODES = {"": nullcontext, " under no_grad": torch.no_grad, " in inference mode": torch.inference_mode}
+STEPS = 10
+
+
+class History(RuleBasedStateMachine):
+    """One layer, and for each dtype and two sequence lengths one set of arguments that live through all steps."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.told, self.kept = layer, [], []
+        self.objects, self.contents = {}, 0
+
+    @initialize(seed=st.integers(0, 13))
+    def begin(self, seed):
+        self.seed = seed
+
+    def _made(self, dtype, longer):
+        """Arguments of that dtype with the contents that hold now."""
+        sizes = {axis: SMALL[axis] for axis in calls_of(self.layer.layer).sizes.split()}
+        if longer:
+            sizes |= {axis: 5 for axis in ("seq", "q_len", "n") if axis in sizes}
+        return arguments(self.layer.layer, Case(sizes, dtype, self.seed + self.contents * SAME_FLAGS))
+
+    def _arguments(self, dtype, longer):
+        key = dtype, longer
+        if key not in self.objects:
+            with torch.inference_mode(False):  # in which they could not be changed later
+                # Clones: what is changed in place must not be seen by another argument.
+                self.objects[key] = map_leaves(_clone, self._made(*key))
+        return self.objects[key]
+
+    @rule(dtype=st.sampled_from(target.ALL), longer=st.booleans(), mode=st.sampled_from(list(MODES)))
+    def call(self, dtype, longer, mode):
+        self.told.append(f"called with {word(dtype)}{' and another length' if longer else ''}{mode}")
+        with MODES[mode]():
+            self._check(dtype, longer)
+
+    @rule(dtype=st.sampled_from(target.ALL))
+    def call_in_another_thread(self, dtype):
+        self.told.append(f"called with {word(dtype)} in another thread")
+        failed = []
+
+        def run():
+            try:
+                self._check(dtype, False)
+            except Exception as error:  # handed to the test below
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if failed:
+            raise failed[0]
+
+    def _check(self, dtype, longer):
+        args, kwargs = self._arguments(dtype, longer)
+        before = [result for _, result, _ in self.kept]
+        with self._in_words():
+            assert_equals_formula(self.layer, *args, look_at="what is kept between calls", **kwargs)
+        result = type(self.layer).last.result
+        for t in tensors(result):
+            if any(t is old for results in before for old in results):
+                self._fail("it returns the very tensor that an earlier call returned")
+        self.kept.append((len(self.told), tensors(result), [t.detach().clone() for t in tensors(result)]))
+
+    @rule()
+    def change_the_contents(self):
+        """Every argument gets other contents, in place: the objects, their memory and their sizes stay the same."""
+        self.told.append("the arguments are changed in place")
+        self.contents += 1
+        for key, (args, kwargs) in self.objects.items():
+            new_args, new_kwargs = self._made(*key)
+            with torch.no_grad():
+                for t, new in zip(tensors((args, kwargs)), tensors((new_args, new_kwargs)), strict=True):
+                    t.copy_(new)
+
+    @rule()
+    def write_over_the_results(self):
+        """What a layer has returned belongs to its caller."""
+        self.told.append("the results so far are written over")
+        for _, results, _ in self.kept:
+            for t in results:
+                if not t.is_inference():
+                    with torch.no_grad():
+                        t.detach().fill_(77)
+        self.kept.clear()
+
+    @rule(dtype=st.sampled_from(target.ALL))
+    def learn(self, dtype):
+        if not calls_of(self.layer.layer).gradients:
+            return
+        self.told.append(f"called with {word(dtype)}, and its gradients taken")
+        args, kwargs = self._arguments(dtype, False)
+        leaves, call = differentiable(self.layer.layer, self.layer, args, kwargs)
+        out = call(*leaves)
+        gradients = torch.autograd.grad(out, leaves, upstream(out), allow_unused=True)
+        with self._in_words():
+            compare_gradients(
+                self.layer.layer, gradients, leaves, (args, kwargs), upstream(out), look_at="what is kept between calls"
+            )
+
+    @invariant()
+    def earlier_results_stay(self):
+        for number, results, copies in self.kept:
+            for t, copy in zip(results, copies, strict=True):
+                if not torch.equal(t.isnan(), copy.isnan()) or not torch.equal(t.nan_to_num(), copy.nan_to_num()):
+                    self._fail(f"the result of step {number} is another now: a later call has written to its memory")
+
+    def _in_words(self):
+        return _Words(self)
+
+    def _fail(self, sentence):
+        raise Mismatch(f"{sentence}. {self._story()}", "what is kept between calls")
+
+    def _story(self):
+        return "The steps: " + "; ".join(f"{i}. {step}" for i, step in enumerate(self.told, 1))
+
+
+def _clone(leaf):
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+class _Words:
+    """Adds to what is wrong the steps that led there."""
+
+    def __init__(self, history):
+        self.history = history
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if len(self.history.told) < 2:
+            return  # no history: the first call is wrong
+        if isinstance(error, Mismatch):
+            raise Mismatch(f"{error.sentence}. {self.history._story()}", error.look_at, error.differing) from error
+        if error is not None and error is type(self.history.layer).last.error:
+            self.history._fail(f"it raised {kind.__name__}: {str(error).partition(chr(10))[0]}")
+
+
+@pytest.mark.tensors
+def test_no_history_makes_a_later_call_wrong(layer):
+    settings = hypothesis.settings(stateful_step_count=STEPS, deadline=None)
+    run_state_machine_as_test(lambda: History(layer), settings=settings)

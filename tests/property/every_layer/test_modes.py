@@ -1,0 +1,130 @@
+"""What a call leaves alone, and what may surround it: autocast, inference mode, threads, random numbers, defaults."""
+
+import random
+import threading
+
+import pytest
+import torch
+
+from tests.cases import target
+from tests.cases.calls import FLAGS, arguments, calls_of
+from tests.cases.case import Case
+from tests.cases.sizes import SMALL
+from tests.judge.assertions import assert_equals_formula, assert_identical, assert_within_autocast, fail
+from tests.judge.gradients import differentiable
+from tests.judge.subject import tensors, unchecked, word
+
+
+def _calls(layer, dtype, seeds=range(0, FLAGS, 3), **sizes):
+    axes = calls_of(layer).sizes.split()
+    sizes = {axis: sizes.get(axis, SMALL[axis]) for axis in axes}
+    return [arguments(layer, Case(dict(sizes), dtype, seed)) for seed in seeds]
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=word)
+def test_within_autocast_only_products_are_in_half_precision(layer, dtype):
+    """Angles, norms, softmax and losses stay as exact as the arguments are."""
+    for args, kwargs in _calls(layer.layer, torch.float32):
+        with torch.autocast(target.DEVICE.type, dtype):
+            actual = layer(*args, **kwargs)
+        look_at = "what autocast rounds: a product of matrices that stands for an angle, a norm or a sum"
+        assert_within_autocast(layer, (args, kwargs), actual, dtype, look_at)
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_no_result_beyond_rounding(layer, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for large in (5, 7, 131):
+            sizes = {"seq": large, "q_len": large, "n": 67, "d_model": 67, "d_in": 67}
+            for args, kwargs in _calls(layer.layer, torch.float32, range(2), **sizes):
+                assert_equals_formula(layer, *args, look_at="rows that are shared out to threads", **kwargs)
+        if torch.get_num_threads() != threads:
+            fail(f"it set the number of threads to {torch.get_num_threads()}", "torch.set_num_threads")
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.tensors
+def test_it_may_be_called_by_several_threads_at_once(layer):
+    """Each with arguments of its own; none may see another's."""
+    calls = _calls(layer.layer, torch.float32, range(4))
+    expected = [tensors(layer(*args, **kwargs)) for args, kwargs in calls]
+    found = [[] for _ in calls]
+    begin = threading.Barrier(len(calls))
+
+    def run(number):
+        args, kwargs = calls[number]
+        begin.wait()
+        for _ in range(5):
+            found[number].append(tensors(layer.function(*args, **kwargs)))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for results, right in zip(found, expected, strict=True):
+        if len(results) != 5:
+            fail("it raised where several threads call it at once")
+        for result in results:
+            for a, b in zip(result, right, strict=True):
+                assert_identical(a, b, "state that threads share")
+
+
+@pytest.mark.parametrize("grad_mode", [True, False])
+def test_random_numbers_defaults_grad_mode_and_threads_are_left_alone(layer, grad_mode):
+    for dtype in (torch.float32, torch.float64):
+        for args, kwargs in _calls(layer.layer, torch.float32):
+            state = random.getstate(), torch.get_rng_state().tolist()
+            torch.set_default_dtype(dtype)
+            try:
+                # beartype, which draws the items of a list that it looks at, is left out.
+                with torch.set_grad_enabled(grad_mode), unchecked():
+                    layer(*args, **kwargs)
+                    left = {
+                        "grad mode": (torch.is_grad_enabled(), grad_mode),
+                        "torch's default dtype": (torch.get_default_dtype(), dtype),
+                        "torch's number of threads": (torch.get_num_threads(), 1),
+                        "Python's random numbers": (random.getstate() == state[0], True),
+                        "torch's random numbers": (torch.get_rng_state().tolist() == state[1], True),
+                    }
+            finally:
+                torch.set_default_dtype(torch.float32)
+                torch.set_num_threads(1)
+            for what, (now, before) in left.items():
+                if now != before:
+                    fail(f"it changed {what}", "state of the whole program, which a layer leaves alone")
+
+
+@pytest.mark.tensors
+def test_another_default_dtype_changes_no_result(layer):
+    for args, kwargs in _calls(layer.layer, torch.float32):
+        torch.set_default_dtype(torch.float64)
+        try:
+            actual = tensors(layer(*args, **kwargs))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for a, b in zip(actual, tensors(layer(*args, **kwargs)), strict=True):
+            assert_identical(a, b, "a tensor that is made in the default dtype: give it the dtype of an argument")
+
+
+@pytest.mark.tensors
+def test_in_inference_mode_the_values_are_the_same(layer):
+    for args, kwargs in _calls(layer.layer, torch.float32):
+        with torch.inference_mode():
+            actual = tensors(layer(*args, **kwargs))
+        for a, b in zip(actual, tensors(layer(*args, **kwargs)), strict=True):
+            assert_identical(a, b, "a path of its own without gradients")
+
+
+@pytest.mark.tensors
+def test_without_grad_mode_the_result_asks_for_no_gradient(differentiable_layer):
+    for args, kwargs in _calls(differentiable_layer.layer, torch.float32):
+        leaves, call = differentiable(differentiable_layer.layer, differentiable_layer, args, kwargs)
+        with torch.no_grad():
+            if call(*leaves).requires_grad:
+                fail("the result asks for a gradient under no_grad")
