@@ -158,7 +158,7 @@ def summed_in_half_precision(logits, targets):
 
 
 def row_stride_of_the_last_rows(logits, targets):
-    """logits whose last stride is 1 are read with one stride for all rows, though [seq batch] seen from the side has two.
+    """logits whose last stride is 1 are read with one stride for all rows, though a transposed [seq batch] has two.
 
     Tempting: the guard asks for stride(-1) == 1 and makes all else contiguous.
     Seen: NVIDIA/TransformerEngine#2734.

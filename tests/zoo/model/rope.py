@@ -398,7 +398,9 @@ def probes():
         one_after_the_other((plain, make(7, 8)), (plain, make(70, 80))),
         one_after_the_other((plain, make(7, 9, dtype=torch.bfloat16)), (plain, make(7, 9))),
         (tuple(make(-3, 5)), {}),
-        lambda layer: layer(target.tensor(torch.ones(1, 2, 32770, 2)), target.tensor([0]).expand(32770), few[:1]).sum(),
+        lambda layer: layer(target.tensor(torch.ones(1, 2, 32770, 2)), target.tensor([1]).expand(32770), few[:1])[
+            ..., -8:, :
+        ],
         transposed_positions,
         lambda layer: layer(x.expand(2, 2, 2, 4).transpose(0, 1).contiguous().transpose(0, 1), *rest),
         learning,
