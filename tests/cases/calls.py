@@ -46,6 +46,8 @@ class Calls:
     for frequencies, which are constants."""
     batched: Mapping[int | str, int] = field(default_factory=dict)
     """The arguments that have a batch axis, each with its number of axes: a mask or positions with fewer are shared."""
+    leading: tuple[int, ...] = ()
+    """The arguments whose first two axes stand for any number of leading ones."""
     very_large: tuple[Mapping[str, int], ...] = ()
     """Sizes beyond what counters of 16 bits, grids and caches hold, one or two axes at a time."""
     turns: bool = False

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from llama.implementation import map_leaves
 from tests.cases import target
-from tests.cases.calls import arguments, calls_of, drawn
+from tests.cases.calls import FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LARGE, RANGES, Case
+from tests.cases.sizes import SMALL
 from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical, assert_like, fail
 from tests.judge.subject import tensors
 
@@ -89,6 +90,36 @@ def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
     expected = batched_layer(*args, **kwargs)[:0]
     args, kwargs = _entry(name, args, kwargs, slice(0, 0))
     assert_identical(batched_layer(*args, **kwargs), expected)
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("axes", [0, 1, 2, 3, 4])
+def test_there_may_be_any_number_of_leading_axes(layer, axes):
+    places = calls_of(layer.layer).leading
+    for seed in range(FLAGS) if places else ():
+        sizes = {axis: SMALL[axis] for axis in calls_of(layer.layer).sizes.split()}
+        args, kwargs = arguments(layer.layer, Case(sizes, torch.float32, seed))
+        args = tuple(_led(a, axes) if i in places else a for i, a in enumerate(args))
+        assert_equals_naive(layer, *args, look_at="dim=1 or dim=2 where the last axis is meant, dim=-1", **kwargs)
+
+
+SHAPES = {2: (3, 2), 3: (2, 1, 3), 4: (1, 3, 1, 2)}
+
+
+def _led(t, axes):
+    """The tensor [batch seq ...] with so many axes in place of these two."""
+    rows = t.flatten(0, 1)  # 6 of them
+    return rows[0] if axes == 0 else rows.unflatten(0, SHAPES[axes]) if axes > 1 else rows
+
+
+@pytest.mark.tensors
+def test_mappings_are_read_by_name_in_whatever_order_they_are(layer):
+    for seed in range(2):
+        sizes = {axis: SMALL[axis] for axis in calls_of(layer.layer).sizes.split()}
+        args, kwargs = arguments(layer.layer, Case(sizes, torch.float32, seed))
+        turned = tuple(dict(reversed(a.items())) if isinstance(a, dict) else a for a in args)
+        if any(isinstance(a, dict) for a in args):
+            assert_equals_naive(layer, *turned, look_at="weights.values(): weights by name, weights[name]", **kwargs)
 
 
 def _copy(leaf):
