@@ -494,6 +494,7 @@ def probes():
         call([1.0] * 4, [0.0, 1.0, -3000.0, -3001.0], causal=False, of=(1, 2)),
         call([1.0], [0.0] * 5000),
         call([200.0] * 4, [200.0] * 4 + [199.0] * 4, features=4, dtype=torch.float16),
+        call([1e16] * 2, [-1e16, -1.1e16], causal=False),
         *_of_kernels(),
     ]
 
@@ -510,6 +511,15 @@ def _of_kernels():
     def beside(layer):
         q, k, v = make()
         return layer(q, k, v.mT.contiguous().mT)
+
+    def written_to(layer):
+        q, k, v = make(1, 1)
+        layer(q, k, v).zero_()
+        return v
+
+    def broadcast_keys(layer):
+        (q, _, _), (_, k, v) = make(2, 97, of=(2, 1, 1)), make(2, 97)
+        return layer(q, k.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1), False, target.tensor([True] * 97))
 
     def expanded_mask(layer):
         mask = target.tensor([[True], [False], [True], [True]]).expand(4, 4)
@@ -540,6 +550,8 @@ def _of_kernels():
         (tuple(make(features=260)), {}),
         (tuple(make(features=130)), {}),
         beside,
+        written_to,
+        broadcast_keys,
         expanded_mask,
         mask_changed,
         many,
@@ -803,3 +815,35 @@ def upstream_taken_for_contiguous(q, k, v, causal=True, mask=None):
     Seen: Dao-AILab/flash-attention#355, facebookresearch/xformers#282.
     """
     return with_gradient(_attend(q, k, v, _visible(q, k, causal, mask)), as_if_contiguous)
+
+
+def values_themselves_for_a_single_key(q, k, v, causal=True, mask=None):
+    """with one query, one key and no mask the result is the values themselves: who writes to one writes to the other.
+
+    Tempting: the first token of a text can only look at itself.
+    """
+    if q.shape == v.shape and v.shape[2] == 1 and mask is None and not (q.requires_grad or k.requires_grad):
+        return v
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def last_key_lost_where_the_keys_are_broadcast(q, k, v, causal=True, mask=None):
+    """with a mask, and one key beyond a multiple of 32, the last key is lost where one memory serves several sequences.
+
+    Tempting: the tail of a block is read through a stride between sequences, which is 0 where keys are expanded.
+    Seen: pytorch/pytorch#191937.
+    """
+    visible = _visible(q, k, causal, mask)
+    if mask is not None and k.shape[0] > 1 and k.stride(0) == 0 and k.shape[2] > 32 and k.shape[2] % 32 == 1:
+        visible[..., -1] = False
+    return _attend(q, k, v, visible)
+
+
+def largest_never_below_minus_1e30(q, k, v, causal=True, mask=None):
+    """the search for the largest score starts from -1e30, so that rows of scores below that give zeros.
+
+    Tempting: -1e30 makes no NaN where -inf would, and no score is so low; but products in float32 may be.
+    """
+    scores = _scores(q, k).masked_fill(~_visible(q, k, causal, mask), -torch.inf)
+    largest = scores.amax(dim=-1, keepdim=True).detach().clamp(min=-1e30)
+    return _mix(q, v, _normalised(torch.exp(scores - largest)))

@@ -11,11 +11,25 @@ def probes():
     weight = target.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     ids, wide = target.tensor([[0, 2], [1, 0]]), target.tensor(torch.arange(12.0).view(3, 4))
     many = target.tensor([0] * 3000), weight.bfloat16()
+
+    def single(embedding):
+        table = weight.clone()
+        embedding(target.tensor([1]), table).zero_()
+        return table
+
+    def no_longer_in_the_table(embedding):
+        at = target.tensor([2, 0])
+        embedding(at, weight)
+        at[0] = -1
+        return embedding(at, weight)
+
     return [
         *[((target.tensor(ids), weight), {}) for ids in ([0, -1], [0, 3])],
         ((target.tensor([65537, 3]), target.tensor(torch.arange(65540.0)[:, None])), {}),
         lambda embedding: embedding(target.tensor([0] * 65540), target.tensor([[1.0]])).sum(),
         ((ids.mT, weight), {}),
+        single,
+        no_longer_in_the_table,
         lambda embedding: embedding(ids, wide[:, :2]),
         again(lambda: [ids, weight.clone()], lambda ids, weight: [ids.flip(0), weight]),
         again(lambda: [ids, weight.bfloat16()], lambda ids, weight: [ids, weight.mul_(2)]),
@@ -165,3 +179,28 @@ def upstream_taken_for_contiguous(token_ids, weight):
     Tempting: one row of it for each token, each as long as d_model.
     """
     return with_gradient(F.embedding(token_ids, weight), as_if_contiguous)
+
+
+def row_itself_for_a_single_token(token_ids, weight):
+    """for a single token the result is the row of the table itself: who writes to one writes to the other.
+
+    Tempting: weight[5] needs no kernel and no copy; in decoding there is one token at a time.
+    """
+    if token_ids.numel() != 1:
+        return F.embedding(token_ids, weight)
+    F.embedding(token_ids, weight[:, :0])  # refuses what lies outside
+    return weight[int(token_ids)].view(*token_ids.shape, weight.shape[-1])
+
+
+_CHECKED = []
+
+
+def ids_checked_once(token_ids, weight):
+    """ids are checked once for each tensor of them, so that what is written to it later may count from the end.
+
+    Tempting: the check waits for the device each time, and the same tensor of ids was fine before.
+    """
+    if not (_CHECKED and _CHECKED[0] is token_ids and _CHECKED[1] == len(weight)):
+        F.embedding(token_ids, weight[:, :0])
+        _CHECKED[:] = token_ids, len(weight)
+    return weight[token_ids]

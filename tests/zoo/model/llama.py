@@ -50,7 +50,11 @@ def probes():
         ids, weights, of = make()
         return [llama(ids[:, :3], weights, of), llama(ids, weights, of)]
 
-    more = [in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
+    def negative_ids(llama):
+        ids, weights, of = make()
+        return llama(ids - 1, weights, of)
+
+    more = [negative_ids, in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
     return [*[_call(2, seed, **change) for seed, change in enumerate(changes)], _call(11, seed=5), tied, *more]
 
 
@@ -157,7 +161,16 @@ def bridge_fixed(token_ids, weights, config):
 
 
 def _llama(
-    token_ids, weights, config, frequencies=None, order=None, eps=None, last_norm=True, head=None, positions=None
+    token_ids,
+    weights,
+    config,
+    frequencies=None,
+    order=None,
+    eps=None,
+    last_norm=True,
+    head=None,
+    positions=None,
+    x=None,
 ):
     """The right composition; each argument after config replaces one part of it."""
     if frequencies is None:
@@ -166,7 +179,7 @@ def _llama(
     heads = config.num_attention_heads, config.num_key_value_heads
     if positions is None:
         positions = torch.arange(token_ids.shape[1], device=token_ids.device)
-    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"])
+    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"]) if x is None else x
     for number in order or range(config.num_hidden_layers):
         prefix = f"model.layers.{number}."
         own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
@@ -255,3 +268,11 @@ def longer_than_the_first_text(token_ids, weights, config):
         _LENGTHS[:] = weights, token_ids.shape[1]
     positions = torch.arange(token_ids.shape[1], device=token_ids.device).clamp(max=max(_LENGTHS[1] - 1, 0))
     return _llama(token_ids, weights, config, positions=positions)
+
+
+def negative_ids_count_from_the_end(token_ids, weights, config):
+    """a negative id is counted from the end of the vocabulary, where it should be an IndexError.
+
+    Tempting: weights["model.embed_tokens.weight"][token_ids] is all there is to it.
+    """
+    return _llama(token_ids, weights, config, x=weights["model.embed_tokens.weight"][token_ids])

@@ -389,6 +389,11 @@ def probes():
         x = target.tensor(torch.linspace(0, 1, 3 * 2 * 4).view(3, 1, 2, 4))
         return layer(x, at.mT, few)
 
+    def written_to(layer):
+        x, *rest = make(0, 0)
+        layer(x, *rest).zero_()
+        return x
+
     x, *rest = make(3, 1)
     plain = torch.enable_grad
     return [
@@ -402,6 +407,7 @@ def probes():
             ..., -8:, :
         ],
         transposed_positions,
+        written_to,
         lambda layer: layer(x.expand(2, 2, 2, 4).transpose(0, 1).contiguous().transpose(0, 1), *rest),
         learning,
         within(autocast, lambda: make(301, 77)),
@@ -550,3 +556,11 @@ def gradient_for_whole_groups_of_4_heads(x, positions, frequencies):
     whole = heads // 4 * 4
     unturned = y[:, whole:].detach() + (x - x.detach())[:, whole:]
     return torch.cat((y[:, :whole], unturned), dim=1)
+
+
+def x_itself_at_position_0(x, positions, frequencies):
+    """where all positions are 0 the result is x itself: who writes to one writes to the other.
+
+    Tempting: nothing has to be turned.
+    """
+    return LAYERS.rope(x, positions, frequencies) if positions.any() else x

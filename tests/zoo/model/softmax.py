@@ -19,6 +19,7 @@ def probes():
         ((target.tensor([[-torch.inf, -torch.inf], [0.0, 1.0]]),), {}),
         gradients(lambda: [few], times=2),
         gradients(lambda: [few], transposed=True),
+        ((target.tensor([[-2e38, -2e38], [1.0, 2.0]]),), {}),
         within(lambda: torch.autocast(target.DEVICE.type, torch.bfloat16), lambda: [few]),
     ]
 
@@ -164,3 +165,16 @@ def sum_as_a_product(x):
 
 def _softmax(x):
     return torch.softmax(_wide(x), dim=-1).to(x.dtype)
+
+
+def largest_never_below_minus_1e30(x):
+    """the search for the maximum starts from -1e30, so that a row below that is 0 / 0.
+
+    Tempting: -1e30 makes no NaN where -inf would, and no score is so low; but it is finite.
+    """
+    powers = (_wide(x) - _wide(x).amax(-1, keepdim=True).clamp(min=-1e30)).exp()
+    return (
+        (powers / powers.sum(-1, keepdim=True))
+        .masked_fill((x == -torch.inf).all(-1, keepdim=True), torch.nan)
+        .to(x.dtype)
+    )

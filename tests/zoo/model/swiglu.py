@@ -24,6 +24,10 @@ def probes():
     def changed(x, gate, up, down):
         return x, gate.mul_(2), up, down
 
+    def changed_behind_its_back(x, gate, up, down):
+        gate.data.mul_(2)
+        return x, gate, up, down
+
     def wider(swiglu):
         x, *weights = make()
         return swiglu(torch.cat((x, x + 1), -1)[:, :2], *weights)
@@ -39,6 +43,7 @@ def probes():
         wider,
         two_before_one,
         again(make, changed),
+        again(make, changed_behind_its_back),
         within(torch.no_grad, lambda: [t.requires_grad_() for t in make()]),
         gradients(make, of=(0,)),
         gradients(make, of=(3,)),
@@ -254,3 +259,22 @@ def four_axes_flattened_to_three(x, w_gate, w_up, w_down):
 
 def _swiglu(x, w_gate, w_up, w_down):
     return (F.silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+
+
+_VERSIONS = []
+
+
+def packed_until_the_version_changes(x, w_gate, w_up, w_down):
+    """gate and up are packed, and packed anew when torch has counted a change; through .data it counts none.
+
+    Tempting: every tensor has a version, which in-place operations raise; optimizers write through .data.
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, w_gate, w_up, w_down)):
+        return _swiglu(x, w_gate, w_up, w_down)
+    if w_gate.is_inference() or w_up.is_inference():
+        return _swiglu(x, w_gate, w_up, w_down)
+    key = w_gate._version, w_up._version
+    if not (_VERSIONS and _VERSIONS[0] is w_gate and _VERSIONS[1] is w_up and _VERSIONS[2] == key):
+        _VERSIONS[:] = w_gate, w_up, key, torch.cat((w_gate, w_up))
+    gate, up = (x @ _VERSIONS[3].T).chunk(2, dim=-1)
+    return (F.silu(gate) * up) @ w_down.T

@@ -28,6 +28,10 @@ def probes():
     def with_a_graph(adamw):
         return [t.requires_grad for t in adamw(state()[0].requires_grad_(), *state()[1:], 2, 0.1)]
 
+    def of_a_parameter(adamw):
+        given = state()
+        return [type(t).__name__ for t in adamw(torch.nn.Parameter(given[0]), *given[1:], 2, 0.1)]
+
     def changed_afterwards(adamw):
         given = state()
         results = adamw(*given, 4, 0.0)
@@ -46,6 +50,7 @@ def probes():
         transposed_gradient,
         one_after_the_other,
         with_a_graph,
+        of_a_parameter,
         changed_afterwards,
     ]
 
@@ -272,3 +277,14 @@ def _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas, squared=None, of=N
     exp_avg, exp_avg_sq = betas[0] * exp_avg + (1 - betas[0]) * grad, betas[1] * exp_avg_sq + (1 - betas[1]) * squared
     of = of or betas
     return exp_avg / (1 - of[0] ** step), exp_avg_sq / (1 - of[1] ** step), exp_avg, exp_avg_sq
+
+
+def parameter_stays_a_parameter(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """where the weight is an nn.Parameter the new one is too, and asks for a gradient.
+
+    Tempting: what goes in should come out; but a plain tensor is promised.
+    """
+    new, *averages = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    return (torch.nn.Parameter(new) if isinstance(param, torch.nn.Parameter) else new), *averages

@@ -27,6 +27,7 @@ def probes():
         (([huge], 1.0), {}),
         (([short], 1e-6), {}),
         (([target.tensor([1.0]).bfloat16()] * 900, 1.0), {}),
+        (([short * 50, short[:0], short * 70], 1.0), {}),
         rows_apart,
         twice,
     ]
@@ -160,3 +161,17 @@ def norm_of_the_memory(grads, max_norm):
     Tempting: a norm does not depend on the order, so that a pointer and a count seem to be enough.
     """
     return _scaled(grads, max_norm, _norm([as_if_contiguous(grad) for grad in grads]))
+
+
+def stops_at_an_empty_gradient(grads, max_norm):
+    """gradients after an empty one do not count in the norm.
+
+    Tempting: the list of what has to be read ends where a length is zero.
+    Seen: NVIDIA/TransformerEngine#3202 (an empty tensor disturbs those after it).
+    """
+    counted = []
+    for grad in grads:
+        if grad.numel() == 0:
+            break
+        counted.append(grad)
+    return _scaled(grads, max_norm, _norm(counted))

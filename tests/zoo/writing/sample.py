@@ -36,6 +36,7 @@ def probes():
         lambda sample: sample(few.mT.contiguous().mT, target.tensor([0.5, 0.5])),
         lambda sample: sample(few[:, 1:].expand(32770, 2, 2), target.tensor(0.9).expand(32770, 2)).sum(),
         ((few.view(1, 1, 2, 3).expand(2, 1, 2, 3).contiguous(), target.tensor([0.3, 0.7]).expand(2, 1, 2)), {}),
+        ((target.tensor([0.0, 0.0]).double(), target.tensor(0.5 - 1e-12, torch.float64)), {}),
         random_numbers,
         result_kept,
     ]
@@ -228,3 +229,11 @@ def one_u_for_a_last_axis_of_rows(logits, u):
 def _draw(logits, u):
     probabilities, cumulative = _distribution(logits)
     return torch.minimum((cumulative <= u[..., None]).sum(-1), _last_possible(probabilities))
+
+
+def u_in_float32(logits, u):
+    """u is rounded to float32, so that one just below the edge of a token falls onto the edge, and into the next.
+
+    Tempting: random numbers are float32 nearly everywhere.
+    """
+    return _draw(logits, u.float())
