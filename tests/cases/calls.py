@@ -75,16 +75,11 @@ def batched() -> list[str]:
     return [layer for layer in LAYERS if calls_of(layer).batched]
 
 
-@st.composite
 def drawn(
-    draw: st.DrawFn,
-    layer: str,
-    dtypes: Sequence[torch.dtype] | None = None,
-    layouts: bool = False,
-    **ranges: tuple[int, int],
-) -> Case:
-    """A case with the sizes of that layer; `arguments` makes the arguments."""
-    return draw(cases(calls_of(layer).sizes, dtypes, layouts, **ranges))
+    layer: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False, **ranges: tuple[int, int]
+) -> st.SearchStrategy[Case]:
+    """Cases with the sizes of that layer; `arguments` makes the arguments."""
+    return cases(calls_of(layer).sizes, dtypes, layouts, **ranges)
 
 
 def arguments(layer: str, case: Case) -> Arguments:

@@ -10,6 +10,7 @@ Read in this order:
     zoo_table.py        --zoo
     workers.py          what several processes count, put together
     nested_runs.py      runs of the suite within the suite
+    programs.py         processes for them and for other programs, without an import of torch in each
     annotations.py      how the annotations of our own code are enforced
 
 Imports tests.cases, tests.judge, tests.zoo and tests.peers; no test imports it but those about the suite itself.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.cases.target import tensor
-from tests.judge.assertions import assert_close
+from tests.judge.assertions import assert_close, fail
 
 
 def step_two(adamw, **more):
@@ -95,6 +95,14 @@ def test_a_zero_gradient_still_moves_by_what_the_averages_hold(adamw):
     )
     assert_close((exp_avg, exp_avg_sq), (tensor([-2.5]), tensor([6.0])))
     assert_close(param, tensor([10 + 0.5 * (2.5 / 0.75) / math.sqrt(96 / 7)]), "a step skipped where the gradient is 0")
+
+
+@pytest.mark.tensors
+def test_the_result_carries_no_graph(adamw):
+    param = tensor([10.0]).requires_grad_()
+    for part in adamw(param, 2 * param, tensor([-5.0]), tensor([8.0]), 2, 0.5):
+        if part.requires_grad:
+            fail("what comes back asks for a gradient: every step would keep all steps before it")
 
 
 @pytest.mark.refusal

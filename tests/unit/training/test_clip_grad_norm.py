@@ -75,6 +75,14 @@ def test_the_norm_of_half_precision_may_be_beyond_what_half_precision_holds(clip
     assert_close(clipped, [tensor([0.5] * 4, torch.float16)])
 
 
+@pytest.mark.tensors
+def test_the_result_carries_no_graph(clip_grad_norm):
+    weight = tensor([3.0, 4.0]).requires_grad_()
+    (clipped,), norm = clip_grad_norm([2 * weight], 1.0)
+    if clipped.requires_grad or getattr(norm, "requires_grad", False):
+        fail("what comes back asks for a gradient: every step would keep all steps before it")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, math.nan])
 def test_a_limit_that_is_not_positive_is_refused(clip_grad_norm, max_norm):
