@@ -107,6 +107,7 @@ def sums_rounded_between_blocks(x, weight):
     """the sum is rounded to x's dtype after every 32 inputs, so that in bfloat16 a long one stops growing.
 
     Tempting: the running sum lies in the result, which has that dtype; in float32 it does no harm.
+    Seen: modular/modular#7165, flagos-ai/FlagGems#5876.
     """
     y = x.new_zeros(*x.shape[:-1], len(weight))
     for some, of_weight in zip(x.split(32, dim=-1), weight.split(32, dim=-1), strict=True):
@@ -118,6 +119,7 @@ def rest_of_the_rows_dropped(x, weight):
     """the rows are shared out evenly to the threads, and those that are left over stay zero.
 
     Tempting: rows // threads is a share; with one thread, or a power of two of both, nothing is left over.
+    Seen: Tencent/FeatherCNN#19 (columns).
     """
     rows = x.reshape(-1, x.shape[-1])
     threads = torch.get_num_threads() if len(rows) >= torch.get_num_threads() else 1
@@ -141,6 +143,7 @@ def packed_by_the_object(x, weight):
     """a weight is packed once and kept for as long as the object is the same, whatever is written to it.
 
     Tempting: a weight does not change, until training goes on or another checkpoint is loaded into it.
+    Seen: ooples/AiDotNet.Tensors#583.
     """
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return x @ weight.T
@@ -153,6 +156,7 @@ def packed_by_the_address(x, weight):
     """a weight is packed once and kept by the address and the shape of its memory, whatever is written there.
 
     Tempting: an address says which weight it is; but memory is given to others, and weights are updated.
+    Seen: local-inference-lab/vllm#228 (found in review).
     """
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return x @ weight.T

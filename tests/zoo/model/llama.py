@@ -52,7 +52,7 @@ def probes():
 
     def negative_ids(llama):
         ids, weights, of = make()
-        return llama(ids - 1, weights, of)
+        return llama(-1 - ids, weights, of)
 
     more = [negative_ids, in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
     return [*[_call(2, seed, **change) for seed, change in enumerate(changes)], _call(11, seed=5), tied, *more]

@@ -217,6 +217,7 @@ def no_gradient_beside_frozen_inputs(x, w_gate, w_up, w_down):
     """where x asks for no gradient, the weights get none either.
 
     Tempting: in the middle of a model x always asks; below it everything may be frozen.
+    Seen: AkaneTendo25/musubi-tuner#90.
     """
     if x.requires_grad:
         return _swiglu(x, w_gate, w_up, w_down)
@@ -267,7 +268,8 @@ _VERSIONS = []
 def packed_until_the_version_changes(x, w_gate, w_up, w_down):
     """gate and up are packed, and packed anew when torch has counted a change; through .data it counts none.
 
-    Tempting: every tensor has a version, which in-place operations raise; optimizers write through .data.
+    Tempting: every tensor has a version, which in-place operations raise; loaders write through .data.
+    Seen: sgl-project/sglang#30247 (found in review).
     """
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, w_gate, w_up, w_down)):
         return _swiglu(x, w_gate, w_up, w_down)
