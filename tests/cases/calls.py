@@ -46,6 +46,8 @@ class Calls:
     for frequencies, which are constants."""
     batched: Mapping[int | str, int] = field(default_factory=dict)
     """The arguments that have a batch axis, each with its number of axes: a mask or positions with fewer are shared."""
+    leading: tuple[int, ...] = ()
+    """The arguments whose first two axes stand for any number of leading ones."""
     very_large: tuple[Mapping[str, int], ...] = ()
     """Sizes beyond what counters of 16 bits, grids and caches hold, one or two axes at a time."""
     turns: bool = False
@@ -77,16 +79,11 @@ def batched() -> list[str]:
     return [layer for layer in LAYERS if calls_of(layer).batched]
 
 
-@st.composite
 def drawn(
-    draw: st.DrawFn,
-    layer: str,
-    dtypes: Sequence[torch.dtype] | None = None,
-    layouts: bool = False,
-    **ranges: tuple[int, int],
-) -> Case:
-    """A case with the sizes of that layer; `arguments` makes the arguments."""
-    return draw(cases(calls_of(layer).sizes, dtypes, layouts, **ranges))
+    layer: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False, **ranges: tuple[int, int]
+) -> st.SearchStrategy[Case]:
+    """Cases with the sizes of that layer; `arguments` makes the arguments."""
+    return cases(calls_of(layer).sizes, dtypes, layouts, **ranges)
 
 
 def arguments(layer: str, case: Case) -> Arguments:

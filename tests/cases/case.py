@@ -8,6 +8,7 @@ So an example stays one short line, and shrinks. Sizes are often distinct primes
 cannot fit.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -165,22 +166,34 @@ ORDERS = list(itertools.permutations((2, 3, 5, 7, 11)))
 SEEDS = st.integers(0, 2**16)
 
 
-@st.composite
 def cases(
-    draw: st.DrawFn,
-    axes: str,
-    dtypes: Sequence[torch.dtype] | None = None,
-    layouts: bool = False,
-    **ranges: tuple[int, int],
-) -> Case:
+    axes: str, dtypes: Sequence[torch.dtype] | None = None, layouts: bool = False, **ranges: tuple[int, int]
+) -> st.SearchStrategy[Case]:
     """Cases with these sizes; `ranges` overrides RANGES."""
-    names, ranges = axes.split(), RANGES | ranges
-    sizes = {name: draw(st.integers(*ranges[name])) for name in names}
-    if draw(st.booleans(), label="distinct"):
-        sizes |= _distinct(draw(st.sampled_from(ORDERS)), [(name, *ranges[name]) for name in names])
-    dtype = draw(st.sampled_from(target.EXACT if dtypes is None else dtypes))
-    layout = draw(st.sampled_from(LAYOUTS)) if layouts else "contiguous"
-    return Case(sizes, dtype, draw(SEEDS), layout)
+    return _cases(axes, None if dtypes is None else tuple(dtypes), layouts, tuple(ranges.items()))
+
+
+@functools.cache  # Hypothesis takes as long to make and to check these strategies as to draw from them
+def _cases(
+    axes: str, dtypes: tuple[torch.dtype, ...] | None, layouts: bool, ranges: tuple[tuple[str, tuple[int, int]], ...]
+) -> st.SearchStrategy[Case]:
+    limits = RANGES | dict(ranges)
+    sizes = {name: st.integers(*limits[name]) for name in axes.split()}
+    to_fit = [(name, *limits[name]) for name in sizes]
+    booleans, orders = st.booleans(), st.sampled_from(ORDERS)
+    of_dtype = st.sampled_from(target.EXACT if dtypes is None else dtypes)
+    of_layout = st.sampled_from(LAYOUTS)
+
+    @st.composite
+    def case(draw: st.DrawFn) -> Case:
+        drawn = {name: draw(size) for name, size in sizes.items()}
+        if draw(booleans, label="distinct"):
+            drawn |= _distinct(draw(orders), to_fit)
+        dtype = draw(of_dtype)
+        layout = draw(of_layout) if layouts else "contiguous"
+        return Case(drawn, dtype, draw(SEEDS), layout)
+
+    return case()
 
 
 def _distinct(primes: Sequence[int], names: list[tuple[str, int, int]]) -> dict[str, int]:

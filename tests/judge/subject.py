@@ -1,6 +1,7 @@
 """The layer under test: a function that remembers how it was called, so that a failure can say so."""
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,6 +158,12 @@ class Subject:
             return result
 
         return call
+
+    def anew(self) -> "Subject":
+        """The same layer with nothing kept from earlier calls."""
+        new = copy.copy(self)
+        new.function = self.fresh()
+        return new
 
     def expected(self, *args: Any, **kwargs: Any) -> Any:
         """What the naive loops make of the same arguments, in float64 on the CPU."""

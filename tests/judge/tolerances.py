@@ -48,3 +48,9 @@ def angle_tolerance(positions: torch.Tensor) -> float:
     Frequency, product and cosine argument are each rounded, hence three roundings of half a spacing.
     """
     return tolerance(torch.float32) + 3 * float(positions.abs().max()) * 2.0**-24
+
+
+def moment_tolerance(dtype: torch.dtype, beta: float) -> float:
+    """For running averages of float32 kernels, which may take 1 - beta in float32: it is as exact as beta's 2^-24."""
+    rounded = 0.0 if dtype == torch.float64 else 2.0**-24 / (1 - beta)
+    return tolerance(dtype) + rounded

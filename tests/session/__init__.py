@@ -11,6 +11,7 @@ Read in this order:
     cheats_table.py     --cheats
     workers.py          what several processes count, put together
     nested_runs.py      runs of the suite within the suite
+    programs.py         processes for them and for other programs, without an import of torch in each
     annotations.py      how the annotations of our own code are enforced
 
 Imports tests.cases, tests.judge, tests.zoo, tests.peers and tests.cheats; no test imports it but those about the

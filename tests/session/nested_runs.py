@@ -9,19 +9,20 @@ has a folder of its own with the files that the mark names; keywords of the mark
 """
 
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+
+from tests.session import programs
 
 ROOT = Path(__file__).parents[2]
 OWN = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "PYTEST_XDIST")  # what is said to this run alone, and to its workers
 INHERITED = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
-Finished = subprocess.CompletedProcess[str]
+Finished = CompletedProcess[str]
 
 
 class Background:
@@ -37,7 +38,8 @@ class Background:
             mark = item.get_closest_marker("suite")
             assert mark is not None  # a test that takes `run` says which
             folder = Path(self.folder.name) / str(len(self.runs))
-            self.runs[item.nodeid] = self.executor.submit(run_suite, folder, *mark.args, **mark.kwargs)
+            start = programs.run_cold if item.get_closest_marker("cold") else programs.run
+            self.runs[item.nodeid] = self.executor.submit(_run, start, folder, *mark.args, **mark.kwargs)
         return self.runs[item.nodeid]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -61,15 +63,19 @@ def run(request: pytest.FixtureRequest) -> Finished:
 
 def run_suite(folder: Path, files: Mapping[str, str], *arguments: str, **environment: str) -> Finished:
     """What a mark describes, at once: for a test that needs a second run after the one of its mark."""
+    return _run(programs.run, folder, files, *arguments, **environment)
+
+
+def _run(
+    start: Callable[..., Finished], folder: Path, files: Mapping[str, str], *arguments: str, **environment: str
+) -> Finished:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     placed = [argument.replace("{folder}", str(folder)) for argument in arguments]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *placed],
+    return start(
+        *("-m", "pytest", "-p", "no:cacheprovider", *placed),
         cwd=ROOT,
         env=INHERITED | {name: value.replace("{folder}", str(folder)) for name, value in environment.items()},
-        capture_output=True,
-        text=True,
     )

@@ -35,6 +35,7 @@ MARKERS = (
     "written: asks whether there is anything to test; for a stub it is the one test that runs, and fails",
     "refusal: says how wrong input is refused; with --impl it runs only with --strict",
     "suite(files, *arguments, **environment): a run of the suite that the test looks at, see session/nested_runs.py",
+    "cold: its run begins as a shell begins it, in a process that has imported nothing",
 )
 PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 

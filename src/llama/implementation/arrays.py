@@ -32,6 +32,10 @@ def on_tensors(function: Layer) -> Layer:
             return tensor.to(device, dtype if dtype and tensor.is_floating_point() else tensor.dtype)
 
         def to_tensors(result: Any) -> Any:
+            if isinstance(result, tuple) and isinstance(result[0], list):  # gradients, and their norm
+                return to_tensors(result[0]), to_tensor(
+                    result[1], functools.reduce(torch.promote_types, floats, SINGLE)
+                )
             if isinstance(result, tuple):
                 return tuple(to_tensors(part) for part in result)
             if isinstance(result, list):  # of gradients, each in its own dtype

@@ -12,5 +12,6 @@ CALLS = Calls(
     "batch seq vocab",
     arguments,
     gradients=(0,),
+    leading=(0, 1),
     very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 129, "vocab": 8_193}),
 )

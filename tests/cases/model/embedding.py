@@ -13,5 +13,6 @@ CALLS = Calls(
     arguments,
     gradients=(1,),
     batched={0: 1},
+    leading=(0,),
     very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 5_000, "vocab": 1}, {"seq": 257, "d_model": 1_025}),
 )

@@ -14,5 +14,6 @@ CALLS = Calls(
     gradients=(0, 1),
     batched={0: 1},
     multiplies=True,
+    leading=(0,),
     very_large=({"d_in": 8_193}, {"d_out": 70_000}, {"seq": 70_000}, {"seq": 129, "d_in": 1_025, "d_out": 65}),
 )

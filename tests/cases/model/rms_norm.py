@@ -13,5 +13,6 @@ CALLS = Calls(
     arguments,
     gradients=(0, 1),
     batched={0: 1},
+    leading=(0,),
     very_large=({"d_model": 8_193}, {"seq": 70_000}, {"seq": 129, "d_model": 4_096}),
 )

@@ -12,4 +12,4 @@ VERY_LARGE: tuple[dict[str, int], ...] = (
     {"n": 70_000},
     {"seq": 70_000},
 )
-CALLS = Calls("batch seq n", arguments, gradients=(0,), batched={0: 1}, very_large=VERY_LARGE)
+CALLS = Calls("batch seq n", arguments, gradients=(0,), batched={0: 1}, leading=(0,), very_large=VERY_LARGE)

@@ -13,5 +13,6 @@ CALLS = Calls(
     arguments,
     gradients=(0,),
     batched={0: 1},
+    leading=(0,),
     very_large=({"n": 70_000}, {"seq": 70_000}, {"seq": 129, "n": 4_097}),
 )

@@ -17,5 +17,6 @@ CALLS = Calls(
     batched={0: 1},
     rounds_within=True,
     multiplies=True,
+    leading=(0,),
     very_large=({"d_ff": 8_193}, {"seq": 70_000}, {"d_model": 1_025, "d_ff": 257}),
 )

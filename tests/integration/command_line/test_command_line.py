@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -101,7 +99,7 @@ def test_a_truncated_checkpoint_is_refused(trained):
 
 
 def test_python_m_llama_is_that_command_line():
-    run = subprocess.run([sys.executable, "-m", "llama", "generate", "--top-q", "1"], capture_output=True, text=True)
+    run = programs.run_cold("-m", "llama", "generate", "--top-q", "1")
     assert run.returncode == 2
     assert "--top-q" in run.stderr
     assert "Traceback" not in run.stderr

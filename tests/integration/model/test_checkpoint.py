@@ -2,7 +2,6 @@
 
 import json
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from llama.text.tokenizer import CharTokenizer
 from tests.judge.assertions import assert_close, assert_identical
 from tests.judge.subject import word
 from tests.judge.tolerances import tolerance
+from tests.session import programs
 
 SIZES = {"vocab_size": 23, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROPE3 = {
@@ -420,8 +420,9 @@ def test_reading_takes_no_more_memory_than_twice_the_file(tmp_path, kind):
             header = struct.pack("<7i", width, 3 * width, 4, 4, 4, 5000, 16)
             floats = 5000 * width + 4 * (13 * width * width + 2 * width) + width + 16 * width // 4
             sizes[name] = (tmp_path / name).write_bytes(header + bytes(4 * floats))
-    command = [sys.executable, "-c", PEAK, kind, str(tmp_path / "small"), str(tmp_path / "large")]
-    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = programs.run("-c", PEAK, kind, str(tmp_path / "small"), str(tmp_path / "large"))
+    done.check_returncode()
+    peak = int(done.stdout)
     assert sizes["large"] <= peak <= 2 * sizes["large"]
 
 

@@ -126,6 +126,7 @@ def test_a_file_that_ends_the_program_when_it_is_imported_is_refused(tmp_path):
 @pytest.mark.suite(
     {"mine.py": RIGHT}, "-vv", "--impl", "{folder}/mine.py", "--ignore", "tests/integration", HYPOTHESIS_PROFILE="quick"
 )
+@pytest.mark.cold
 def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(run):
     assert run.returncode == 0, run.stdout
     # Not the folder of mine.py, although a path outside the project stands on the command line.

@@ -81,8 +81,8 @@ def test_the_number_of_parameters_follows_the_formula(tied, case):
 
 def test_a_pass_that_fills_a_cache_has_the_gradients_of_one_without():
     of = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
-    model, ids, gradients = Llama(of), torch.tensor([[2, 3, 1]]), []
-    for cache in (None, KVCache(of, 1)):
+    model, ids, gradients = Llama(of).to(target.DEVICE), target.tensor([[2, 3, 1]]), []
+    for cache in (None, KVCache(of, 1, device=target.DEVICE)):
         model.zero_grad()
         model(ids, cache).square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})

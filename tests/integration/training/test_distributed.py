@@ -1,7 +1,6 @@
 """One run in two processes, as torchrun starts them: the same batches, the same losses, one who speaks and writes."""
 
 import csv
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -20,8 +19,9 @@ from llama.training.trainer import Trainer
 from tests.integration.training.small_runs import command, small_run
 from tests.judge.assertions import assert_close
 from tests.judge.tolerances import LOSS
+from tests.session import programs
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or sys.platform == "win32", reason="needs gloo, and signals as POSIX has them"
 )
@@ -74,14 +74,14 @@ def _assert_same_losses(out, other):
 def _interrupted(tmp_path, config, name):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(name=name))
-    done = subprocess.run([*TORCHRUN, str(program), *command(config)], capture_output=True, text=True)
+    done = programs.run(*TORCHRUN, str(program), *command(config))
     assert done.returncode != 0
     return done.stderr
 
 
 def test_two_processes_have_the_losses_of_one_and_one_of_them_speaks_and_writes(tmp_path, tiny, alone):
     config = replace(tiny, out=tmp_path / "out", accumulate=2)
-    done = subprocess.run([*TORCHRUN, "-m", "llama", *command(config)], capture_output=True, text=True)
+    done = programs.run_cold(*TORCHRUN, "-m", "llama", *command(config))
     assert done.returncode == 0, done.stderr
     for said in ("Corpus text.txt", "A sample", "Written: "):
         assert done.stdout.count(said) == 1

@@ -7,8 +7,6 @@ import os
 import random
 import shlex
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from llama.training.options import PRESETS, flags
 from llama.training.trainer import Trainer
 from tests.integration.training.small_runs import TEXT, command, small_run
 from tests.judge.assertions import assert_identical
+from tests.session import programs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -732,7 +731,7 @@ print(json.dumps(moments))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork to start many processes quickly")
 def test_a_run_that_is_killed_at_twenty_moments_ends_with_the_same_losses_and_weights(tmp_path, tiny):
     config = replace(tiny, steps=60, evaluate_every=25, out=tmp_path)
-    done = subprocess.run([sys.executable, "-c", DRIVER, *command(config)[1:]], capture_output=True, text=True)
+    done = programs.run("-c", DRIVER, *command(config)[1:])
     assert done.returncode == 0, done.stderr
     moments = json.loads(done.stdout)
     print(moments)

@@ -32,7 +32,7 @@ class History(RuleBasedStateMachine):
 
     def __init__(self, layer):
         super().__init__()
-        self.layer, self.told, self.kept = layer, [], []
+        self.layer, self.told, self.kept = layer.anew(), [], []
         self.objects, self.contents = {}, 0
 
     @initialize(seed=st.integers(0, 13))
@@ -116,13 +116,13 @@ class History(RuleBasedStateMachine):
             return
         self.told.append(f"called with {word(dtype)}, and its gradients taken")
         args, kwargs = self._arguments(dtype, False)
-        leaves, call = differentiable(self.layer.layer, self.layer, args, kwargs)
-        out = call(*leaves)
-        gradients = torch.autograd.grad(out, leaves, upstream(out), allow_unused=True)
         with self._in_words():
-            compare_gradients(
-                self.layer.layer, gradients, leaves, (args, kwargs), upstream(out), look_at="what is kept between calls"
-            )
+            leaves, call = differentiable(self.layer.layer, self.layer, args, kwargs)
+            out = call(*leaves)
+            toward = upstream(out)
+            gradients = torch.autograd.grad(out, leaves, toward, allow_unused=True)
+            look_at = "what is kept between calls"
+            compare_gradients(self.layer.layer, gradients, leaves, (args, kwargs), toward, look_at=look_at)
 
     @invariant()
     def earlier_results_stay(self):

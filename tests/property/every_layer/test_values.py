@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama.implementation import map_leaves
 from tests.cases import target
-from tests.cases.calls import arguments, calls_of, drawn
+from tests.cases.calls import FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LARGE, RANGES, Case
+from tests.cases.sizes import SMALL
 from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical, assert_like, fail
 from tests.judge.subject import tensors
 
@@ -54,11 +54,10 @@ def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
 @given(data=st.data())
 def test_no_argument_is_changed(layer, data):
     args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, layouts=True)))
-    before = map_leaves(_copy, (args, kwargs))
+    before = [_memory(t).clone() for t in tensors((args, kwargs))]
     layer(*args, **kwargs)
-    pairs = zip(tensors((args, kwargs)), tensors(before), strict=True)
-    if not all(torch.equal(after, copy) for after, copy in pairs):
-        fail("an argument was changed in place")
+    if not all(torch.equal(_memory(t), copy) for t, copy in zip(tensors((args, kwargs)), before, strict=True)):
+        fail("an argument was changed in place, or the memory that it lies in")
 
 
 @given(data=st.data())
@@ -91,8 +90,39 @@ def test_an_empty_batch_gives_an_empty_result(batched_layer, data):
     assert_identical(batched_layer(*args, **kwargs), expected)
 
 
-def _copy(leaf):
-    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+@pytest.mark.tensors
+@pytest.mark.parametrize("axes", [0, 1, 2, 3, 4])
+def test_there_may_be_any_number_of_leading_axes(layer, axes):
+    places = calls_of(layer.layer).leading
+    for seed in range(FLAGS) if places else ():
+        sizes = {axis: SMALL[axis] for axis in calls_of(layer.layer).sizes.split()}
+        args, kwargs = arguments(layer.layer, Case(sizes, torch.float32, seed))
+        args = tuple(_led(a, axes) if i in places else a for i, a in enumerate(args))
+        assert_equals_naive(layer, *args, look_at="dim=1 or dim=2 where the last axis is meant, dim=-1", **kwargs)
+
+
+SHAPES = {2: (3, 2), 3: (2, 1, 3), 4: (1, 3, 1, 2)}
+
+
+def _led(t, axes):
+    """The tensor [batch seq ...] with so many axes in place of these two."""
+    rows = t.flatten(0, 1)  # 6 of them
+    return rows[0] if axes == 0 else rows.unflatten(0, SHAPES[axes]) if axes > 1 else rows
+
+
+@pytest.mark.tensors
+def test_mappings_are_read_by_name_in_whatever_order_they_are(layer):
+    for seed in range(2):
+        sizes = {axis: SMALL[axis] for axis in calls_of(layer.layer).sizes.split()}
+        args, kwargs = arguments(layer.layer, Case(sizes, torch.float32, seed))
+        turned = tuple(dict(reversed(a.items())) if isinstance(a, dict) else a for a in args)
+        if any(isinstance(a, dict) for a in args):
+            assert_equals_naive(layer, *turned, look_at="weights.values(): weights by name, weights[name]", **kwargs)
+
+
+def _memory(t):
+    """All bytes of the memory that the tensor lies in, also those between its rows."""
+    return torch.empty(0, dtype=torch.uint8, device=t.device).set_(t.untyped_storage())
 
 
 def _entry(layer, args, kwargs, rows):

@@ -132,6 +132,11 @@ def test_a_query_sees_five_thousand_keys(attention):
     )
 
 
+def test_a_query_without_any_key_gives_zeros(attention):
+    q, none = tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), tensor([[[[1.0, 2.0]]]])[:, :, :0]
+    assert_close(attention(q, none, none, causal=False), torch.zeros_like(q), "no keys: kv_len 0")
+
+
 @pytest.mark.refusal
 def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
     q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)

@@ -91,6 +91,12 @@ def test_a_token_costs_more_the_less_likely_it_was(cross_entropy, plot):
     assert_close(torch.stack(cost), tensor((-probability.double().log()).tolist()).float())
 
 
+@pytest.mark.parametrize("outside", [3, -1, -100])
+def test_no_target_is_special_and_one_outside_the_vocabulary_is_an_index_error(cross_entropy, outside):
+    with pytest.raises(IndexError):
+        cross_entropy(tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]), tensor([2, outside]))
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("outside", [3, -1, -100])
 def test_a_target_outside_the_vocabulary_is_refused(cross_entropy, outside):

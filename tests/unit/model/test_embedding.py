@@ -46,6 +46,22 @@ def test_a_negative_id_is_an_index_error_and_not_the_last_row(embedding):
         embedding(tensor([0, -1]), weight)
 
 
+@pytest.mark.parametrize("outside", [3, -1, -100])
+def test_an_id_outside_the_table_is_an_index_error_and_never_a_row_from_the_end(embedding, outside):
+    with pytest.raises(IndexError):
+        embedding(tensor([2, outside]), tensor([[1.0], [2.0], [3.0]]))
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_five_thousand_gradients_of_one_add_up_to_five_thousand(embedding, dtype):
+    # bfloat16 counts to 256 and float16 to 2,048. Both hold 5,000 = 625 · 8, within their spacing.
+    weight = tensor([[1.0], [2.0]], dtype).requires_grad_()
+    out = embedding(tensor([1]).expand(5_000), weight)
+    out.backward(torch.ones_like(out))
+    assert_close(weight.grad, tensor([[0.0], [5000.0]], dtype), "gradients of a repeated id: add them up in float32")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("outside", [3, -1])
 def test_an_id_outside_is_named_with_the_range(embedding, outside):

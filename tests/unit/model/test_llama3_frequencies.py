@@ -40,7 +40,7 @@ def test_a_longer_wavelength_is_never_slowed_less(llama3_frequencies, plot):
     times = frequencies / slowed.cpu().double()
     plot(TURN / frequencies, {"original / rescaled": times}, xscale="log", xlabel="wavelength in positions")
     assert times[0] == 1
-    assert_close(times[-1], torch.tensor(8.0, dtype=torch.float64))
+    assert_close(tensor(times[-1]), tensor(8.0, torch.float64))
     assert (times.diff() >= 0).all()
 
 

@@ -74,6 +74,11 @@ def test_pairs_turn_on_circles_the_later_ones_more_slowly(rope, plot, imshow):
     assert_close(torch.stack((first, second)), torch.stack((angles.cos().T, angles.sin().T)))
 
 
+def test_a_negative_position_turns_the_other_way(rope):
+    # (1, 0) points east and is turned to (0, -1), south.
+    assert_close(rope(_x(1.0, 0.0), tensor([-1]), tensor([QUARTER])), _x(0.0, -1.0), "positions may be negative")
+
+
 @pytest.mark.refusal
 def test_an_odd_head_dim_is_refused(rope):
     with pytest.raises(ValueError, match="rope: head_dim must be even, got 7"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.cases.target import tensor
-from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.assertions import assert_close, assert_identical, fail
 from tests.judge.tolerances import tolerance
 
 
@@ -72,6 +72,25 @@ def test_seventy_thousand_shares_in_float16_still_sum_to_one(softmax):
     # float16 ends at 65504: a sum of 70000 ones is infinity there, and every share of it nothing.
     y = softmax(tensor([0.0] * 70_000, torch.float16))
     assert_close(y.float().sum(), tensor(1.0), "the sum: in at least float32", within=tolerance(torch.float16))
+
+
+def test_a_row_of_nothing_but_minus_infinity_has_no_probabilities(softmax):
+    # 0 / 0: there is no largest logit to subtract, and no token that could have the probability.
+    y = softmax(tensor([[-math.inf, -math.inf], [0.0, -math.inf]]))
+    if not y[0].isnan().all():
+        fail(f"out[0] is {y[0].tolist()} but should be nan: a row without a possible token is an error further up")
+    assert_close(y[1], tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 2048, 2049, 4096])
+def test_minus_infinity_at_the_ends_of_blocks_is_zero(softmax, n):
+    # Two possible entries, and all else is -inf: at the end of one block of 1,024, and at the beginning of the next.
+    for place in (0, n // 2, n - 1):
+        x = tensor([-math.inf] * n)
+        x[place] = x[(place + 1) % n] = 3.0
+        expected = tensor([0.0] * n)
+        expected[place] = expected[(place + 1) % n] = 0.5
+        assert_close(softmax(x), expected, "blocks in which every entry is -inf")
 
 
 @pytest.mark.refusal

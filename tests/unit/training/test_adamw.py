@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.cases.target import tensor
-from tests.judge.assertions import assert_close
+from tests.judge.assertions import assert_close, fail
 
 
 def step_two(adamw, **more):
@@ -81,6 +81,28 @@ def test_no_gradient_and_a_small_one_are_right_in_half_precision(adamw, dtype):
     param, *_ = adamw(one, tensor([0.0, 1e-4], dtype), zero, zero, 1, 0.1)
     # Decay takes 0.01 off both; the step of the second is lr · sign(grad).
     assert_close(param, tensor([0.99, 0.89], dtype), "the dtype of eps and of the squares")
+
+
+def test_a_rate_of_zero_moves_nothing_but_the_averages(adamw):
+    param, exp_avg, exp_avg_sq = step_two(adamw, lr=0.0, weight_decay=0.1)
+    assert_close((param, exp_avg, exp_avg_sq), (tensor([10.0]), tensor([-1.5]), tensor([7.0])), "lr 0")
+
+
+def test_a_zero_gradient_still_moves_by_what_the_averages_hold(adamw):
+    # m = 0.5 · -5 / 0.75 and v = 0.75 · 8 / (1 - 0.75²) = 96 / 7: the step is 0.5 · m / sqrt(v).
+    param, exp_avg, exp_avg_sq = adamw(
+        tensor([10.0]), tensor([0.0]), tensor([-5.0]), tensor([8.0]), 2, 0.5, (0.5, 0.75), 1e-12, 0.0
+    )
+    assert_close((exp_avg, exp_avg_sq), (tensor([-2.5]), tensor([6.0])))
+    assert_close(param, tensor([10 + 0.5 * (2.5 / 0.75) / math.sqrt(96 / 7)]), "a step skipped where the gradient is 0")
+
+
+@pytest.mark.tensors
+def test_the_result_carries_no_graph(adamw):
+    param = tensor([10.0]).requires_grad_()
+    for part in adamw(param, 2 * param, tensor([-5.0]), tensor([8.0]), 2, 0.5):
+        if part.requires_grad:
+            fail("what comes back asks for a gradient: every step would keep all steps before it")
 
 
 @pytest.mark.refusal

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.cases.target import tensor
-from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.assertions import assert_close, assert_identical, fail
 
 
 def test_the_norm_is_taken_over_all_gradients_together(clip_grad_norm):
@@ -56,6 +56,31 @@ def test_three_hundred_squared_does_not_overflow_in_float16(clip_grad_norm):
     clipped, norm = clip_grad_norm([tensor([300.0], torch.float16), tensor([400.0], torch.float16)], 5.0)
     expected = [tensor([3.0], torch.float16), tensor([4.0], torch.float16)], tensor(500.0, torch.float16)
     assert_close((clipped, norm), expected, "squares in at least float32")
+
+
+def test_an_infinite_norm_is_above_every_limit(clip_grad_norm):
+    # inf · (1 / inf) has no value, and 3 · (1 / inf) is 0.
+    clipped, norm = clip_grad_norm([tensor([math.inf]), tensor([3.0])], 1.0)
+    if not math.isinf(norm):
+        fail(f"the norm is {float(norm)} but should be inf")
+    assert_close(clipped[1], tensor([0.0]), "an infinite norm is above every limit")
+    if not clipped[0].isnan().all():
+        fail(f"grads[0] is {clipped[0].tolist()} but should be nan: what is infinite cannot be scaled")
+
+
+def test_the_norm_of_half_precision_may_be_beyond_what_half_precision_holds(clip_grad_norm):
+    # sqrt(4 · 60,000²) = 120,000, and float16 ends at 65,504.
+    clipped, norm = clip_grad_norm([tensor([60_000.0] * 4, torch.float16)], 1.0)
+    assert_close(tensor(float(norm)), tensor(120_000.0), "the norm is in float32 at least")
+    assert_close(clipped, [tensor([0.5] * 4, torch.float16)])
+
+
+@pytest.mark.tensors
+def test_the_result_carries_no_graph(clip_grad_norm):
+    weight = tensor([3.0, 4.0]).requires_grad_()
+    (clipped,), norm = clip_grad_norm([2 * weight], 1.0)
+    if clipped.requires_grad or getattr(norm, "requires_grad", False):
+        fail("what comes back asks for a gradient: every step would keep all steps before it")
 
 
 @pytest.mark.refusal

@@ -140,6 +140,14 @@ def test_probabilities_are_summed_in_at_least_float32(filter_logits):
     assert_close(kept, tensor(334), "the dtype in which probabilities are added up")
 
 
+@pytest.mark.parametrize("temperature", [1e-4, 1e-3, 1e4])
+def test_extreme_temperatures_neither_overflow_nor_lose_the_order(filter_logits, temperature):
+    logits = tensor([1.0, 3.0, 2.0])
+    kept = filter_logits(logits, temperature)
+    assert_close(kept, logits / temperature, "the division by the temperature")
+    assert_close(filter_logits(logits, temperature, 1).argmax(-1), tensor(1))
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(
     ("bad", "sentence"),

@@ -64,6 +64,22 @@ def test_each_row_has_its_own_u(sample):
     assert_close(sample(rows, tensor([[0.4, 0.6], [0.7, 0.3]])), tensor([[0, 1], [1, 0]]))
 
 
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 2048, 2049, 4096])
+def test_an_impossible_token_at_the_end_of_a_block_is_never_drawn(sample, n):
+    # Only one token is possible, beside the ends of blocks of 1,024; the others are -inf.
+    for place in {0, 1, min(1022, n - 1), n // 2, n - 2}:
+        scores = tensor([NEVER] * n)
+        scores[place] = 1.0
+        for u in (0.0, 0.5, 1 - 2.0**-24):
+            assert_close(sample(scores, tensor(u)), tensor(place), "cumulative sums over blocks")
+
+
+def test_u_keeps_its_own_precision_beside_logits_of_half_precision(sample):
+    # Of 4,096 equal tokens u = 2,049.5 / 4,096 draws the 2,050th; rounded to bfloat16 it would be 0.5.
+    scores = torch.zeros(4096, dtype=torch.bfloat16, device=tensor(0.0).device)
+    assert_close(sample(scores, tensor(2049.5 / 4096)), tensor(2049), "u rounded to the dtype of the logits")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (-0.5, 0.5)])
 def test_a_u_outside_zero_to_one_is_refused(sample, low, high):

@@ -32,8 +32,9 @@ def check(x: Tensor | ndarray) -> None:
 def naive(x: Float[ndarray, "... n"]) -> Float[ndarray, "... n"]:
     y = np.empty(x.shape)
     for row in np.ndindex(x.shape[:-1]):
-        largest = max(x[row])
-        powers = [math.exp(score - largest) for score in x[row]]
+        scores = x[row].tolist()
+        largest = max(scores)
+        powers = [math.exp(score - largest) for score in scores]
         total = sum(powers)
         for i, power in enumerate(powers):
             y[*row, i] = power / total

@@ -6,7 +6,7 @@
     grads: a list of [...], max_norm -> (the list of clipped gradients, the norm before, a tensor of no axes)
 
 One norm over the whole list, so the direction of the step is kept; clipping each tensor by itself would
-bend it. Squares are summed in at least float32.
+bend it. Squares are summed in at least float32, and the norm is returned so: float16 ends at 65,504.
 
 Raises ValueError where max_norm is not positive.
 Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
@@ -42,7 +42,7 @@ def naive(
     if norm > max_norm:
         for grad in clipped:
             for i in np.ndindex(grad.shape):
-                grad[i] = grad[i] * max_norm / norm
+                grad[i] = float(grad[i]) * max_norm / norm
     return clipped, np.array(norm)
 
 
@@ -52,21 +52,22 @@ def vectorized(
 ) -> tuple[list[Float[Tensor, "..."]], Float[Tensor, ""]]:
     if not grads:
         return [], torch.zeros(())
-    wide = [grad.to(torch.promote_types(grad.dtype, torch.float32)) for grad in grads]
+    wide = [grad.detach().to(torch.promote_types(grad.dtype, torch.float32)) for grad in grads]
     norm = torch.stack([grad.square().sum() for grad in wide]).sum().sqrt()
     # max_norm / norm is above 1 below the limit; held at 1 it changes no bit.
     scale = (max_norm / norm).clamp(max=1)
     clipped = [(grad * scale).to(given.dtype) for grad, given in zip(wide, grads, strict=True)]
-    return clipped, norm.to(grads[0].dtype)
+    return clipped, norm
 
 
 @contract(check)
 def fused(grads: list[Float[Tensor, "..."]], max_norm: float) -> tuple[list[Float[Tensor, "..."]], Float[Tensor, ""]]:
     if not grads:
         return [], torch.zeros(())
+    grads = [grad.detach() for grad in grads]
     wide = functools.reduce(torch.promote_types, (grad.dtype for grad in grads), torch.float32)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, 2, dtype=wide)))
     scale = (max_norm / norm).clamp(max=1)
     clipped = torch._foreach_mul(grads, scale)
     # A scalar gradient would take the dtype of the scale.
-    return [grad.to(given.dtype) for grad, given in zip(clipped, grads, strict=True)], norm.to(grads[0].dtype)
+    return [grad.to(given.dtype) for grad, given in zip(clipped, grads, strict=True)], norm
