@@ -41,15 +41,16 @@ def assert_within_autocast(
     """Compare what came within autocast: as exact as products of that dtype, or as the arguments without products."""
     args, kwargs = arguments
     expected = subject.formula(*args, **kwargs)
-    multiplies = calls_of(subject.layer).multiplies
+    if not calls_of(subject.layer).multiplies:
+        given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
+        _compare(actual, expected, given, look_at, "out")
+        return
     for a, e in zip(tensors(actual), tensors(expected), strict=True):
-        if a.is_floating_point() and (a.dtype == torch.float32 or (multiplies and a.dtype == dtype)):
-            rounded = a.to(dtype) if multiplies else a
-            beyond = 0.0
-            if multiplies:
-                with torch.autocast(a.device.type, dtype):
-                    of_formula = getattr(FORMULA, subject.layer)(*args, **kwargs)
-                beyond = allowance(dtype, subject.layer, of_formula, expected)
+        if a.is_floating_point() and a.dtype in (torch.float32, dtype):
+            rounded = a.to(dtype)
+            with torch.autocast(a.device.type, dtype):
+                of_formula = getattr(FORMULA, subject.layer)(*args, **kwargs)
+            beyond = allowance(dtype, subject.layer, of_formula, expected)
             _compare(rounded, e, rounded.dtype, look_at, "out", beyond=beyond)
         else:
             given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
@@ -149,10 +150,15 @@ def _compare(
     if not isinstance(expected, Tensor):
         expected = tensor(expected)
         actual = tensor(actual) if isinstance(actual, int | float) else actual
-    if Subject.last and name == calls_of(Subject.last.subject.layer).number:
-        # In whatever dtype it is, and as exact as that.
-        actual = tensor(actual) if isinstance(actual, np.floating) else actual
-        dtype = actual.dtype if isinstance(actual, Tensor) and actual.is_floating_point() else None
+    if (
+        isinstance(actual, float)
+        and expected.ndim == 0
+        and Subject.last
+        and calls_of(Subject.last.subject.layer).number
+    ):
+        # As exact as float32 at least, in whatever dtype the layer returned it.
+        floats = [t.dtype for t in tensors(Subject.last.given) if t.is_floating_point()]
+        expected = expected.to(torch.promote_types(torch.float32, floats[0]) if floats else torch.float32)
     if isinstance(actual, float) and expected.ndim == 0:
         actual = expected.new_tensor(actual)  # a norm or a loss may be a number
         dtype = None

@@ -63,6 +63,25 @@ def _problem(name: str, part: Any, memory: set[int]) -> str:
     return ""
 
 
+def with_number(result: Any, place: str) -> Any:
+    """The result with a Python float at that place (`out`, `out[1]`), whatever kind of number stands there."""
+    if not place:
+        return result
+    if place == "out":
+        return _number(result)
+    at = int(place.removeprefix("out[").removesuffix("]"))
+    kind = type(result)
+    if kind not in (list, tuple) or len(result) <= at:
+        return result
+    return kind(_number(part) if i == at else part for i, part in enumerate(result))
+
+
+def _number(value: Any) -> Any:
+    """A Python float; what carries a graph stays, so that a test can see that."""
+    is_scalar = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point() and not value.requires_grad
+    return float(value) if is_scalar or isinstance(value, np.floating) else value
+
+
 class Kept:
     """Results of the last calls beside copies of them, in memory that no layer has held."""
 
@@ -71,7 +90,7 @@ class Kept:
 
     def add(self, result: Any) -> None:
         found = [part for _, part in parts(result) if isinstance(part, Tensor)]
-        self.calls.append([(part, copy(part), version(part)) for part in found])
+        self.calls.append([(part, copied(part), version(part)) for part in found])
 
     def forget_what_is_written(self) -> None:
         """Before a call: what a test has written to since is no longer a result."""
@@ -92,7 +111,7 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def copy(leaf: Any) -> Any:
+def copied(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 

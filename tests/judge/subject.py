@@ -17,7 +17,7 @@ from tests.cases.calls import Arguments, calls_of
 from tests.judge import results
 from tests.judge.borrowing import by_itself
 from tests.judge.endings import Refused, contained
-from tests.judge.results import Kept, copy, same, version
+from tests.judge.results import Kept, copied, same, version
 from tests.judge.surroundings import left_alone, refuse_changes
 
 # The judge. Always our own loops in float64, whatever is under test.
@@ -88,7 +88,7 @@ class Subject:
         return self.layer in self.implementation.stubs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        Subject.last = call = Call(self, args, kwargs, map_leaves(copy, (args, kwargs)))
+        Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
         Subject.kept.forget_what_is_written()
         leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
@@ -106,8 +106,8 @@ class Subject:
         if problem := results.problem(result, tensors((args, kwargs)), calls_of(self.layer).may_return_arguments):
             raise Mismatch(problem)
         self._keep(result)
-        call.result = result
-        return result
+        call.result = results.with_number(result, calls_of(self.layer).number)
+        return call.result
 
     def _run(self, function: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that ends nothing but itself and changes nothing around it; raises Refused where it tries to."""

@@ -221,7 +221,6 @@ STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "environment variables that the suite reads": (_variables, _put_variables_back),
     "Python's profile function": (sys.getprofile, sys.setprofile),
     "Python's trace function": (sys.gettrace, sys.settrace),
-    "Python's limit of recursion": (sys.getrecursionlimit, sys.setrecursionlimit),
 }
 
 

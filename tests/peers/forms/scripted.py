@@ -10,7 +10,7 @@ with warnings.catch_warnings(action="ignore"):
     @torch.jit.script
     def silu(x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return (wide / (1 + torch.exp(-wide))).to(x.dtype)
+        return (wide * torch.sigmoid(wide)).to(x.dtype)
 
     @torch.jit.script
     def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
