@@ -143,8 +143,9 @@ def _compare(
             _compare(a, e, dtype, look_at, f"{name}[{i}]", within, beyond)
         return
     if not isinstance(expected, Tensor):
-        expected = tensor(expected)
-        actual = tensor(actual) if isinstance(actual, int | float) else actual
+        exact = torch.float64 if isinstance(expected, float) and torch.float64 in target.ALL else None
+        expected = tensor(expected, exact)
+        actual = tensor(actual, exact) if isinstance(actual, int | float) else actual
     if isinstance(actual, float) and expected.ndim == 0:
         actual = expected.new_tensor(actual)  # a norm or a loss may be a number
         dtype = None
