@@ -28,7 +28,7 @@ SHAPED = [
 ]
 """The modules that annotate shapes: they are enforced while our own layers are tested."""
 
-PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers")
+PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers|--cheats")
 """Arguments with which the whole suite is still that."""
 TOLD = {"LLAMA_IMPL", "PYTEST_ADDOPTS"}
 """What else may ask for a part of it: variables of the environment."""
@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--plots", action="store_true", help="draw what the layers do, into out/plots/index.html")
     group.addoption("--peers", action="store_true", help="run the suite against right implementations of other kinds")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
+    group.addoption("--cheats", action="store_true", help="run the suite against each cheat, and show what refuses it")
     group.addoption("--benchmark", action="store_true", help="measure what the layers cost, and run no test")
 
 

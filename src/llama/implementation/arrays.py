@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 Layer = Callable[..., Any]
+SINGLE = torch.float32
+"""In which a norm is returned at least."""
 
 
 def on_tensors(function: Layer) -> Layer:

@@ -71,11 +71,11 @@ def clip_grad_norm(grads, max_norm):
     """All gradients laid end to end, clipped, and cut apart again."""
     if not grads:
         return [], torch.zeros(())
-    vector = torch.cat([widened(grad).reshape(-1) for grad in grads])
+    vector = torch.cat([widened(grad.detach()).reshape(-1) for grad in grads])
     norm = vector.norm()
     parts = F.normalize(vector, dim=0, eps=0.0).mul(max_norm) if norm > max_norm else vector
     parts = parts.split([grad.numel() for grad in grads])
-    return [p.reshape(g.shape).to(g.dtype) for p, g in zip(parts, grads, strict=True)], norm.to(grads[0].dtype)
+    return [p.reshape(g.shape).to(g.dtype) for p, g in zip(parts, grads, strict=True)], norm
 
 
 def filter_logits(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):

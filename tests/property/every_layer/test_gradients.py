@@ -164,7 +164,9 @@ def test_second_derivatives_are_right_or_raise(differentiable_layer):
 def _second(leaves, call):
     """The gradients of the sum of the squares of the gradients; zeros where a leaf has no part in it."""
     out = call(*leaves)
-    first = torch.autograd.grad(out, leaves, upstream(out), create_graph=True)
+    # The upstream gradient asks for one too, as that of a layer above does: a backward pass that autograd cannot see
+    # into (torch's once_differentiable) then says so, instead of returning what has no graph.
+    first = torch.autograd.grad(out, leaves, upstream(out).requires_grad_(), create_graph=True)
     total = sum(g.square().sum() for g in first if g.requires_grad)
     if not isinstance(total, torch.Tensor):  # the layer is linear
         return [torch.zeros_like(leaf) for leaf in leaves]
