@@ -1,4 +1,6 @@
-"""The options of pytest. They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/session.py).
+"""The options of pytest; --impl and --device stand in src/llama/kata/pytest_options.py.
+
+They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/session.py).
 
 pytest                        our three implementations, on up to 4 cores (pytest -n 0: in this process)
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them

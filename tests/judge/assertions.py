@@ -150,14 +150,10 @@ def _compare(
     if not isinstance(expected, Tensor):
         expected = tensor(expected)
         actual = tensor(actual) if isinstance(actual, int | float) else actual
-    if (
-        isinstance(actual, float)
-        and expected.ndim == 0
-        and Subject.last
-        and calls_of(Subject.last.subject.layer).number
-    ):
+    number = Subject.last is not None and calls_of(Subject.last.subject.layer).number
+    if number and isinstance(actual, float) and expected.ndim == 0:
         # As exact as float32 at least, in whatever dtype the layer returned it.
-        floats = [t.dtype for t in tensors(Subject.last.given) if t.is_floating_point()]
+        floats = [t.dtype for t in tensors(Subject.last.given) if t.is_floating_point()] if Subject.last else []
         expected = expected.to(torch.promote_types(torch.float32, floats[0]) if floats else torch.float32)
     if isinstance(actual, float) and expected.ndim == 0:
         actual = expected.new_tensor(actual)  # a norm or a loss may be a number

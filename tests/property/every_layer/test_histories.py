@@ -5,6 +5,7 @@ computed for an object, though its contents have changed; for a shape, though it
 result into the same buffer; the first call decides for all later ones.
 """
 
+import itertools
 import threading
 from contextlib import nullcontext
 
@@ -100,6 +101,27 @@ class History(RuleBasedStateMachine):
                     t.copy_(new)
 
     @rule()
+    def replace_the_tensors(self):
+        """A mapping holds other tensors under the same names; it is the same mapping."""
+        mappings = [a for args, _ in self.objects.values() for a in args if isinstance(a, dict)]
+        if mappings:
+            self.told.append("the tensors in the mapping are replaced")
+            self.contents += 1
+            for key, (args, _) in self.objects.items():
+                for old, new in zip(args, self._made(*key)[0], strict=True):
+                    if isinstance(old, dict):
+                        old.update({name: new[name].clone() for name in old})
+
+    @rule()
+    def change_the_data(self):
+        """As change_the_contents, through .data, which torch does not count as a change."""
+        self.told.append("the arguments are changed in place through .data")
+        self.contents += 1
+        for key, (args, kwargs) in self.objects.items():
+            for t, new in zip(tensors((args, kwargs)), tensors(self._made(*key)), strict=True):
+                t.data.copy_(new)
+
+    @rule()
     def write_over_the_results(self):
         """What a layer has returned belongs to its caller."""
         self.told.append("the results so far are written over")
@@ -167,3 +189,41 @@ class _Words:
 def test_no_history_makes_a_later_call_wrong(layer):
     settings = hypothesis.settings(stateful_step_count=STEPS, deadline=None)
     run_state_machine_as_test(lambda: History(layer), settings=settings)
+
+
+# What kernels are most often wrong after is tried in any case, and not only where the search comes upon it.
+SHORT = {
+    "changed in place": lambda h, dtype: (h.call(dtype, False, ""), h.change_the_contents(), h.call(dtype, False, "")),
+    "changed through data": lambda h, dtype: (h.call(dtype, False, ""), h.change_the_data(), h.call(dtype, False, "")),
+    "replaced in the mapping": lambda h, dtype: (
+        h.call(dtype, False, ""),
+        h.replace_the_tensors(),
+        h.call(dtype, False, ""),
+    ),
+    "no_grad first": lambda h, dtype: (h.call(dtype, False, " under no_grad"), h.learn(dtype)),
+    "inference first": lambda h, dtype: (h.call(dtype, False, " in inference mode"), h.learn(dtype)),
+    "learnt twice": lambda h, dtype: (h.learn(dtype), h.change_the_contents(), h.learn(dtype)),
+    "written over": lambda h, dtype: (h.call(dtype, False, ""), h.write_over_the_results(), h.call(dtype, False, "")),
+    "another length": lambda h, dtype: (h.call(dtype, True, ""), h.call(dtype, False, ""), h.call(dtype, True, "")),
+}
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("steps", SHORT)
+def test_a_call_is_right_after_what_is_most_often_forgotten(layer, steps):
+    for dtype in target.ALL:
+        for seed in (0, 1):
+            history = History(layer)
+            history.begin(seed)
+            SHORT[steps](history, dtype)
+            history.earlier_results_stay()
+
+
+@pytest.mark.tensors
+def test_a_call_is_right_after_calls_in_other_dtypes_in_every_order(layer):
+    for order in itertools.permutations(target.ALL):
+        history = History(layer)
+        history.begin(0)
+        for dtype in order:
+            history.call(dtype, False, "")
+        history.earlier_results_stay()

@@ -1,4 +1,4 @@
-"""What defines self-attention, whatever the sizes. test_every_layer.py compares it with the naive one."""
+"""What defines self-attention, whatever the sizes. every_layer/ compares it with the naive one."""
 
 import numpy as np
 import torch

@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from llama import implementation
 
 LAYERS = implementation.load("vectorized")
@@ -112,14 +110,3 @@ def kept_by_step(step, peak_lr, warmup_steps, total_steps, min_lr):
     Tempting: every group of parameters asks for it anew, and a program has one schedule.
     """
     return _KEPT.setdefault(step, LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr))
-
-
-def cosine_in_float32(step, peak_lr, warmup_steps, total_steps, min_lr):
-    """the cosine is computed in float32, so that the rate is right to seven digits.
-
-    Tempting: torch.cos is at hand, and a plain number makes a float32 tensor.
-    """
-    if step < warmup_steps or step >= total_steps:
-        return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
-    progress = torch.tensor((step - warmup_steps) / (total_steps - warmup_steps), dtype=torch.float32)
-    return (min_lr + (peak_lr - min_lr) * (1 + torch.cos(math.pi * progress)) / 2).item()
