@@ -24,6 +24,8 @@ FRAMEWORKS = ("_pytest", "unittest", "hypothesis")
 _end_process = os._exit
 _interrupted = threading.Event()
 _running: list[str] = []
+_exit_status = 1
+"""Of the run: a failure until it has ended."""
 
 
 class Refused(Exception):
@@ -41,6 +43,8 @@ def hold_the_process() -> None:
     def raise_instead(status: int) -> None:
         if os.getpid() != process:  # a fork ends as it should
             _end_process(status)
+        if not is_running():  # a thread, or a handler at the end: with success only where there is one
+            _end_process(status or _exit_status)
         raise _Exit(f"os._exit({status})")
 
     os._exit = raise_instead  # type: ignore[assignment]
@@ -52,6 +56,12 @@ def hold_the_process() -> None:
 def _interrupt(*_: Any) -> None:
     _interrupted.set()
     raise KeyboardInterrupt
+
+
+def release_the_process(exit_status: int) -> None:
+    """At the end of the run, which may end the process."""
+    global _exit_status
+    _exit_status = exit_status
 
 
 def is_running() -> bool:

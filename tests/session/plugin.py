@@ -19,6 +19,7 @@ from tests.cases import target
 from tests.cases.case import Case
 from tests.judge import messages, surroundings
 from tests.judge.assertions import fail
+from tests.judge.endings import release_the_process
 from tests.judge.items import subject_of
 from tests.judge.results import Kept
 from tests.judge.subject import Subject
@@ -133,3 +134,4 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and not reporter.stats.get("passed"):
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED  # nothing but skips proves nothing
+    release_the_process(int(session.exitstatus))
