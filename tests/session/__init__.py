@@ -14,6 +14,6 @@ Read in this order:
     programs.py         processes for them and for other programs, without an import of torch in each
     annotations.py      how the annotations of our own code are enforced
 
-Imports tests.cases, tests.judge, tests.zoo, tests.peers and tests.cheats. Only tests of the suite itself, and those that start
-programs, import it; so do the benchmarks.
+Imports tests.cases, tests.judge, tests.zoo, tests.peers and tests.cheats. Only tests of the suite itself, and those
+that start programs, import it; so do the benchmarks.
 """
