@@ -23,7 +23,7 @@ FRAMEWORKS = ("_pytest", "unittest", "hypothesis")
 
 _end_process = os._exit
 _interrupted = threading.Event()
-_running = 0
+_running: list[str] = []
 
 
 class Refused(Exception):
@@ -56,14 +56,13 @@ def _interrupt(*_: Any) -> None:
 
 def is_running() -> bool:
     """Whether code of others runs."""
-    return _running > 0
+    return bool(_running)
 
 
 @contextlib.contextmanager
 def contained(what: str) -> Iterator[None]:
     """Code of others: whatever leaves it besides an error of its own becomes a Refused."""
-    global _running
-    _running += 1
+    _running.append(what)
     try:
         yield
     except BaseException as error:
@@ -71,7 +70,7 @@ def contained(what: str) -> Iterator[None]:
             raise
         raise Refused(f"{what} ended {ended}") from None
     finally:
-        _running -= 1
+        _running.pop()
 
 
 def _ended(error: BaseException) -> str:

@@ -164,11 +164,11 @@ def test_second_derivatives_are_right_or_raise(differentiable_layer):
 def _second(leaves, call):
     """The gradients of the sum of the squares of the gradients; zeros where a leaf has no part in it."""
     out = call(*leaves)
-    # The upstream gradient asks for one too, as that of a layer above does: a backward pass that autograd cannot see
-    # into (torch's once_differentiable) then says so, instead of returning what has no graph.
+    # The upstream gradient asks for one too, as that of a layer above does, and all of the graph is gone through: then
+    # a backward pass that autograd cannot see into (torch's once_differentiable) raises, as it may.
     first = torch.autograd.grad(out, leaves, upstream(out).requires_grad_(), create_graph=True)
     total = sum(g.square().sum() for g in first if g.requires_grad)
     if not isinstance(total, torch.Tensor):  # the layer is linear
         return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(total, leaves, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+    total.backward()
+    return [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]

@@ -58,7 +58,7 @@ def test_the_number_of_threads_changes_no_result_beyond_rounding(layer, threads)
 def test_it_may_be_called_by_several_threads_at_once(layer):
     """Each with arguments of its own; none may see another's."""
     calls = _calls(layer.layer, torch.float32, range(4))
-    expected = [tensors(layer(*args, **kwargs)) for args, kwargs in calls]
+    expected = [tensors(layer.function(*args, **kwargs)) for args, kwargs in calls]
     found = [[] for _ in calls]
     begin = threading.Barrier(len(calls))
 
