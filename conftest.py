@@ -6,6 +6,7 @@ pytest                        our three implementations, on up to 4 cores (pytes
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
 pytest --impl my_llama -k rope     one layer of it, with few examples, up to the first failure
 pytest --device cuda          the same tests on that device
+pytest --zoo                  the suite against every known bug; with --as liger, the tests of others against them
 pytest --spec                 the tests as sentences
 pytest --benchmark            what the layers cost, beside those of others; no test runs
 HYPOTHESIS_PROFILE=quick      fewer examples per property (quick, default, ci, thorough)
@@ -45,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--peers", action="store_true", help="run the suite against right implementations of other kinds")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
     group.addoption("--cheats", action="store_true", help="run the suite against each cheat, and show what refuses it")
+    group.addoption(
+        "--as",
+        nargs="?",
+        const="all",
+        metavar="NAME",
+        help="with --zoo: which bugs would pass the tests of another project, such as liger; all without a name",
+    )
     group.addoption("--benchmark", action="store_true", help="measure what the layers cost, and run no test")
 
 
@@ -59,7 +67,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for option in ("--spec", "--plots", "--benchmark"):
+    if config.getoption("--as") and not config.getoption("--zoo"):
+        raise pytest.UsageError("--as asks which bugs of the zoo others would let pass: it needs --zoo")
+    for option in ("--spec", "--plots", "--as", "--benchmark"):
         if (workers := config.getoption("numprocesses", None)) and config.getoption(option):
             raise pytest.UsageError(f"{option} needs a single process: leave out -n {workers}")
     if config.getoption("--benchmark"):

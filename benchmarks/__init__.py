@@ -4,6 +4,7 @@
     bench_naive.py          the loops beside `vectorized`, for all layers at one size
     bench_whole_model.py    the whole model: training, prefill, decoding
     cases.py                from such a description to cells, and from a cell to a number
+    refusal.py              the numbers that no honest layer can reach, each refused in a sentence
     machine.py              what this machine reaches, and what a call takes of its memory
     report.py               the tables, the charts, and the comparison of two runs
     session.py              the plugin of pytest that joins them

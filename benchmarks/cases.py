@@ -18,11 +18,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import refusal
 from benchmarks.machine import Machine, PeakMemory
 from llama.implementation import Implementation, map_leaves
 from llama.machine.device import multiplies_bfloat16
 from tests.cases import calls
 from tests.cases.case import Case
+from tests.judge.subject import FORMULA, tensors
 
 FORWARD, BOTH = "forward", "forward+backward"
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
@@ -52,6 +54,15 @@ class Prepared(NamedTuple):
     argument: Callable[[], Any]
 
 
+class Contents(NamedTuple):
+    """What lies in the arguments of a cell."""
+
+    change: Callable[[], None]
+    """Writes other numbers into the same tensors: a layer that looks its result up looks in the wrong place."""
+    expected: Callable[[], Any]
+    """What `vectorized` makes of what is there now."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number of a table: what is called how, and its size along one axis."""
@@ -72,6 +83,8 @@ class Cell:
     """Calls, where pytest-benchmark is not to choose them."""
     warm_up: bool = True
     """Whether a call goes before those that are measured."""
+    contents: "Contents | None" = field(default=None, repr=False)
+    """What lies in the arguments, where the layer's result is checked."""
 
     def __str__(self) -> str:
         # A colon, which -k can be given: `-k "n:64-float32"`.
@@ -81,9 +94,9 @@ class Cell:
     def group(self) -> str:
         return f"{self.layer} {self.along}={self.size} {self.dtype} {self.passes}"
 
-    def limit(self, machine: Machine) -> float:
-        """What the machine reaches of such work, per second; 0 where it was not measured."""
-        return machine.copy if self.work.unit == "byte" else machine.products.get(self.dtype, 0.0)
+    @property
+    def name(self) -> str:
+        return f"{self.layer} ({self.column}) [{self.along}={self.size} {self.dtype} {self.passes}]"
 
 
 def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
@@ -95,23 +108,43 @@ def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
         call, argument = prepared if isinstance(prepared, Prepared) else (prepared, None)
         given = (argument(),) if argument else ()
         single = cell.rounds == 1  # too long for another call that measures its memory
+        result = None
         if cell.warm_up:
             with peak if cell.memory and not single else contextlib.nullcontext():
                 call(*given)
+            if cell.contents:
+                cell.contents.change()
         if single:
             with peak:
-                benchmark.pedantic(call, given)
+                result = benchmark.pedantic(call, given)
         elif cell.rounds:
             setup: Run | None = (lambda: ((argument(),), {})) if argument else None
-            benchmark.pedantic(call, setup=setup, rounds=cell.rounds)
+            result = benchmark.pedantic(call, setup=setup, rounds=cell.rounds)
         else:
-            benchmark(call)
+            result = benchmark(call)
+        if not cell.reference:
+            _refuse_nonsense(cell, benchmark, machine, call, result)
     benchmark.extra_info |= {
         **{name: getattr(cell, name) for name in ("layer", "column", "dtype", "passes", "along", "size", "reference")},
         **asdict(cell.work),
-        "limit": cell.limit(machine),
+        "limit": machine.limit(cell.work.unit, cell.dtype),
         "peak": peak.bytes,
     }
+
+
+def _refuse_nonsense(cell: Cell, benchmark: Any, machine: Machine, call: Run, result: Any) -> None:
+    """Raises Nonsense, and keeps the number out of the report."""
+    seconds = benchmark.stats.stats.median if benchmark.stats else 0.0  # none with --benchmark-disable
+    try:
+        if cell.contents:
+            refusal.check_result(cell.name, result, cell.contents.expected())
+        if seconds and cell.contents:
+            refusal.check_fresh(cell.name, call, cell.contents.change, seconds)
+        if seconds:
+            refusal.check_rate(cell.name, cell.work.amount, cell.work.unit, cell.dtype, seconds, machine)
+    except refusal.Nonsense:
+        benchmark.has_error = True
+        raise
 
 
 def layer(
@@ -140,8 +173,8 @@ def layer(
     dtypes = dtypes or (MULTIPLIED if flops else HALF_AND_SINGLE)
     back = backward if backward is not None else (2.0 if flops else 1.5)
 
-    def case(size: int, dtype: torch.dtype) -> Case:
-        return Case({**others, along: size}, dtype, seed=0)
+    def case(size: int, dtype: torch.dtype, seed: int = 0) -> Case:
+        return Case({**others, along: size}, dtype, seed)
 
     def work(case: Case, passes: str) -> Work:
         times = 1 + (back if passes == BOTH else 0)
@@ -152,6 +185,16 @@ def layer(
     def cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
         # The columns of one size share their arguments, which are let go for the next.
         given = functools.lru_cache(maxsize=1)(lambda size, dtype: _arguments(name, make, case(size, dtype)))
+        other = functools.lru_cache(maxsize=1)(
+            lambda size, dtype: _Others(given(size, dtype), make(case(size, dtype, calls.SAME_FLAGS)))
+        )
+
+        def contents(size: int, dtype: torch.dtype, passes: str) -> Contents:
+            right = functools.partial(functools.partial, getattr(FORMULA, name))
+            return Contents(
+                lambda: other(size, dtype).change(), lambda: _call(right, lambda: given(size, dtype), passes)()
+            )
+
         for size in sizes:
             for dtype in dtypes:
                 for passes in (FORWARD, BOTH) if differentiable else (FORWARD,):
@@ -169,6 +212,7 @@ def layer(
                             prepare=functools.partial(_call, peer, functools.partial(given, size, dtype), passes),
                             reference=reference,
                             memory=size in sorted(sizes)[-2:] and column != "naive",
+                            contents=None if reference or column == "naive" else contents(size, dtype, passes),
                         )
 
     return benchmark_of(cells)
@@ -228,6 +272,33 @@ def _arguments(
     return tuple(map_leaves(leaf, a) if i in of else a for i, a in enumerate(args)), kwargs, leaves
 
 
+class _Others:
+    """Other numbers of the same sizes for the same tensors: what lies there, and what is to lie there next."""
+
+    def __init__(self, given: Any, other: calls.Arguments):
+        args, kwargs, _ = given
+        pairs = zip(tensors((args, kwargs)), tensors(other), strict=True)
+        # Only floats: what is made of positions, such as a table, may be kept while they are the same. Twice as large
+        # where any size is allowed, or a mean over many of them would hardly differ.
+        self.pairs = [(t, 2 * o if t.requires_grad else o) for t, o in pairs if t.is_floating_point()]
+
+    @torch.no_grad()
+    def change(self) -> None:
+        for tensor, other in self.pairs:
+            before = tensor.clone()
+            tensor.copy_(other)
+            other.copy_(before)
+
+
+def _cotangent(out: Tensor) -> Tensor:
+    """1, 2, 1, 2 and so on, whatever the order of the other axes: of ones alone, softmax makes only roundings."""
+    if out.ndim == 0:
+        return torch.ones_like(out)
+    row = torch.ones(out.shape[-1], dtype=out.dtype)
+    row[1::2] = 2
+    return row.expand_as(out).contiguous()
+
+
 def _call(peer: Peer, given: Callable[[], Any], passes: str) -> Run:
     args, kwargs, leaves = given()
     forward = peer(*args, **kwargs)
@@ -236,5 +307,5 @@ def _call(peer: Peer, given: Callable[[], Any], passes: str) -> Run:
     out = forward()
     if not (out[0] if isinstance(out, tuple) else out).requires_grad:
         pytest.skip("its result has no gradient")
-    cotangent = map_leaves(torch.ones_like, out)
+    cotangent = map_leaves(_cotangent, out)
     return lambda: torch.autograd.grad(forward(), leaves, cotangent)

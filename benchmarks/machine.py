@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+COPIED = 2**27
+"""Bytes that the copy reads and writes, more than a cache holds."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -16,18 +19,22 @@ class Machine:
     products: dict[str, float]
     copy: float
 
+    def limit(self, unit: str, dtype: str) -> float:
+        """What it reaches of FLOP of that dtype or of bytes, per second; 0 where it was not measured."""
+        return self.copy if unit == "byte" else self.products.get(dtype, 0.0)
+
     def __str__(self) -> str:
         products = ", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in self.products.items())
         return f"matrix product {products}, copy {self.copy / 1e9:.0f} GB/s"
 
 
-def measured(n: int = 1024, copied: int = 2**24) -> Machine:
+def measured(n: int = 1024) -> Machine:
     """The best of several: an interruption only ever takes time."""
     products = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, out = torch.ones(n, n, dtype=dtype), torch.empty(n, n, dtype=dtype)
         products[str(dtype).removeprefix("torch.")] = 2 * n**3 / _shortest(lambda: torch.mm(a, a, out=out))  # noqa: B023
-    source = torch.ones(copied)  # 64 MB, more than a cache holds
+    source = torch.ones(COPIED // 8)
     target = torch.empty_like(source)
     return Machine(products, 2 * source.nbytes / _shortest(lambda: target.copy_(source)))
 

@@ -90,7 +90,11 @@ def machine() -> Machine:
 @pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = config._benchmarksession  # type: ignore[attr-defined]
-    current = {b.fullname: report.Measurement.of(b.as_dict(include_data=False)) for b in session.benchmarks if b}
+    current = {
+        b.fullname: report.Measurement.of(b.as_dict(include_data=False))
+        for b in session.benchmarks
+        if b and not b.has_error
+    }
     write = terminalreporter.write_line
     for title, lines in report.tables(list(current.values())):
         terminalreporter.section(title)

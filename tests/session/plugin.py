@@ -26,6 +26,7 @@ from tests.judge.subject import Subject
 from tests.session import cheats_table, gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
 from tests.session.nested_runs import Background
+from tests.session.others import AsOthers
 from tests.session.selection import UNDER_TEST
 from tests.session.specification import Specification
 from tests.session.zoo_table import Table
@@ -63,7 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
     one_layer = practising and config.option.keyword in LAYERS
     if not cheats:  # nobody practises on them
         plugins.append(progress)
-    if zoo:
+    if others := config.getoption("--as"):
+        plugins.append(AsOthers(others, config.option.keyword))
+    elif zoo:
         plugins.append(Table(first_death=bool(config.option.maxfail)))
         config.option.maxfail = 0
     elif cheats:

@@ -5,15 +5,19 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import bench_whole_model, report
-from benchmarks.cases import BOTH
-from benchmarks.machine import PeakMemory
+from benchmarks import bench_whole_model, refusal, report
+from benchmarks.cases import BOTH, FORWARD, measure
+from benchmarks.machine import COPIED, Machine, PeakMemory
+from benchmarks.model.bench_softmax import bench_softmax
+from benchmarks.refusal import Nonsense
 from benchmarks.report import Measurement
 from llama import implementation
+from llama.implementation import Implementation
 from llama.layers import CHAPTER
 from tests.cases import calls
 from tests.judge.assertions import assert_close
@@ -175,3 +179,83 @@ def test_peak_memory_is_what_is_held_at_once():
         [torch.empty(size, dtype=torch.uint8) for _ in range(3)]
     assert one_after_another.bytes == size
     assert at_once.bytes == 3 * size
+
+
+class Stopwatch:
+    """In the place of pytest-benchmark: one call, and how long it is said to have taken."""
+
+    def __init__(self, seconds):
+        self.stats = SimpleNamespace(stats=SimpleNamespace(median=seconds))
+        self.has_error, self.extra_info = False, {}
+
+    def __call__(self, call):
+        return call()
+
+
+MACHINE = Machine({"float32": 1e11}, copy=1e10)
+AN_HOUR = 3600.0
+
+
+def by_identity():
+    kept = {}
+    return lambda x: kept.setdefault(id(x), x.softmax(-1).detach())
+
+
+def by_version():
+    """Notices that contents were changed, and so returns the right result."""
+    kept = {}
+
+    def softmax(x):
+        if kept.get("of") != x._version:
+            kept.update(of=x._version, y=torch.stack([x.softmax(-1) for _ in range(500)])[0])
+        return kept["y"]
+
+    return softmax
+
+
+def measured(softmax, seconds, passes=FORWARD):
+    watch = Stopwatch(seconds)
+    cells = bench_softmax.cells([Implementation("mine", {"softmax": softmax})])
+    cell = next(c for c in cells if (c.column, c.dtype, c.passes) == ("mine", "float32", passes))
+    try:
+        measure(cell, watch, MACHINE)
+    except Nonsense as nonsense:
+        assert watch.has_error  # which keeps the number out of tables and files
+        return str(nonsense)
+    return watch.extra_info["layer"]
+
+
+@pytest.mark.parametrize("passes", [FORWARD, BOTH])
+def test_an_honest_layer_is_measured(passes):
+    assert measured(lambda x: x.softmax(-1), AN_HOUR, passes) == "softmax"
+
+
+def test_a_layer_that_returns_the_result_for_old_contents_is_refused():
+    sentence = measured(by_identity(), AN_HOUR)
+    assert sentence.startswith("softmax (mine) [n=64 float32 forward]: the timed calls returned a wrong result")
+
+
+def test_a_layer_that_is_fast_only_for_contents_it_has_seen_is_refused():
+    sentence = measured(by_version(), 1e-6)
+    assert sentence.startswith("softmax (mine) [n=64 float32 forward]: a call takes ")
+    assert sentence.endswith("it was not the layer that was timed, but what it kept")
+
+
+def test_what_no_machine_can_do_is_refused_unless_it_may_stay_in_a_cache(monkeypatch):
+    monkeypatch.setattr("benchmarks.machine.measured", lambda: MACHINE)
+    twice = COPIED / MACHINE.copy / 2
+    refusal.check_rate("small", COPIED / 4, "byte", "float32", twice / 4, MACHINE)
+    with pytest.raises(Nonsense, match="large: .* would be 200% of this machine's own copy, and more than 150%"):
+        refusal.check_rate("large", COPIED, "byte", "float32", twice, MACHINE)
+    with pytest.raises(Nonsense, match="small: .* would be 177,500% of this machine's own copy"):
+        refusal.check_rate("small", COPIED / 4, "byte", "float32", COPIED / 4 / MACHINE.copy / 1775, MACHINE)
+    with pytest.raises(Nonsense, match="product: .* would be 200% of this machine's own matrix product"):
+        refusal.check_rate("product", 1e6, "flop", "float32", 5e-6, MACHINE)
+
+
+def test_a_machine_that_was_busy_when_it_was_measured_is_measured_again(monkeypatch):
+    idle = Machine({"float32": 4e11}, copy=4e10)
+    monkeypatch.setattr("benchmarks.machine.measured", lambda: idle)
+    refusal.check_rate("product", 1e6, "flop", "float32", 5e-6, MACHINE)
+    with pytest.raises(Nonsense, match="would be 200%"):
+        refusal.check_rate("product", 1e6, "flop", "float32", 1.25e-6, MACHINE)

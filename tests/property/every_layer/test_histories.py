@@ -202,7 +202,12 @@ SHORT = {
     ),
     "no_grad first": lambda h, dtype: (h.call(dtype, False, " under no_grad"), h.learn(dtype)),
     "inference first": lambda h, dtype: (h.call(dtype, False, " in inference mode"), h.learn(dtype)),
-    "learnt twice": lambda h, dtype: (h.learn(dtype), h.change_the_contents(), h.learn(dtype)),
+    "learnt twice": lambda h, dtype: (
+        h.call(dtype, False, ""),
+        h.learn(dtype),
+        h.change_the_contents(),
+        h.learn(dtype),
+    ),
     "written over": lambda h, dtype: (h.call(dtype, False, ""), h.write_over_the_results(), h.call(dtype, False, "")),
     "another length": lambda h, dtype: (h.call(dtype, True, ""), h.call(dtype, False, ""), h.call(dtype, True, "")),
 }
