@@ -28,7 +28,9 @@ from tests.judge.tolerances import TOLERANCES
 
 LIBRARIES: tuple[Any, ...] = (builtins, math, np, torch, torch.Tensor, torch.nn.functional, torch.autograd)
 SUITE = ("tests", "llama")
-TOOLS = ("_pytest", "pytest", "pluggy", "hypothesis")
+TOOLS = ("_pytest", "pytest", "pluggy")
+OF_HYPOTHESIS = ("hypothesis", "hypothesis.core", "hypothesis._settings", "hypothesis.stateful")
+"""What decides whether, and how often, a property is tried."""
 OTHERS = ("tests.cheats", "tests.peers", "tests.zoo")
 """What stands for code of others, and may change itself."""
 VARIABLES = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "LLAMA_DATA_DIR", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONPATH")
@@ -126,7 +128,8 @@ class Surroundings:
 
     def take_modules(self) -> None:
         """The suite and its tools, as far as they are imported by now."""
-        suite, tools = _modules(*SUITE), _modules(*TOOLS)
+        suite = _modules(*SUITE)
+        tools = _modules(*TOOLS) + [sys.modules[name] for name in OF_HYPOTHESIS if name in sys.modules]
         judges = {id(v): v for m in suite for v in vars(m).values() if isinstance(v, Implementation)}
         self.suite = Snapshot([*suite, *(c for m in suite for c in _classes(m)), *judges.values()])
         # Numbers of theirs count what they do.
