@@ -14,7 +14,7 @@ from llama.implementation import map_leaves
 from tests.cases import target
 from tests.cases.calls import FLAGS, SAME_FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LAYOUTS, Case, laid_out
-from tests.cases.sizes import SMALL
+from tests.cases.sizes import small
 from tests.judge.assertions import assert_close, assert_finite, fail
 from tests.judge.gradients import assert_gradients_equal_the_formula, compare_gradients, differentiable, upstream
 from tests.judge.subject import FORMULA
@@ -76,7 +76,7 @@ def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer,
 
 
 def _calls(layer, seeds=range(0, FLAGS, 3), dtype=torch.float32):
-    sizes = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    sizes = small(layer)
     return [arguments(layer, Case(dict(sizes), dtype, seed)) for seed in seeds]
 
 

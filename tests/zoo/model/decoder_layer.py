@@ -220,24 +220,6 @@ def positions_kept_by_shape(x, weights, n_heads, n_kv_heads, positions, frequenc
     return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, at, frequencies, eps)
 
 
-def norms_in_the_dtype_of_autocast(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
-    """within autocast both norms are computed in its dtype.
-
-    Tempting: their results go into products, which round them anyway; the mean of the squares does not.
-    """
-    if not torch.is_autocast_enabled(x.device.type):
-        return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)
-    narrow = torch.get_autocast_dtype(x.device.type)
-
-    def norm(x, weight):
-        x, weight = x.to(narrow), weight.to(narrow)
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
-
-    _, attention, _, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
-    x = x + attention(norm(x, weights["input_layernorm.weight"]).to(x.dtype)).to(x.dtype)
-    return x + feed_forward(norm(x, weights["post_attention_layernorm.weight"]).to(x.dtype)).to(x.dtype)
-
-
 def no_gradient_beside_a_frozen_x(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
     """where x asks for no gradient, the weights get none either.
 
