@@ -28,7 +28,7 @@ Sizes = Mapping[str, int]
 Tolerance = tuple[float, float]
 """Absolute and relative: an element may differ by `atol + rtol · |expected|`."""
 
-LARGEST = 2**20
+LARGEST = 2**18
 """So many elements at most in one tensor, or a check would take minutes on a CPU."""
 HALF, BFLOAT, SINGLE, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
@@ -657,7 +657,7 @@ FLASH_ATTENTION = Suite(
             gradients=True,
             plain=plain_attention,
             times=(2.0, 3.0),
-            cut={"batch": "batch n_heads q_len kv_len"},
+            cut={"batch": "batch n_heads q_len kv_len", "n_kv_heads": "batch n_heads q_len kv_len"},
         ),
         Check(
             "attention",
@@ -679,7 +679,7 @@ FLASH_ATTENTION = Suite(
             {HALF: (1e-5, 0.0), BFLOAT: (1e-5, 0.0)},
             gradients=True,
             plain=plain_attention,
-            cut={"batch": "batch n_heads q_len kv_len"},
+            cut={"batch": "batch n_heads q_len kv_len", "n_kv_heads": "batch n_heads q_len kv_len"},
         ),
         Check(
             "cross_entropy",
