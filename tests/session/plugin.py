@@ -132,7 +132,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    reading = session.config.option.collectonly or session.config.getoption("--spec")
+    reading = session.config.option.collectonly or any(map(session.config.getoption, ("--spec", "--as")))
     if exitstatus == pytest.ExitCode.OK and not reading:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and not reporter.stats.get("passed"):

@@ -55,7 +55,7 @@ def cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr):
 
 def adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
     """Both corrections in the step size; eps is scaled so that it comes out right."""
-    wide = [widened(t) for t in (param, grad, exp_avg, exp_avg_sq)]
+    wide = [widened(t.detach()) for t in (param, grad, exp_avg, exp_avg_sq)]
     # lerp makes a float32 of its weight, and the difference of 0.999 from 1 has to survive that.
     average = torch.lerp(wide[2], wide[1], 1 - betas[0])
     average_square = torch.lerp(wide[3], wide[1] ** 2, 1 - betas[1])

@@ -28,11 +28,10 @@ def cross_entropy(logits, targets):
 def embedding(token_ids, weight):
     # On a GPU a wrong id is an assertion of the device, after which nothing works any more.
     check_ids(token_ids, weight)
-    return (
-        nn.Embedding.from_pretrained(weight, freeze=False)(token_ids)
-        if not weight.requires_grad
-        else (functional_call(nn.Embedding(*weight.shape, device="meta"), {"weight": weight}, (token_ids,)))
-    )
+    # In half precision its gradient adds up the rows of a repeated id in half precision.
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    table = nn.Embedding(*weight.shape, device="meta")
+    return functional_call(table, {"weight": wide}, (token_ids,)).to(weight.dtype)
 
 
 def linear(x, weight):
