@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.peers.formulas._shared import widened
+from tests.peers.formulas._shared import check_ids, widened
 
 
 def softmax(x):
@@ -15,6 +15,7 @@ def softmax(x):
 
 
 def cross_entropy(logits, targets):
+    check_ids(targets, logits.movedim(-1, 0))
     chosen = widened(logits).log_softmax(dim=-1).gather(-1, targets[..., None])
     return -chosen.mean().to(logits.dtype)
 
