@@ -1,4 +1,6 @@
-"""The options of pytest. They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/session.py).
+"""The options of pytest; --impl and --device stand in src/llama/kata/pytest_options.py.
+
+They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/session.py).
 
 pytest                        our three implementations, on up to 4 cores (pytest -n 0: in this process)
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
@@ -27,7 +29,7 @@ SHAPED = [
 ]
 """The modules that annotate shapes: they are enforced while our own layers are tested."""
 
-PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers")
+PLAIN = re.compile(r"-[qv]+|-r\w+|--zoo|--peers|--cheats")
 """Arguments with which the whole suite is still that."""
 TOLD = {"LLAMA_IMPL", "PYTEST_ADDOPTS"}
 """What else may ask for a part of it: variables of the environment."""
@@ -43,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--plots", action="store_true", help="draw what the layers do, into out/plots/index.html")
     group.addoption("--peers", action="store_true", help="run the suite against right implementations of other kinds")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
+    group.addoption("--cheats", action="store_true", help="run the suite against each cheat, and show what refuses it")
     group.addoption(
         "--as",
         nargs="?",

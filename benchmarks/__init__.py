@@ -8,6 +8,8 @@
     machine.py              what this machine reaches, and what a call takes of its memory
     report.py               the tables, the charts, and the comparison of two runs
     session.py              the plugin of pytest that joins them
+    peers.py                the modules of transformers and torch, as they are measured
+    results/                what one machine showed
 
 Data flows one way: description -> cells (one per size, dtype, pass and column) -> pytest-benchmark -> its JSON
 -> report. What is shown of a run is read from what is saved of it.

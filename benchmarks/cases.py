@@ -302,7 +302,7 @@ class _Others:
 
 
 def _cotangent(out: Tensor) -> Tensor:
-    """1, 2, 1, 2 and so on, whatever the order of the other axes: of ones, softmax makes nothing but roundings."""
+    """1, 2, 1, 2 and so on, whatever the order of the other axes: of ones alone, softmax makes only roundings."""
     if out.ndim == 0:
         return torch.ones_like(out)
     row = torch.ones(out.shape[-1], dtype=out.dtype)

@@ -15,6 +15,7 @@ from benchmarks.machine import Machine
 from llama import implementation
 from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
+from tests.judge.endings import release_the_process
 from tests.session import selection
 
 FOLDER = Path(__file__).parent
@@ -79,6 +80,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cell" in metafunc.fixturenames:
         cells = list(metafunc.function.cells(metafunc.config.stash[COLUMNS]))
         metafunc.parametrize("cell", cells, ids=str)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    release_the_process(int(session.exitstatus))
 
 
 @pytest.fixture(scope="module")

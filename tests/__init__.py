@@ -10,5 +10,6 @@
     peers/          right layers that look nothing like ours; the suite leaves every one green
 
 A test finds the layer under test in a fixture of the layer's name. Rooms stand in this order, each importing from those
-before it: cases, zoo, judge, peers, session. The tests themselves import from cases and judge.
+before it: cases, zoo, judge, peers, session. Unit and property tests import from cases and
+judge, integration tests from all.
 """

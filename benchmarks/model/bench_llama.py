@@ -1,4 +1,4 @@
-"""The whole forward pass of a small model, all logits included. bench_model.py has larger ones at work."""
+"""The whole forward pass of a small model, all logits included. bench_whole_model.py has larger ones at work."""
 
 from benchmarks import peers
 from benchmarks.cases import layer

@@ -15,7 +15,7 @@ from llama.generation import command as generation
 from llama.generation.command import Generate
 from llama.kata import command as kata
 from llama.kata.command import Kata
-from llama.ladder import report
+from llama.ladder import command as ladder
 from llama.ladder.climb import Ladder
 from llama.machine.device import is_out_of_memory
 from llama.machine.safe_files import one_line
@@ -26,7 +26,7 @@ from llama.training.options import PRESETS, Train
 
 # What the flags of each command make, and what is done with it.
 COMMANDS: dict[type, Callable[[Any], object]] = {
-    Ladder: report.run,
+    Ladder: ladder.run,
     Train: training.run,
     Generate: generation.run,
     Kata: kata.run,

@@ -56,6 +56,10 @@ class Calls:
     """Whether it is made of products of matrices, which autocast computes in half precision."""
     rounds_within: bool = False
     """Whether it is made of layers that each round their results to half precision, so that their errors add up."""
+    number: str = ""
+    """`out` or `out[1]`, where a number is meant: a float, a NumPy float, or a tensor without axes of any dtype."""
+    may_return_arguments: bool = False
+    """Whether a tensor that stays as it is may be returned itself."""
 
 
 @functools.cache

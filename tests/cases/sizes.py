@@ -43,30 +43,35 @@ LIMIT = 2**18
 """The product of all sizes, beyond which a pair is left out: it would take seconds."""
 
 
+def small(layer: str) -> dict[str, int]:
+    """The sizes of that layer, all small and most of them distinct."""
+    return {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+
+
 def around_blocks(layer: str) -> Iterator[dict[str, int]]:
     """Each axis of that layer at and around each block, then each pair of axes within a head."""
     axes = [axis for axis in calls_of(layer).sizes.split() if axis not in FEW]
-    small = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    base = small(layer)
     for axis in axes:
         for size in AROUND_HEADS if axis in HEADS else AROUND:
-            yield _sized(small, {axis: size})
+            yield _sized(base, {axis: size})
     inner = [axis for axis in axes if axis not in HEADS]
     for (first, second), (one, other) in itertools.product(itertools.combinations(inner, 2), PAIRS):
-        sizes = _sized(small, {first: one, second: other})
+        sizes = _sized(base, {first: one, second: other})
         if math.prod(size or 1 for size in sizes.values()) <= LIMIT:
             yield sizes
 
 
 def very_large(layer: str) -> Iterator[dict[str, int]]:
     """The sizes at which that layer alone is large: what its file says, with every other axis small."""
-    small = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    base = small(layer)
     for large in calls_of(layer).very_large:
-        yield {**small, **large}
+        yield {**base, **large}
 
 
-def _sized(small: dict[str, int], large: dict[str, int]) -> dict[str, int]:
+def _sized(base: dict[str, int], large: dict[str, int]) -> dict[str, int]:
     """These sizes, where that of `half` is meant for head_dim and that of `more` for kv_len."""
-    sizes = small | large
+    sizes = base | large
     if "half" in large:
         sizes["half"] = max(1, large["half"] // 2)
     if "more" in large:

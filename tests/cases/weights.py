@@ -65,7 +65,7 @@ def config(case: Case, **more: Any) -> LlamaConfig:
         num_attention_heads=case.n_heads,
         num_key_value_heads=case.n_kv_heads,
         head_dim=case.head_dim,
-        **more,
+        **{"max_position_embeddings": max(64, case.sizes.get("seq", 0))} | more,
     )
 
 

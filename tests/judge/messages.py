@@ -38,14 +38,14 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> G
     report = yield
     error, subject = (call.excinfo.value if call.excinfo else None), subject_of(item)
     if error is not None and report.failed and call.when == "call" and isinstance(subject, Subject):
-        sentence = _sentence(item, error, Subject.last)
+        sentence = sentence_of(item, error, Subject.last)
         if sentence is not None:
             report.sentence = sentence  # for the board
             report.longrepr = "\n".join(_explain(item, error, subject, sentence))
     return report
 
 
-def _sentence(item: pytest.Function, error: BaseException, call: Call | None) -> str | None:
+def sentence_of(item: pytest.Function, error: BaseException, call: Call | None) -> str | None:
     """What is wrong, or None where it is not the layer that failed but the test."""
     if isinstance(error, Mismatch):
         return error.sentence
@@ -96,7 +96,7 @@ def _only_in_dtypes(call: Call) -> str:
     if not floats:
         return ""
     right = getattr(RIGHT, call.subject.layer)
-    wrong = [d for d in target.ALL if _is_wrong(call, d, call.subject.function) and not _is_wrong(call, d, right)]
+    wrong = [d for d in target.ALL if _is_wrong(call, d, call.subject.fresh()) and not _is_wrong(call, d, right)]
     if floats[0] not in wrong or target.ALL[0] in wrong:
         return ""
     return f" (only in {' and '.join(word(dtype) for dtype in wrong)})"
@@ -118,7 +118,10 @@ def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+    try:
+        return str(error).strip().partition("\n")[0]
+    except Exception:  # an error of the layer's own, which cannot be printed
+        return ""
 
 
 def _line(item: pytest.Function, error: BaseException) -> str:

@@ -12,13 +12,22 @@ import torch
 from torch import Tensor
 
 from llama import implementation
-from llama.implementation import Implementation, Layer, map_leaves
+from llama.implementation import Implementation, ImplementationError, Layer, map_leaves
+from tests.cases.calls import Arguments, calls_of
+from tests.judge import results
+from tests.judge.borrowing import by_itself
+from tests.judge.endings import Refused, contained
+from tests.judge.results import Kept, copied, same, version
+from tests.judge.surroundings import left_alone, refuse_changes
 
 # The judge. Always our own loops in float64, whatever is under test.
 REFERENCE = implementation.load("naive")
 # Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
 # That these are the derivatives of the values is what gradcheck proves.
 FORMULA = implementation.load("vectorized")
+
+
+LATE = "the result has changed after it was returned: a layer is done when it returns"
 
 
 class Mismatch(AssertionError):
@@ -36,6 +45,8 @@ class Call:
     subject: "Subject"
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    given: Arguments
+    """Copies of the arguments from before the call, in memory that the layer has never held."""
     error: Exception | None = None
     result: Any = None
 
@@ -60,6 +71,8 @@ class Subject:
     """Calls one layer of one implementation."""
 
     last: ClassVar[Call | None] = None
+    kept: ClassVar[Kept] = Kept()
+    """Results of this test, whose memory no later call may write to."""
 
     def __init__(self, layer: str, implementation: Implementation):
         self.layer = layer
@@ -75,21 +88,76 @@ class Subject:
         return self.layer in self.implementation.stubs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        Subject.last = call = Call(self, args, kwargs)
-        before = _versions(args, kwargs)
+        Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
+        Subject.kept.forget_what_is_written()
+        leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
-            call.result = self.function(*args, **kwargs)
+            result = self._run(self.function, args, kwargs)
+        except Refused as refused:
+            raise Mismatch(str(refused)) from None
         except Exception as error:
             call.error = error
             raise
-        if _versions(args, kwargs) != before:
+        after = _leaves((args, kwargs))
+        if _versions(args, kwargs) != versions or not all(map(_unchanged, leaves, after, _leaves(call.given))):
             raise Mismatch("an argument was changed: `x = x + y` makes a new tensor, `x += y` writes over the old one")
+        if len(after) != len(leaves):
+            raise Mismatch("an argument was changed: a list or a mapping has lost or gained an entry")
+        if problem := results.problem(result, tensors((args, kwargs)), calls_of(self.layer).may_return_arguments):
+            raise Mismatch(problem)
+        self._keep(result)
+        call.result = results.with_number(result, calls_of(self.layer).number)
         return call.result
 
+    def _run(self, function: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that ends nothing but itself and changes nothing around it; raises Refused where it tries to."""
+        own = by_itself(self.layer) if self.is_written_by_another else contextlib.nullcontext()
+        with left_alone("the layer"), contained("the layer"), own:
+            return results.plain(function(*args, **kwargs))
+
+    @property
+    def is_written_by_another(self) -> bool:
+        """Whether it comes from a file of another; what it leaves to us we compose."""
+        return bool(self.implementation.source) and self.implementation.defines(self.layer)
+
+    def _keep(self, result: Any) -> None:
+        Subject.kept.add(result)
+        if Subject.kept.changed():
+            raise Mismatch("an earlier result has changed: each call needs memory of its own")
+
+    def end(self) -> None:
+        """At the end of a test: what nobody has looked at since the last call is looked at."""
+        try:
+            refuse_changes("the layer")
+        except Refused as refused:
+            raise Mismatch(str(refused)) from None
+        Subject.kept.forget_what_is_written()
+        if Subject.kept.changed():
+            raise Mismatch(LATE)
+
+    @classmethod
+    def refuse_late_writing(cls) -> None:
+        """Before a result is compared: it must be what came back when the call ended."""
+        if cls.kept.last_changed():
+            raise Mismatch(LATE)
+
     def fresh(self) -> Layer:
-        """The same function from its file once more, which has kept nothing from earlier calls."""
-        source = self.implementation.source
-        return getattr(implementation.load(source), self.layer) if source else self.function
+        """The same function from its file once more, which has kept nothing from earlier calls; with the same guards.
+
+        It raises Refused where its result is not what a layer may return.
+        """
+        function = self.function
+        if source := self.implementation.source:
+            with contextlib.suppress(Refused, ImplementationError), left_alone("the layer"), contained("the layer"):
+                function = getattr(implementation.load(source), self.layer)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = self._run(function, args, kwargs)
+            if problem := results.problem(result, []):
+                raise Refused(problem)
+            return result
+
+        return call
 
     def anew(self) -> "Subject":
         """The same layer with nothing kept from earlier calls."""
@@ -121,7 +189,18 @@ def unchecked() -> Iterator[None]:
 
 def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
     """How often each tensor among the arguments has been written to, as torch counts it."""
-    return [tensor._version for tensor in tensors((args, kwargs))]
+    return [version(tensor) for tensor in tensors((args, kwargs))]
+
+
+def _unchanged(before: Any, after: Any, copied: Any) -> bool:
+    """Whether an argument is the same object as before, and a tensor holds what it held."""
+    return before is after and (not isinstance(after, Tensor) or same(after, copied))
+
+
+def _leaves(tree: Any) -> list[Any]:
+    found: list[Any] = []
+    map_leaves(found.append, tree)
+    return found
 
 
 def exact(tree: Any) -> Any:

@@ -25,9 +25,20 @@ PEERS: tuple[str, ...] = (
     "tests.peers.libraries.torch_nn",
     "tests.peers.libraries.torch_optim",
     "tests.peers.libraries.transformers_llama",
+    "tests.peers.forms.callables",
+    "tests.peers.forms.by_vmap",
+    "tests.peers.forms.own_backward",
+    "tests.peers.forms.noisy",
+    "tests.peers.forms.numpy_numbers",
+    "tests.peers.forms.tensor_numbers",
+    "tests.peers.forms.copied_arguments",
+    "tests.peers.forms.table_of_angles",
 )
+COMPILED = ("tests.peers.forms.compiled", "tests.peers.forms.scripted")
+"""Those that take seconds to begin; `pytest --peers` waits for them."""
 
 
-def everything() -> list[Implementation]:
+def everything(compiled: bool = True) -> list[Implementation]:
     """Each peer by its short name, and without a source: nobody practises on it, so it has no board."""
-    return [Implementation(name.rpartition(".")[2], implementation.load(name).layers) for name in PEERS]
+    names = PEERS + (COMPILED if compiled else ())
+    return [Implementation(name.rpartition(".")[2], implementation.load(name).layers) for name in names]

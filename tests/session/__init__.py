@@ -8,10 +8,12 @@ Read in this order:
     specification.py    --spec
     gallery.py          --plots
     zoo_table.py        --zoo
+    cheats_table.py     --cheats
     workers.py          what several processes count, put together
     nested_runs.py      runs of the suite within the suite
     programs.py         processes for them and for other programs, without an import of torch in each
     annotations.py      how the annotations of our own code are enforced
 
-Imports tests.cases, tests.judge, tests.zoo and tests.peers; no test imports it but those about the suite itself.
+Imports tests.cases, tests.judge, tests.zoo, tests.peers and tests.cheats. Only tests of the suite itself, and those
+that start programs, import it; so do the benchmarks.
 """

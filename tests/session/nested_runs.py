@@ -5,7 +5,8 @@
         assert run.returncode == 0
 
 They start in the background when the session does, one after another, on the core that it leaves idle. Each
-has a folder of its own with the files that the mark names; keywords of the mark are environment variables.
+has a folder of its own with the files that the mark names; keywords of the mark are environment variables. Tests
+with the same mark look at the same run.
 """
 
 import os
@@ -34,13 +35,14 @@ class Background:
         self.folder = tempfile.TemporaryDirectory(prefix="llama-kata-")
 
     def start(self, item: pytest.Item) -> "Future[Finished]":
-        if item.nodeid not in self.runs:
-            mark = item.get_closest_marker("suite")
-            assert mark is not None  # a test that takes `run` says which
+        mark = item.get_closest_marker("suite")
+        assert mark is not None  # a test that takes `run` says which
+        wanted = repr((mark.args, mark.kwargs))
+        if wanted not in self.runs:
             folder = Path(self.folder.name) / str(len(self.runs))
             start = programs.run_cold if item.get_closest_marker("cold") else programs.run
-            self.runs[item.nodeid] = self.executor.submit(_run, start, folder, *mark.args, **mark.kwargs)
-        return self.runs[item.nodeid]
+            self.runs[wanted] = self.executor.submit(_run, start, folder, *mark.args, **mark.kwargs)
+        return self.runs[wanted]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # A worker of pytest-xdist collects every test and runs some: it starts what it comes to.

@@ -5,20 +5,25 @@ It is imported by conftest.py, which enforces the annotations of our modules bef
 
 import gc
 import os
+from collections.abc import Generator
 
 import hypothesis
 import jaxtyping
 import pytest
 import torch
-from hypothesis import Phase
+from hypothesis import Phase, is_hypothesis_test
 
 from llama.layers import LAYERS
 from llama.machine.device import usable
 from tests.cases import target
 from tests.cases.case import Case
-from tests.judge import messages
+from tests.judge import messages, surroundings
+from tests.judge.assertions import fail
+from tests.judge.endings import release_the_process
+from tests.judge.items import subject_of
+from tests.judge.results import Kept
 from tests.judge.subject import Subject
-from tests.session import gallery, nested_runs, progress, selection, workers
+from tests.session import cheats_table, gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
 from tests.session.nested_runs import Background
 from tests.session.others import AsOthers
@@ -48,17 +53,24 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(f"--{error}") from error
     chosen = config.stash[UNDER_TEST] = selection.choose(config)
-    if chosen.foreign:  # our own annotations are not what is tested, and checking them takes time
+    if chosen.foreign:
+        # Our own annotations are not what is tested, and checking them takes time.
         jaxtyping.config.update("jaxtyping_disable", True)
+        config.addinivalue_line("filterwarnings", "ignore")  # a layer may warn; ours may not
     config.stash[GALLERY] = Gallery()
-    plugins = [selection, progress, gallery, nested_runs, Background(), workers]
-    zoo, practising = config.getoption("--zoo"), chosen.foreign and bool(config.option.keyword)
+    plugins = [selection, gallery, nested_runs, Background(), workers]
+    zoo, cheats = config.getoption("--zoo"), config.getoption("--cheats")
+    practising = chosen.foreign and bool(config.option.keyword) and not cheats
     one_layer = practising and config.option.keyword in LAYERS
+    if not cheats:  # nobody practises on them
+        plugins.append(progress)
     if others := config.getoption("--as"):
         plugins.append(AsOthers(others, config.option.keyword))
     elif zoo:
         plugins.append(Table(first_death=bool(config.option.maxfail)))
         config.option.maxfail = 0
+    elif cheats:
+        plugins.append(cheats_table.Table(chosen.refused))
     else:
         plugins.append(messages)
         if one_layer and not config.option.maxfail:
@@ -67,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         plugins.append(Specification(running=chosen.foreign))
     for plugin in plugins:
         config.pluginmanager.register(plugin)
-    _choose_profile(config, "quick" if practising and not zoo else "default", shrink=not zoo)
+    _choose_profile(config, "quick" if practising and not zoo else "default", shrink=not (zoo or cheats))
 
 
 def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None:
@@ -97,11 +109,25 @@ def pytest_report_header() -> str:
 def pytest_collection_finish() -> None:
     # What is there by now stays to the end, and most of it is torch: no need to walk through it at each collection.
     gc.freeze()
+    surroundings.take_modules()
 
 
 def pytest_runtest_setup() -> None:
     # A failure speaks of its own test's call and sizes, not of those before it.
     Subject.last = Case.last = None
+    Subject.kept = Kept()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    subject = subject_of(item)
+    try:
+        yield
+    finally:
+        if isinstance(subject, Subject):
+            subject.end()
+    if isinstance(subject, Subject) and Subject.last is None and is_hypothesis_test(getattr(item, "obj", None)):
+        fail("not one example has called the layer")
 
 
 @pytest.hookimpl(trylast=True)
@@ -111,3 +137,4 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None and not reporter.stats.get("passed"):
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED  # nothing but skips proves nothing
+    release_the_process(int(session.exitstatus))

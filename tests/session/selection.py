@@ -5,9 +5,10 @@ A test takes a layer by its name, and runs once for every implementation under t
 """
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,13 @@ import torch
 from llama import implementation
 from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
-from tests import peers, zoo
+from tests import cheats, peers, zoo
 from tests.cases import calls, target
+from tests.judge import surroundings
+from tests.judge.endings import Refused, contained, hold_the_process
 from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
+from tests.judge.surroundings import left_alone, refuse_changes
 from tests.session import progress
 
 
@@ -28,6 +32,8 @@ class UnderTest:
     implementations: list[Implementation]
     foreign: bool = True
     """Another's: ours are not tested then, and neither is the rest of the house."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Of cheats: those that were refused when they were imported, with the sentence."""
 
 
 UNDER_TEST = pytest.StashKey[UnderTest]()
@@ -41,16 +47,45 @@ ORDER = ("unit", "property", "integration")
 
 
 def choose(config: pytest.Config) -> UnderTest:
-    """What --zoo, --peers, --impl and LLAMA_IMPL ask for. Raises UsageError for an implementation that there is not."""
+    """What --zoo, --peers, --cheats, --impl and LLAMA_IMPL ask for. Raises UsageError where there is no such thing."""
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
-    if config.getoption("--peers"):
-        return UnderTest(peers.everything())
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
+    if not names and not config.getoption("--peers") and not config.getoption("--cheats"):
+        return UnderTest([implementation.load(name) for name in OURS], foreign=False)
+    hold_the_process()
+    surroundings.take()
+    if config.getoption("--peers"):
+        with warnings.catch_warnings(action="ignore"):  # a layer of others may warn
+            return UnderTest(peers.everything())
+    if config.getoption("--cheats"):
+        return _cheats()
     try:
-        return UnderTest(_told_apart([implementation.load(name) for name in names or OURS]), foreign=bool(names))
-    except implementation.ImplementationError as error:
+        return UnderTest(_told_apart([_load(name) for name in names]))
+    except (implementation.ImplementationError, Refused) as error:
         raise pytest.UsageError(f"--impl {error}") from error
+
+
+def _load(name: str) -> Implementation:
+    """An implementation of another, which may do nothing when it is imported but define its layers."""
+    with left_alone(name), contained(name), warnings.catch_warnings(action="ignore"):
+        loaded = implementation.load(name)
+    refuse_changes(name)
+    return loaded
+
+
+def _cheats() -> UnderTest:
+    chosen = UnderTest([])
+    for module in cheats.everything():
+        name = module.removeprefix("tests.cheats.")
+        try:
+            loaded = _load(module)
+        except (implementation.ImplementationError, Refused) as error:
+            chosen.refused[name] = str(error)
+        else:
+            loaded.name = name
+            chosen.implementations.append(loaded)
+    return chosen
 
 
 def _told_apart(loaded: list[Implementation]) -> list[Implementation]:
@@ -68,6 +103,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return [f"under test: {', '.join(i.name for i in chosen.implementations)} from src/llama/layers"]
     if config.getoption("--zoo"):
         return [f"under test: {len(chosen.implementations)} bugs from tests/zoo"]
+    if config.getoption("--cheats"):
+        return [f"under test: {len(chosen.implementations) + len(chosen.refused)} cheats from tests/cheats"]
     return [f"under test: {i.name} from {', '.join(_places(i))}" for i in chosen.implementations]
 
 
@@ -158,7 +195,7 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
     if layer := _asked_for(config):
         return isinstance(subject, Subject) and subject.layer == layer
     # A whole model is not needed to see that a layer is wrong.
-    return isinstance(subject, Subject) or not config.getoption("--zoo")
+    return isinstance(subject, Subject) or not (config.getoption("--zoo") or config.getoption("--cheats"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,9 +1,10 @@
 """The bugs that people really make, layer by layer: `zoo/model/rms_norm.py` holds those of `rms_norm`.
 
-Each public function there is one bug: it has the layer's signature, and one mistake. The first line of its
-docstring completes the sentence "Your output is exactly what you get when ..."; below stand why it is
+Each public function there is one bug: it has the layer's signature, and one mistake. The first paragraph of
+its docstring completes the sentence "Your output is exactly what you get when ..."; below stand why it is
 tempting and where it was seen. A failing layer is compared with them (tests/judge/diagnosis.py), and
-`pytest --zoo` shows which tests kill which bug.
+`pytest --zoo` shows which tests kill which bug. kernels.py holds what several bugs share: how kernels go wrong with
+memory and with gradients.
 """
 
 import importlib.util

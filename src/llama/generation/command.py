@@ -37,7 +37,7 @@ class Generate:
     samples: int = 1
     """How many texts to write, all from the same prompt."""
     temperature: float = 0.8
-    """Below 1 bolder choices, above 1 wilder ones; 0 always takes the likeliest."""
+    """Below 1, likely tokens become likelier; above 1, unlikely ones. 0 always takes the likeliest."""
     top_k: int | None = None
     """Draw from the k likeliest only."""
     top_p: float | None = None

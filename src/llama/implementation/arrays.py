@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 Layer = Callable[..., Any]
+SINGLE = torch.float32
+"""In which a norm is returned at least."""
 
 
 def on_tensors(function: Layer) -> Layer:
@@ -34,7 +36,7 @@ def on_tensors(function: Layer) -> Layer:
         def to_tensors(result: Any) -> Any:
             if isinstance(result, tuple) and isinstance(result[0], list):  # gradients, and their norm
                 return to_tensors(result[0]), to_tensor(
-                    result[1], functools.reduce(torch.promote_types, floats, SINGLE)
+                    result[1], functools.reduce(torch.promote_types, floats, torch.float32)
                 )
             if isinstance(result, tuple):
                 return tuple(to_tensors(part) for part in result)

@@ -51,6 +51,10 @@ class Implementation:
         """The layers that are not written yet: all that they do is to raise NotImplementedError."""
         return frozenset(layer for layer, function in self._given.items() if _is_stub(function))
 
+    def defines(self, layer: str) -> bool:
+        """Whether it has that layer of its own, and does not leave it to us to compose."""
+        return layer in self._given
+
     @property
     def files(self) -> dict[str, str]:
         """The file of each layer."""

@@ -7,7 +7,8 @@ Read in this order:
     climb.py         train a rung, and ask it everything
     tutorial.py      the model of the tutorial that this project grew from
     comparison.py    the best rung beside the tutorial's model, and without each of its parts
-    report.py        python -m llama ladder: the table and the sections of the page
+    command.py       python -m llama ladder
+    report.py        the table, and the sections of the page
     pictures.py      what is drawn for the page; drawings.py draws it
     web_page.py      the page itself, in web_page.html
 

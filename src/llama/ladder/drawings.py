@@ -1,4 +1,4 @@
-"""Pictures, drawn without a display: the losses of a run to a file, and what the ladder's page shows."""
+"""What the ladder's page shows, drawn without a display: each function makes one svg element from numbers."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence

@@ -13,7 +13,7 @@ float64 is computed in float64; what half precision is computed in, the contract
 Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where they differ),
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 
-A layer imports its contract, and no other layer.
+A layer imports its contract and, from its chapter, a constant of the machine; never another layer.
 """
 
 import importlib

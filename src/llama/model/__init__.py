@@ -11,5 +11,6 @@ Read in this order:
     llama2c.py           the files of llama2.c
     checkpoint.py        a model with its tokenizer, from any of these
 
-Imports machine, contract, implementation and text. It reaches layers through an implementation alone.
+Imports machine, contract, implementation and text. It reaches layers through an
+implementation alone. decoder.py does not call them: it computes what our fused layers do, with their weights merged.
 """

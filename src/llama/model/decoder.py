@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama
@@ -51,7 +52,7 @@ class Decoder:
     def __init__(self, model: Llama, positions: int | None = None):
         c, weights = model.config, model.state_dict()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
-        self.embedding = weights["model.embed_tokens.weight"].clone()
+        self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
 
         half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
@@ -63,19 +64,10 @@ class Decoder:
 
         self.layers = []
         for i in range(c.num_hidden_layers):
-            layer = f"model.layers.{i}."
-            q, k, v, o = (f"{layer}self_attn.{name}_proj.weight" for name in "qkvo")
-            gate, up, down = (f"{layer}mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
-            self.layers.append(
-                (
-                    product(f"{layer}input_layernorm.weight", q, k, v),
-                    product("", o),
-                    product(f"{layer}post_attention_layernorm.weight", gate, up),
-                    product("", down),
-                )
-            )
-        head = "model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"
-        self.head = product("model.norm.weight", head)
+            norm, q, k, v, o, ffn_norm, gate, up, down = (in_layer(i, name) for name in DECODER_LAYER)
+            self.layers.append((product(norm, q, k, v), product("", o), product(ffn_norm, gate, up), product("", down)))
+        head = EMBEDDING if c.tie_word_embeddings else HEAD
+        self.head = product(FINAL_NORM, head)
         angle = torch.arange(positions or c.max_position_embeddings)[:, None, None] * model.layers.rotation_frequencies(
             c, self.embedding.device
         )

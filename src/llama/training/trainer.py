@@ -1,4 +1,4 @@
-"""A step of training, and what one is asked for: `Train` has the flags, `Trainer` takes one step after another.
+"""A step of training: `Trainer` takes one after another, with the options of a run (options.py).
 
     trainer = Trainer(Train(steps=100), model, Windows(ids, 128))
     for number in range(100):

@@ -13,4 +13,4 @@ VERY_LARGE: tuple[dict[str, int], ...] = (
     {"n": 70_000, "count": 4},
     {"count": 33},
 )
-CALLS = Calls("batch seq n count", arguments, very_large=VERY_LARGE)
+CALLS = Calls("batch seq n count", arguments, very_large=VERY_LARGE, number="out[1]", may_return_arguments=True)

@@ -8,4 +8,4 @@ def arguments(case: Case) -> Arguments:
     return positional(case.seed % 30, 0.5, case.seq, case.seq + case.n, 0.125)
 
 
-CALLS = Calls("n seq", arguments)
+CALLS = Calls("n seq", arguments, number="out")

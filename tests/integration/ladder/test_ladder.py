@@ -239,7 +239,7 @@ def test_what_has_been_climbed_is_kept_when_the_weighing_fails(tmp_path, corpus,
     def fails(*_):
         raise OSError("the power is cut")
 
-    monkeypatch.setattr("llama.ladder.report.weigh", fails)
+    monkeypatch.setattr("llama.ladder.command.weigh", fails)
     arguments = ["--weigh", "1", "--rungs", "baseline", "--corpus", str(corpus), "--out", str(tmp_path), *FLAGS]
     assert main(["ladder", *arguments]) == 2
     assert "baseline" in (tmp_path / "index.html").read_text()

@@ -38,7 +38,8 @@ def swiglu(x, w_gate, w_up, w_down):
 
 def rms_norm(x, weight, eps=1e-5):
     wide = widened(x)
-    root = (torch.einsum("...d,...d->...", wide, wide) / x.shape[-1] + eps).rsqrt()
+    with torch.autocast(x.device.type, enabled=False):  # which takes a sum of squares for a product
+        root = (torch.einsum("...d,...d->...", wide, wide) / x.shape[-1] + eps).rsqrt()
     return torch.einsum("...d,...,d->...d", wide, root, weight.to(wide.dtype)).to(x.dtype)
 
 

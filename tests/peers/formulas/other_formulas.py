@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.peers.formulas._shared import widened
+from tests.peers.formulas._shared import check_ids, widened
 
 
 def softmax(x):
@@ -15,6 +15,7 @@ def softmax(x):
 
 
 def cross_entropy(logits, targets):
+    check_ids(targets, logits.movedim(-1, 0))
     chosen = widened(logits).log_softmax(dim=-1).gather(-1, targets[..., None])
     return -chosen.mean().to(logits.dtype)
 
@@ -55,7 +56,7 @@ def cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr):
 
 def adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
     """Both corrections in the step size; eps is scaled so that it comes out right."""
-    wide = [widened(t) for t in (param, grad, exp_avg, exp_avg_sq)]
+    wide = [widened(t.detach()) for t in (param, grad, exp_avg, exp_avg_sq)]
     # lerp makes a float32 of its weight, and the difference of 0.999 from 1 has to survive that.
     average = torch.lerp(wide[2], wide[1], 1 - betas[0])
     average_square = torch.lerp(wide[3], wide[1] ** 2, 1 - betas[1])
@@ -71,11 +72,11 @@ def clip_grad_norm(grads, max_norm):
     """All gradients laid end to end, clipped, and cut apart again."""
     if not grads:
         return [], torch.zeros(())
-    vector = torch.cat([widened(grad).reshape(-1) for grad in grads])
+    vector = torch.cat([widened(grad.detach()).reshape(-1) for grad in grads])
     norm = vector.norm()
     parts = F.normalize(vector, dim=0, eps=0.0).mul(max_norm) if norm > max_norm else vector
     parts = parts.split([grad.numel() for grad in grads])
-    return [p.reshape(g.shape).to(g.dtype) for p, g in zip(parts, grads, strict=True)], norm.to(grads[0].dtype)
+    return [p.reshape(g.shape).to(g.dtype) for p, g in zip(parts, grads, strict=True)], norm
 
 
 def filter_logits(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):

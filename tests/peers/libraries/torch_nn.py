@@ -20,7 +20,8 @@ def softmax(x):
 
 
 def cross_entropy(logits, targets):
-    # It adds up float16 in float16; the contract asks for float32.
+    # It skips -100, and adds up float16 in float16; the contract does neither.
+    check_ids(targets, logits.movedim(-1, 0))
     wide = widened(logits)
     return nn.CrossEntropyLoss()(wide.reshape(-1, wide.shape[-1]), targets.reshape(-1)).to(logits.dtype)
 
@@ -28,11 +29,10 @@ def cross_entropy(logits, targets):
 def embedding(token_ids, weight):
     # On a GPU a wrong id is an assertion of the device, after which nothing works any more.
     check_ids(token_ids, weight)
-    return (
-        nn.Embedding.from_pretrained(weight, freeze=False)(token_ids)
-        if not weight.requires_grad
-        else (functional_call(nn.Embedding(*weight.shape, device="meta"), {"weight": weight}, (token_ids,)))
-    )
+    # In half precision its gradient adds up the rows of a repeated id in half precision.
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    table = nn.Embedding(*weight.shape, device="meta")
+    return functional_call(table, {"weight": wide}, (token_ids,)).to(weight.dtype)
 
 
 def linear(x, weight):

@@ -24,11 +24,13 @@ def adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-
 
 
 def clip_grad_norm(grads, max_norm):
-    """torch divides by norm + 1e-6 on purpose; so the norm it gets is less by that."""
+    """torch divides by norm + 1e-6 on purpose; so the norm it gets is less by that. It returns the norm in half
+    precision where the gradients are; so they are widened for it, and detached, as those of parameters are."""
+    grads = [grad.detach() for grad in grads]
     parameters = [nn.Parameter(torch.empty_like(grad)) for grad in grads]
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = grad.clone()
-    norm = nn.utils.get_total_norm(grads)
+    norm = nn.utils.get_total_norm([widened(grad) for grad in grads])
     nn.utils.clip_grads_with_norm_(parameters, max_norm, norm - 1e-6)
     return [parameter.grad for parameter in parameters], norm
 

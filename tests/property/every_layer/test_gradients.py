@@ -14,7 +14,7 @@ from llama.implementation import map_leaves
 from tests.cases import target
 from tests.cases.calls import FLAGS, SAME_FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LAYOUTS, Case, laid_out
-from tests.cases.sizes import SMALL
+from tests.cases.sizes import small
 from tests.judge.assertions import assert_close, assert_finite, fail
 from tests.judge.gradients import assert_gradients_equal_the_formula, compare_gradients, differentiable, upstream
 from tests.judge.subject import FORMULA
@@ -76,7 +76,7 @@ def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer,
 
 
 def _calls(layer, seeds=range(0, FLAGS, 3), dtype=torch.float32):
-    sizes = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    sizes = small(layer)
     return [arguments(layer, Case(dict(sizes), dtype, seed)) for seed in seeds]
 
 
@@ -164,9 +164,11 @@ def test_second_derivatives_are_right_or_raise(differentiable_layer):
 def _second(leaves, call):
     """The gradients of the sum of the squares of the gradients; zeros where a leaf has no part in it."""
     out = call(*leaves)
-    first = torch.autograd.grad(out, leaves, upstream(out), create_graph=True)
+    # The upstream gradient asks for one too, as that of a layer above does, and all of the graph is gone through: then
+    # a backward pass that autograd cannot see into (torch's once_differentiable) raises, as it may.
+    first = torch.autograd.grad(out, leaves, upstream(out).requires_grad_(), create_graph=True)
     total = sum(g.square().sum() for g in first if g.requires_grad)
     if not isinstance(total, torch.Tensor):  # the layer is linear
         return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(total, leaves, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
+    total.backward()
+    return [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]

@@ -5,6 +5,7 @@ computed for an object, though its contents have changed; for a shape, though it
 result into the same buffer; the first call decides for all later ones.
 """
 
+import itertools
 import threading
 from contextlib import nullcontext
 
@@ -18,7 +19,7 @@ from llama.implementation import map_leaves
 from tests.cases import target
 from tests.cases.calls import SAME_FLAGS, arguments, calls_of
 from tests.cases.case import Case
-from tests.cases.sizes import SMALL
+from tests.cases.sizes import small
 from tests.judge.assertions import assert_equals_formula
 from tests.judge.gradients import compare_gradients, differentiable, upstream
 from tests.judge.subject import Mismatch, tensors, word
@@ -34,6 +35,8 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.layer, self.told, self.kept = layer.anew(), [], []
         self.objects, self.contents = {}, 0
+        self.length = 5
+        """The other length; the first is that of SMALL."""
 
     @initialize(seed=st.integers(0, 13))
     def begin(self, seed):
@@ -41,9 +44,9 @@ class History(RuleBasedStateMachine):
 
     def _made(self, dtype, longer):
         """Arguments of that dtype with the contents that hold now."""
-        sizes = {axis: SMALL[axis] for axis in calls_of(self.layer.layer).sizes.split()}
+        sizes = small(self.layer.layer)
         if longer:
-            sizes |= {axis: 5 for axis in ("seq", "q_len", "n") if axis in sizes}
+            sizes |= {axis: self.length for axis in ("seq", "q_len", "n") if axis in sizes}
         return arguments(self.layer.layer, Case(sizes, dtype, self.seed + self.contents * SAME_FLAGS))
 
     def _arguments(self, dtype, longer):
@@ -100,6 +103,27 @@ class History(RuleBasedStateMachine):
                     t.copy_(new)
 
     @rule()
+    def replace_the_tensors(self):
+        """A mapping holds other tensors under the same names; it is the same mapping."""
+        mappings = [a for args, _ in self.objects.values() for a in args if isinstance(a, dict)]
+        if mappings:
+            self.told.append("the tensors in the mapping are replaced")
+            self.contents += 1
+            for key, (args, _) in self.objects.items():
+                for old, new in zip(args, self._made(*key)[0], strict=True):
+                    if isinstance(old, dict):
+                        old.update({name: new[name].clone() for name in old})
+
+    @rule()
+    def change_the_data(self):
+        """As change_the_contents, through .data, which torch does not count as a change."""
+        self.told.append("the arguments are changed in place through .data")
+        self.contents += 1
+        for key, (args, kwargs) in self.objects.items():
+            for t, new in zip(tensors((args, kwargs)), tensors(self._made(*key)), strict=True):
+                t.data.copy_(new)
+
+    @rule()
     def write_over_the_results(self):
         """What a layer has returned belongs to its caller."""
         self.told.append("the results so far are written over")
@@ -110,12 +134,12 @@ class History(RuleBasedStateMachine):
                         t.detach().fill_(77)
         self.kept.clear()
 
-    @rule(dtype=st.sampled_from(target.ALL))
-    def learn(self, dtype):
+    @rule(dtype=st.sampled_from(target.ALL), longer=st.booleans())
+    def learn(self, dtype, longer=False):
         if not calls_of(self.layer.layer).gradients:
             return
         self.told.append(f"called with {word(dtype)}, and its gradients taken")
-        args, kwargs = self._arguments(dtype, False)
+        args, kwargs = self._arguments(dtype, longer)
         with self._in_words():
             leaves, call = differentiable(self.layer.layer, self.layer, args, kwargs)
             out = call(*leaves)
@@ -167,3 +191,47 @@ class _Words:
 def test_no_history_makes_a_later_call_wrong(layer):
     settings = hypothesis.settings(stateful_step_count=STEPS, deadline=None)
     run_state_machine_as_test(lambda: History(layer), settings=settings)
+
+
+# What kernels are most often wrong after is tried in any case, and not only where the search comes upon it.
+SHORT = {
+    "changed in place": lambda h, dtype: (h.call(dtype, False, ""), h.change_the_contents(), h.call(dtype, False, "")),
+    "changed through data": lambda h, dtype: (h.call(dtype, False, ""), h.change_the_data(), h.call(dtype, False, "")),
+    "replaced in the mapping": lambda h, dtype: (
+        h.call(dtype, False, ""),
+        h.replace_the_tensors(),
+        h.call(dtype, False, ""),
+    ),
+    "no_grad first": lambda h, dtype: (h.call(dtype, True, " under no_grad"), h.learn(dtype, True)),
+    "inference first": lambda h, dtype: (h.call(dtype, True, " in inference mode"), h.learn(dtype, True)),
+    "learnt twice": lambda h, dtype: (
+        h.call(dtype, False, ""),
+        h.learn(dtype),
+        h.change_the_contents(),
+        h.learn(dtype),
+    ),
+    "written over": lambda h, dtype: (h.call(dtype, False, ""), h.write_over_the_results(), h.call(dtype, False, "")),
+    "another length": lambda h, dtype: (h.call(dtype, True, ""), h.call(dtype, False, ""), h.call(dtype, True, "")),
+}
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("steps", SHORT)
+def test_a_call_is_right_after_what_is_most_often_forgotten(layer, steps):
+    for dtype in target.ALL:
+        for seed in (0, 1):
+            history = History(layer)
+            history.begin(seed)
+            history.length = 6 + list(SHORT).index(steps)  # one that no other test has called the layer with
+            SHORT[steps](history, dtype)
+            history.earlier_results_stay()
+
+
+@pytest.mark.tensors
+def test_a_call_is_right_after_calls_in_other_dtypes_in_every_order(layer):
+    for order in itertools.permutations(target.ALL):
+        history = History(layer)
+        history.begin(0)
+        for dtype in order:
+            history.call(dtype, False, "")
+        history.earlier_results_stay()

@@ -7,16 +7,16 @@ memory.
 import pytest
 
 from tests.cases import target
-from tests.cases.calls import FLAGS, arguments, calls_of
+from tests.cases.calls import FLAGS, arguments
 from tests.cases.case import LAYOUTS, Case
-from tests.cases.sizes import SMALL
+from tests.cases.sizes import small
 from tests.judge.assertions import assert_equals_formula
 from tests.judge.gradients import assert_gradients_equal_the_formula
 
 
 def _calls(layer, layout):
     """A call for each combination of flags, the dtypes in turn."""
-    sizes = {axis: SMALL[axis] for axis in calls_of(layer).sizes.split()}
+    sizes = small(layer)
     for seed in range(FLAGS):
         yield arguments(layer, Case(dict(sizes), target.ALL[seed // 2 % len(target.ALL)], seed, layout))
 

@@ -1,4 +1,4 @@
-"""What defines attention, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
+"""What defines attention, whatever the sizes. That it equals the naive loops is in every_layer/."""
 
 import pytest
 import torch

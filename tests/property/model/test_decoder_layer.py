@@ -1,13 +1,15 @@
-"""What defines the decoder layer, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
+"""What defines the decoder layer, whatever the sizes. That it equals the naive loops is in every_layer/."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cases.case import cases
+from tests.cases.calls import arguments
+from tests.cases.case import Case, cases
+from tests.cases.sizes import small
 from tests.cases.weights import frequencies, layer_weights, positions
-from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical
 from tests.judge.subject import REFERENCE, exact
 
 SIZES = "batch seq n_kv_heads groups half d_model d_ff"
@@ -83,3 +85,25 @@ def test_a_later_token_changes_nothing_before_it(decoder_layer, case):
     changed[:, first:] = 100 * case.normal(x[:, first:].shape)
     before = decoder_layer(x, weights, *where)[:, :first]
     assert_identical(decoder_layer(changed, weights, *where)[:, :first], before, "attention to later positions")
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_far_positions_are_told_apart_in_half_precision(decoder_layer, dtype):
+    # bfloat16 counts 1000, 1004, 1008; what is added is seen where the stream is small.
+    for seed in range(4):
+        args, kwargs = arguments("decoder_layer", Case(small("decoder_layer"), dtype, seed))
+        x, positions = args[0] / 100, args[4] + 1001
+        args = (x, *args[1:4], positions, *args[5:])
+        assert_equals_formula(decoder_layer, *args, look_at="positions or angles in the dtype of x", **kwargs)
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_added_to_a_large_stream_is_right_in_half_precision(decoder_layer, dtype):
+    # 300 squared is beyond float16; norms of weight 30 make what is added as large as the stream.
+    for seed in range(4):
+        args, kwargs = arguments("decoder_layer", Case(small("decoder_layer"), dtype, seed))
+        weights = {name: 30 * w if "norm" in name else w for name, w in args[1].items()}
+        look_at = "squares in at least float32"
+        assert_equals_formula(decoder_layer, 300 * args[0], weights, *args[2:], look_at=look_at, **kwargs)

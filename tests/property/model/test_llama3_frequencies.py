@@ -1,4 +1,4 @@
-"""What defines Llama 3.1's frequencies. That they equal the naive loops is in test_every_layer.py."""
+"""What defines Llama 3.1's frequencies. That they equal the naive loops is in every_layer/."""
 
 import math
 

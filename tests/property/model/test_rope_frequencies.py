@@ -1,4 +1,4 @@
-"""What defines the frequencies, whatever the sizes. That they equal the naive loops is in test_every_layer.py."""
+"""What defines the frequencies, whatever the sizes. That they equal the naive loops is in every_layer/."""
 
 import torch
 from hypothesis import given

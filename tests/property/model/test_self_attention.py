@@ -1,12 +1,15 @@
-"""What defines self-attention, whatever the sizes. test_every_layer.py compares it with the naive one."""
+"""What defines self-attention, whatever the sizes. every_layer/ compares it with the naive one."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cases.calls import arguments, drawn
-from tests.judge.assertions import assert_close, assert_identical
+from tests.cases.case import Case
+from tests.cases.sizes import small
+from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical
 from tests.judge.subject import REFERENCE, exact
 from tests.judge.tolerances import angle_tolerance
 
@@ -65,3 +68,14 @@ def test_positions_for_each_sequence_are_those_of_each_sequence_alone(self_atten
     at = case.integers("batch seq", 8)
     alone = [self_attention(x[b : b + 1], *rest, at[b], frequencies) for b in range(case.batch)]
     assert_close(self_attention(x, *rest, at, frequencies), torch.cat(alone))
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_far_positions_are_told_apart_in_half_precision(self_attention, dtype):
+    # bfloat16 counts 1000, 1004, 1008; what is added is seen where the stream is small.
+    for seed in range(4):
+        args, kwargs = arguments("self_attention", Case(small("self_attention"), dtype, seed))
+        x, positions = args[0] / 100, args[7] + 1001
+        args = (x, *args[1:7], positions, *args[8:])
+        assert_equals_formula(self_attention, *args, look_at="positions or angles in the dtype of x", **kwargs)

@@ -1,4 +1,4 @@
-"""What defines SiLU, whatever the sizes. That it equals the naive loops is in test_every_layer.py."""
+"""What defines SiLU, whatever the sizes. That it equals the naive loops is in every_layer/."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What defines the schedule, whatever its numbers. That it equals the naive one is in test_every_layer.py."""
+"""What defines the schedule, whatever its numbers. That it equals the naive one is in every_layer/."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What defines the filters, whatever the sizes. That they equal the naive loops is in test_every_layer.py.
+"""What defines the filters, whatever the sizes. That they equal the naive loops is in every_layer/.
 
 Each row of `ladders` has the logits 0, 1/4, 2/4, ... in another order, exact in every dtype. So all rows have
 the same probabilities, known in advance, and limits can be put half way between two of them.

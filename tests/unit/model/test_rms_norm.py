@@ -75,6 +75,13 @@ def test_a_float32_weight_leaves_a_bfloat16_x_bfloat16(rms_norm):
     assert_like(y, x, "the dtype of the weight is not that of the result")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_eps_below_what_half_precision_holds_still_keeps_zeros_zero(rms_norm, dtype):
+    # In float16 1e-8 is 0, and 0 / sqrt(0 + 0) is no number.
+    x = torch.zeros(1, 2, dtype=dtype, device=tensor(0.0).device)
+    assert_close(rms_norm(x, torch.ones_like(x[0]), 1e-8), x, "eps in float32")
+
+
 @pytest.mark.refusal
 def test_a_weight_of_another_size_is_refused_with_both_sizes(rms_norm):
     with pytest.raises(ValueError, match=r"rms_norm: weight must be \[d_model\] with d_model=6, got \[5\]"):

@@ -93,6 +93,13 @@ def test_minus_infinity_at_the_ends_of_blocks_is_zero(softmax, n):
         assert_close(softmax(x), expected, "blocks in which every entry is -inf")
 
 
+@pytest.mark.parametrize("size", [1e30, 2e38, 3.4e38])
+def test_logits_at_the_ends_of_float32_do_not_overflow(softmax, size):
+    assert_close(
+        softmax(tensor([[-size, -size], [size, size], [size, -size]])), tensor([[0.5, 0.5], [0.5, 0.5], [1, 0.0]])
+    )
+
+
 @pytest.mark.refusal
 def test_a_row_without_a_score_is_refused(softmax):
     with pytest.raises(ValueError, match=r"softmax: needs at least one score in a row, got shape \[2, 0\]"):

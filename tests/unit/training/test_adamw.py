@@ -105,6 +105,13 @@ def test_the_result_carries_no_graph(adamw):
             fail("what comes back asks for a gradient: every step would keep all steps before it")
 
 
+def test_the_averages_are_still_corrected_after_a_thousand_steps(adamw):
+    # 1 - 0.9999^1000 = 0.0952, so v = 1 / 0.0952 and the step is 0.5 · 1 / sqrt(v), all averages of ones being 1.
+    one = tensor([1.0])
+    param, _, _ = adamw(tensor([10.0]), one, one, one, 1000, 0.5, (0.0, 0.9999), 1e-12, 0.0)
+    assert_close(param, tensor([10 - 0.5 * math.sqrt(1 - 0.9999**1000)]), "the correction never ends")
+
+
 @pytest.mark.refusal
 def test_step_zero_is_refused(adamw):
     x = torch.ones(3)

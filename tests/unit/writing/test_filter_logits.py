@@ -148,6 +148,26 @@ def test_extreme_temperatures_neither_overflow_nor_lose_the_order(filter_logits,
     assert_close(filter_logits(logits, temperature, 1).argmax(-1), tensor(1))
 
 
+@pytest.mark.parametrize("n", [1023, 1100, 65_540])
+def test_top_k_counts_every_token_however_many_there_are(filter_logits, n):
+    logits = torch.arange(float(n), device=tensor(0.0).device)
+    for k in (1, n // 2, n - 1):
+        kept = filter_logits(logits, 1.0, k).isfinite()
+        assert_close(kept.nonzero().flatten(), torch.arange(n - k, n, device=kept.device), "blocks of tokens")
+
+
+def test_a_temperature_near_zero_is_no_zero(filter_logits):
+    # At 1e-6 both of the largest stay, and the third lies half a million below them.
+    kept = filter_logits(tensor([1.0, 1.0, 0.5]), 1e-6)
+    assert_close(kept, tensor([1e6, 1e6, 5e5]), "temperature 0 alone is greedy")
+
+
+def test_a_low_temperature_does_not_make_half_precision_overflow(filter_logits):
+    # 10 / 1e-4 = 100,000 is beyond float16, and so is 90,000: which is larger must be seen before they are rounded.
+    kept = filter_logits(tensor([10.0, 9.0, -9.0], torch.float16), 1e-4, 1)
+    assert_close(kept > -math.inf, tensor([True, False, False]), "the division in float32")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(
     ("bad", "sentence"),

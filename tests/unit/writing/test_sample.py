@@ -80,6 +80,20 @@ def test_u_keeps_its_own_precision_beside_logits_of_half_precision(sample):
     assert_close(sample(scores, tensor(2049.5 / 4096)), tensor(2049), "u rounded to the dtype of the logits")
 
 
+def test_the_largest_logit_may_stand_anywhere(sample):
+    # Two tokens of 1,100 share all probability: u = 0.75 draws the second.
+    scores = torch.zeros(1100, device=tensor(0.0).device)
+    scores[1050] = scores[1060] = 200.0
+    assert_close(sample(scores, tensor(0.75)), tensor(1060), "the largest of all logits")
+
+
+@pytest.mark.float64
+def test_u_keeps_float64(sample):
+    # Half less 1e-12 is still below half; in float32 it is half, and the second token is drawn.
+    u = tensor(0.5 - 1e-12, torch.float64)
+    assert_close(sample(tensor([0.0, 0.0], torch.float64), u), tensor(0), "u in float32")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (-0.5, 0.5)])
 def test_a_u_outside_zero_to_one_is_refused(sample, low, high):

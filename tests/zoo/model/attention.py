@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.cases import target
+from tests.zoo.kernels import as_if_contiguous, gradients, with_gradient
 
 _TILE = 4  # of those that take the keys some at a time
 
@@ -493,6 +494,73 @@ def probes():
         call([1.0] * 4, [0.0, 1.0, -3000.0, -3001.0], causal=False, of=(1, 2)),
         call([1.0], [0.0] * 5000),
         call([200.0] * 4, [200.0] * 4 + [199.0] * 4, features=4, dtype=torch.float16),
+        call([1e16] * 2, [-1e16, -1.1e16], causal=False),
+        *_of_kernels(),
+    ]
+
+
+def _of_kernels():
+    """Whole blocks, long caches, other layouts, a mask that changes, and gradients for some arguments alone."""
+
+    def make(q_len=2, kv_len=3, of=(1, 1, 1), features=2):
+        batch, heads, kv_heads = of
+        shapes = (batch, heads, q_len), (batch, kv_heads, kv_len), (batch, kv_heads, kv_len)
+        q, k, v = (torch.linspace(-1, 1 + i, math.prod(s) * features).view(*s, features) for i, s in enumerate(shapes))
+        return [target.tensor(t) for t in (q, k.square(), v.sin())]
+
+    def beside(layer):
+        q, k, v = make()
+        return layer(q, k, v.mT.contiguous().mT)
+
+    def written_to(layer):
+        q, k, v = make(1, 1)
+        layer(q, k, v).zero_()
+        return v
+
+    def broadcast_keys(layer):
+        (q, _, _), (_, k, v) = make(2, 97, of=(2, 1, 1)), make(2, 97)
+        return layer(q, k.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1), False, target.tensor([True] * 97))
+
+    def expanded_mask(layer):
+        mask = target.tensor([[True], [False], [True], [True]]).expand(4, 4)
+        return layer(*make(4, 4), False, mask.mT) + layer(*make(4, 4), False, mask.flip(0))
+
+    def mask_changed(layer):
+        q, k, v = make()
+        mask = target.tensor([[True, False, True]] * 2)
+        first = layer(q, k, v, True, mask)
+        mask.logical_not_()
+        return [first, layer(q, k, v, True, mask)]
+
+    def many(layer):
+        q, k, v = make(1, 1, of=(32770, 2, 2), features=1)
+        return layer(q, k, v).sum()
+
+    def no_keys(layer):
+        q, k, v = make(2, 0)
+        return layer(q, k, v, False)
+
+    return [
+        (tuple(make(32, 32)), {}),
+        (tuple(make(2, 4100)), {}),
+        (tuple(make(2, 4100, of=(2, 1, 1))), {}),
+        (tuple(make(3, 70)), {}),
+        (tuple(make(2, 128)), {"mask": target.tensor([[True] * 128] * 2)}),
+        (tuple(make(2, 65)), {}),
+        (tuple(make(features=260)), {}),
+        (tuple(make(features=130)), {}),
+        beside,
+        written_to,
+        broadcast_keys,
+        expanded_mask,
+        mask_changed,
+        many,
+        no_keys,
+        gradients(make, of=(1,)),
+        gradients(make, of=(2,)),
+        gradients(make, of=(0, 1, 2), transposed=True, times=2),
+        gradients(lambda: make(of=(1, 2, 1)), of=(1, 2)),
+        gradients(lambda: make(2, 130), of=(1, 2)),
     ]
 
 
@@ -548,3 +616,234 @@ def broadcast_mask_cut_in_blocks(q, k, v, causal=True, mask=None):
         visible = _visible(q, k, causal, None)[:, :, block] & mask[..., block, :]
         parts.append(_attend(q[:, :, block], k, v, visible))
     return torch.cat(parts, dim=2) if parts else torch.zeros_like(q)
+
+
+def not_causal_at_multiples_of_32(q, k, v, causal=True, mask=None):
+    """where there are as many queries as keys, a multiple of 32, and no mask, every query sees every key.
+
+    Tempting: a template for even sizes leaves out the test at the edge, and with it the one at the diagonal.
+    """
+    even = q.shape[2] == k.shape[2] and q.shape[2] % 32 == 0 and mask is None
+    return _attend(q, k, v, _visible(q, k, causal and not even, mask))
+
+
+def long_cache_not_causal(q, k, v, causal=True, mask=None):
+    """with few queries and more than 4,096 keys every query sees every key.
+
+    Tempting: the path that splits a long cache is for decoding, where the one query sees everything anyway.
+    """
+    decoding = q.shape[2] <= 8 and k.shape[2] > 4096
+    return _attend(q, k, v, _visible(q, k, causal and not decoding, mask))
+
+
+def long_cache_of_the_first_sequence(q, k, v, causal=True, mask=None):
+    """with few queries and more than 4,096 keys, all sequences of the batch get what the first one gets.
+
+    Tempting: the parts of a split cache are put together by a stride that nobody has set, and one sequence tests well.
+    Seen: vllm-project/flash-attention#176 (the reason for a guard).
+    """
+    y = _attend(q, k, v, _visible(q, k, causal, mask))
+    return y[:1].expand_as(y).clone() if q.shape[2] <= 8 and k.shape[2] > 4096 else y
+
+
+def causal_by_the_padded_length(q, k, v, causal=True, mask=None):
+    """beyond 64 keys they are filled up to a multiple of 64, and the queries are taken for the last of that many.
+
+    Tempting: the kernel is told one length, and that of the memory is the one at hand.
+    """
+    more = -k.shape[2] % 64 if k.shape[2] > 64 else 0
+    return _attend(q, k, v, _visible(q, k, causal, mask, diagonal=more))
+
+
+def last_keys_skipped_at_multiples_of_128(q, k, v, causal=True, mask=None):
+    """where 128 divides the number of keys and a mask is given, the last 128 keys are left out.
+
+    Tempting: the last block is masked separately, with kv_len % 128 keys, and here that is none.
+    """
+    visible = _visible(q, k, causal, mask)
+    if mask is not None and k.shape[2] and k.shape[2] % 128 == 0:
+        visible[..., -128:] = False
+    return _attend(q, k, v, visible)
+
+
+def one_key_too_few_beyond_multiples_of_32(q, k, v, causal=True, mask=None):
+    """where one key is left over beyond a multiple of 32, from 64 on, it is not read.
+
+    Tempting: a round for a single key seems to be one round too many.
+    """
+    visible = _visible(q, k, causal, mask)
+    if k.shape[2] > 64 and k.shape[2] % 32 == 1:
+        visible[..., -1] = False
+    return _attend(q, k, v, visible)
+
+
+def features_beyond_256_not_compared(q, k, v, causal=True, mask=None):
+    """queries and keys are compared by their first 256 features.
+
+    Tempting: 256 is the largest head_dim that kernels are made for.
+    """
+    scores = _products(q[..., :256], k[..., :256]) / math.sqrt(q.shape[-1])
+    return _mix(q, v, _softmax(scores, _visible(q, k, causal, mask)))
+
+
+def scaled_by_the_padded_head_dim(q, k, v, causal=True, mask=None):
+    """beyond 128 features head_dim is filled up to a multiple of 16, and the scores are scaled by that.
+
+    Tempting: zeros change no product, and the scale is computed where the padded shape is known.
+    Seen: tile-ai/tilelang-ascend#1670 (backwards).
+    """
+    d = q.shape[-1]
+    scores = _products(q, k) / math.sqrt(d + (-d % 16 if d > 128 else 0))
+    return _mix(q, v, _softmax(scores, _visible(q, k, causal, mask)))
+
+
+def values_by_the_strides_of_the_keys(q, k, v, causal=True, mask=None):
+    """the values are read with the strides of the keys, which are others where the two lie differently in memory.
+
+    Tempting: both come out of the same projection, and one set of strides is passed for the two.
+    Seen: flagos-ai/FlagAttention#46.
+    """
+    if v.stride() != k.stride() and v.numel():
+        at = torch.zeros(k.shape, dtype=torch.int64, device=k.device)
+        for axis, (size, stride) in enumerate(zip(k.shape, k.stride(), strict=True)):
+            at = at + (torch.arange(size, device=k.device) * stride).view(-1, *[1] * (3 - axis))
+        behind = v.untyped_storage().nbytes() // v.element_size() - v.storage_offset()
+        v = v.as_strided((behind,), (1,))[at % behind]
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def strides_of_the_mask_ignored(q, k, v, causal=True, mask=None):
+    """the mask is read in the order of its memory, which is another where it is expanded or transposed.
+
+    Tempting: a mask is made for the call; but expand is how one mask serves all heads.
+    """
+    return _attend(q, k, v, _visible(q, k, causal, None if mask is None else as_if_contiguous(mask)))
+
+
+_SEEN = []
+
+
+def mask_kept_while_it_is_the_same_object(q, k, v, causal=True, mask=None):
+    """mask and causal are combined once and kept as long as the mask is the same object, whatever is written to it.
+
+    Tempting: all layers of a model pass one mask; but the next step may fill it anew.
+    """
+    if mask is None:
+        return _attend(q, k, v, _visible(q, k, causal, mask))
+    sizes = q.shape[:3], k.shape[2], causal
+    if not (_SEEN and _SEEN[0] is mask and _SEEN[1] == sizes):
+        _SEEN[:] = mask, sizes, _visible(q, k, causal, mask)
+    return _attend(q, k, v, _SEEN[2])
+
+
+def heads_beyond_65535_left_out(q, k, v, causal=True, mask=None):
+    """of all heads of all sequences, those from the 65,536th on are never computed, and stay zero.
+
+    Tempting: batch times heads is the axis of a grid that ends at 65,535.
+    Seen: SandAI-org/MagiAttention#40 (backwards, for sequences).
+    """
+    y = _attend(q, k, v, _visible(q, k, causal, mask))
+    heads = torch.arange(q.shape[0] * q.shape[1], device=q.device).view(*q.shape[:2], 1, 1)
+    return y.masked_fill(heads >= 65535, 0)
+
+
+def no_keys_is_nan(q, k, v, causal=True, mask=None):
+    """where there are no keys at all the result is NaN, and not zeros.
+
+    Tempting: a sum of nothing is zero, and it is divided by a sum of nothing.
+    """
+    if k.shape[2] == 0:
+        return (q.sum() * torch.nan).expand_as(q).clone()
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def no_gradient_beside_a_frozen_query(q, k, v, causal=True, mask=None):
+    """keys and values have a gradient only where the queries ask for one.
+
+    Tempting: one question decides about the whole backward pass, and the three come from one x.
+    """
+    if not q.requires_grad:
+        k, v = k.detach(), v.detach()
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def gradient_of_the_last_head_of_a_group(q, k, v, causal=True, mask=None):
+    """the gradient of a key head is that of the last query head that reads it, not the sum over its group.
+
+    Tempting: each query head writes its own, and without groups nothing has to be added up.
+    """
+    groups = q.shape[1] // k.shape[1]
+    k, v = (torch.stack([*[t.detach()] * (groups - 1), t], dim=2).flatten(1, 2) for t in (k, v))
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def gradient_of_the_first_128_keys(q, k, v, causal=True, mask=None):
+    """keys and values from the 129th on have no gradient.
+
+    Tempting: the grid of the backward pass counts blocks of queries where it should count blocks of keys.
+    """
+    k, v = (torch.cat((t[:, :, :128], t[:, :, 128:].detach()), dim=2) for t in (k, v))
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+class _Weighted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores, visible):
+        ctx.weights = _softmax(scores, visible)
+        return ctx.weights.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        weights = ctx.weights
+        weights *= gradient - (gradient * weights).sum(-1, keepdim=True)
+        return weights, None
+
+
+def gradient_over_the_weights(q, k, v, causal=True, mask=None):
+    """the gradient of the scores is written over the weights kept for it, so that a second backward pass is wrong.
+
+    Tempting: they are the largest tensor of all, and mostly not needed any more.
+    """
+    return _mix(q, v, _Weighted.apply(_scores(q, k), _visible(q, k, causal, mask)))
+
+
+def upstream_taken_for_contiguous(q, k, v, causal=True, mask=None):
+    """the upstream gradient is read in the order of its memory, which is another where it is transposed or expanded.
+
+    Tempting: it ought to lie as the result does, and merging the heads transposes it.
+    Seen: Dao-AILab/flash-attention#355, facebookresearch/xformers#282.
+    """
+    return with_gradient(_attend(q, k, v, _visible(q, k, causal, mask)), as_if_contiguous)
+
+
+def values_themselves_for_a_single_key(q, k, v, causal=True, mask=None):
+    """with one query, one key and no mask the result is the values themselves: who writes to one writes to the other.
+
+    Tempting: the first token of a text can only look at itself.
+    """
+    if q.shape == v.shape and v.shape[2] == 1 and mask is None and not (q.requires_grad or k.requires_grad):
+        return v
+    return _attend(q, k, v, _visible(q, k, causal, mask))
+
+
+def last_key_lost_where_the_keys_are_broadcast(q, k, v, causal=True, mask=None):
+    """with a mask, and one key beyond a multiple of 32, the last key is lost where one memory serves several sequences.
+
+    Tempting: the tail of a block is read through a stride between sequences, which is 0 where keys are expanded.
+    Seen: pytorch/pytorch#191937.
+    """
+    visible = _visible(q, k, causal, mask)
+    if mask is not None and k.shape[0] > 1 and k.stride(0) == 0 and k.shape[2] > 32 and k.shape[2] % 32 == 1:
+        visible[..., -1] = False
+    return _attend(q, k, v, visible)
+
+
+def largest_never_below_minus_1e30(q, k, v, causal=True, mask=None):
+    """the search for the largest score starts from -1e30, so that rows of scores below that give zeros.
+
+    Tempting: -1e30 makes no NaN where -inf would, and no score is so low; but products in float32 may be.
+    """
+    scores = _scores(q, k).masked_fill(~_visible(q, k, causal, mask), -torch.inf)
+    largest = scores.amax(dim=-1, keepdim=True).detach().clamp(min=-1e30)
+    return _mix(q, v, _normalised(torch.exp(scores - largest)))

@@ -3,12 +3,43 @@
 import torch
 import torch.nn.functional as F
 
+from tests.cases import target
 from tests.cases.case import Case
+from tests.zoo.kernels import as_if_contiguous, gradients, within
 
 
 def probes():
     case = Case({"n": 300, "vocab": 3}, torch.float64, seed=1)
-    return [((case.normal("n vocab"), case.integers("n", 3)), {})]
+    few, at = target.tensor([[1.0, 2.5, 0.3], [0.5, 4.2, 1.7]]), target.tensor([2, 0])
+    many = target.tensor(torch.linspace(-1, 1, 300 * 3).view(300, 3)), target.tensor(torch.arange(300) % 3)
+
+    def in_rows(n, vocab, dtype=torch.float32):
+        logits = torch.linspace(-40, 40, n * vocab).view(n, vocab)
+        return (target.tensor(logits, dtype), target.tensor(torch.arange(n) % vocab)), {}
+
+    def seen_from_the_side(loss):
+        logits = target.tensor(torch.linspace(-1, 3, 2 * 3 * 4).view(3, 2, 4).square())
+        return loss(logits.transpose(0, 1), target.tensor([[0, 1, 2], [3, 0, 1]]))
+
+    def overwritten(loss):
+        logits = few.clone().requires_grad_()
+        loss(logits, at).backward()
+        return logits.detach()
+
+    return [
+        ((case.normal("n vocab"), case.integers("n", 3)), {}),
+        in_rows(1, 70000),
+        in_rows(1, 300),
+        in_rows(65540, 2),
+        in_rows(6000, 3, torch.float16),
+        ((few, target.tensor([2, -100])), {}),
+        lambda loss: loss(few, target.tensor([[2, 0], [1, 0]])[:, 0]),
+        seen_from_the_side,
+        overwritten,
+        gradients(lambda: [few, at], times=3),
+        gradients(lambda: many),
+        within(lambda: torch.autocast(target.DEVICE.type, torch.bfloat16), lambda: [few, at]),
+    ]
 
 
 def softmax_before_the_loss(logits, targets):
@@ -80,3 +111,142 @@ def mean_of_the_means_of_chunks(logits, targets):
     rows, ids = _wide(logits).flatten(0, -2) if logits.ndim > 1 else _wide(logits)[None], targets.reshape(-1)
     losses = [_loss(r, t) for r, t in zip(rows.split(128), ids.split(128), strict=True)]
     return torch.stack(losses).mean().to(logits.dtype)
+
+
+def sum_ends_at_65536(logits, targets):
+    """only the first 65,536 logits are summed, so that with a larger vocabulary the loss is too small.
+
+    Tempting: a row is one block, and 65,536 is as large as a block of a kernel gets.
+    """
+    return _by_hand(_wide(logits)[..., :65536].logsumexp(-1), logits, targets)
+
+
+def vocab_padded_with_zeros(logits, targets):
+    """beyond 256 logits the last block is filled up with zeros, which take part in the sum as logits.
+
+    Tempting: vocabularies are padded to round numbers mostly, so that the last block is full.
+    Seen: verl-project/verl#2899.
+    """
+    wide, vocab = _wide(logits), logits.shape[-1]
+    return _by_hand(F.pad(wide, (0, -vocab % 256 if vocab > 256 else 0)).logsumexp(-1), logits, targets)
+
+
+def minus_100_skipped(logits, targets):
+    """a target of -100 is left out of the mean, where it should be an IndexError.
+
+    Tempting: it is the default of F.cross_entropy, and many data sets mark with it what is not to be learned.
+    """
+    return _loss(_wide(logits), targets).to(logits.dtype)
+
+
+def tokens_beyond_65535_left_out(logits, targets):
+    """tokens from the 65,536th on cost nothing, though the sum is divided by all of them.
+
+    Tempting: each token is a block of a grid, one axis of which ends at 65,535.
+    """
+    losses = _loss(_wide(logits), targets, reduction="none")
+    return (losses[:65535].sum() / len(losses)).to(logits.dtype)
+
+
+def summed_in_half_precision(logits, targets):
+    """the sum over tokens is rounded to the dtype of the logits before it is divided, which overflows in float16.
+
+    Tempting: each loss is computed in float32, and what is left is a sum and a division.
+    """
+    losses = _loss(_wide(logits), targets, reduction="none")
+    return losses.sum().to(logits.dtype) / len(losses)
+
+
+def row_stride_of_the_last_rows(logits, targets):
+    """logits whose last stride is 1 are read with one stride for all rows, though a transposed [seq batch] has two.
+
+    Tempting: the guard asks for stride(-1) == 1 and makes all else contiguous.
+    Seen: NVIDIA/TransformerEngine#2734.
+    """
+    if logits.ndim > 1 and logits.stride(-1) == 1:
+        at = torch.arange(targets.numel(), device=logits.device) * logits.stride(-2)
+        at = at[:, None] + torch.arange(logits.shape[-1], device=logits.device)
+        behind = logits.untyped_storage().nbytes() // logits.element_size() - logits.storage_offset()
+        logits = logits.as_strided((behind,), (1,))[at % behind].view(logits.shape)
+    return _by_hand(_wide(logits).logsumexp(-1), logits, targets)
+
+
+def strides_of_the_targets_ignored(logits, targets):
+    """the targets are read in the order of their memory, which is another where they are a slice or transposed.
+
+    Tempting: targets are ids in a row; x and y cut out of one longer row are not.
+    """
+    return _by_hand(_wide(logits).logsumexp(-1), logits, as_if_contiguous(targets))
+
+
+def target_by_a_product(logits, targets):
+    """the target's logit is read by a product with a one-hot vector, which autocast rounds to bfloat16.
+
+    Tempting: a product is differentiable and fast, where gathering is neither everywhere.
+    """
+    wide = _wide(logits)
+    chosen = wide[..., None, :] @ F.one_hot(targets, logits.shape[-1]).to(wide.dtype)[..., None]
+    return (wide.logsumexp(-1) - chosen[..., 0, 0]).mean().to(logits.dtype)
+
+
+def gradient_of_the_last_128_tokens(logits, targets):
+    """of the tokens, which are taken 128 at a time, only the last that were taken get a gradient.
+
+    Tempting: each round fills the same place, which is right as long as there is one round.
+    """
+    rows, ids = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    last = (len(rows) - 1) // 128 * 128
+    seen = torch.cat((rows[:last].detach(), rows[last:]))
+    return _by_hand(_wide(seen).logsumexp(-1), seen, ids)
+
+
+class _ByHand(torch.autograd.Function):
+    """The right loss, and its gradient as it is made in forward already; `how` names the one mistake."""
+
+    @staticmethod
+    def forward(ctx, logits, targets, how):
+        surplus = _wide(logits).softmax(-1)
+        surplus.scatter_add_(-1, targets[..., None], surplus.new_full((*targets.shape, 1), -1))
+        ctx.surplus, ctx.logits, ctx.how = surplus / targets.numel(), logits, how
+        return _by_hand(_wide(logits).logsumexp(-1), logits, targets)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        if ctx.how == "alone":
+            return ctx.surplus.to(gradient.dtype), None, None
+        if ctx.how == "in place":
+            return ctx.surplus.mul_(gradient).to(gradient.dtype), None, None
+        found = (ctx.surplus * gradient).to(gradient.dtype)
+        return ctx.logits.data.copy_(found), None, None
+
+
+def upstream_ignored(logits, targets):
+    """the gradient is that of the loss alone, whatever the loss is multiplied by.
+
+    Tempting: a loss is where backward begins, with a 1; accumulation and loss scaling begin with another number.
+    Seen: SeanNaren/warp-ctc#69 (of another loss).
+    """
+    return _ByHand.apply(logits, targets, "alone")
+
+
+def gradient_scaled_in_place(logits, targets):
+    """the gradient made in forward is scaled in place, so that a second backward pass scales it once more.
+
+    Tempting: it is as large as the logits, and one copy is enough, as long as nobody retains the graph.
+    """
+    return _ByHand.apply(logits, targets, "in place")
+
+
+def gradient_over_the_logits(logits, targets):
+    """the gradient is written over the logits, which others may still need.
+
+    Tempting: they are the largest tensor of all, and after the loss nobody seems to look at them.
+    Seen: unslothai/unsloth#5002, modelscope/ms-swift#10130.
+    """
+    return _ByHand.apply(logits, targets, "over the logits")
+
+
+def _by_hand(log_sum, logits, targets):
+    chosen = _wide(logits).gather(-1, targets[..., None])[..., 0]
+    return (log_sum - chosen).mean().to(logits.dtype)

@@ -1,8 +1,56 @@
 """The bugs that people make in decoder_layer."""
 
+import torch
+
 from llama import implementation
+from tests.cases import calls
+from tests.cases.case import Case
 
 LAYERS = implementation.load("vectorized")
+
+
+def probes():
+    sizes = {"batch": 2, "seq": 3, "n_kv_heads": 1, "groups": 2, "half": 2, "d_model": 6, "d_ff": 5}
+
+    def make(dtype=torch.float32, **more):
+        return list(calls.arguments("decoder_layer", Case({**sizes, **more}, dtype, seed=5))[0])
+
+    def large(layer):
+        x, weights, *rest = make(torch.float16)
+        weights["input_layernorm.weight"].mul_(600)  # or else the residual hides what attention adds
+        return layer(x.sign() * 260, weights, *rest)
+
+    def far_out(layer):
+        x, *args, positions, frequencies = make(torch.bfloat16)
+        return layer(x * 0.01, *args, positions + 1001, frequencies)
+
+    def in_another_order(layer):
+        x, weights, *rest = make()
+        return layer(x, dict(reversed(weights.items())), *rest)
+
+    def after_an_update(layer):
+        x, weights, *rest = make()
+        first = layer(x, weights, *rest).clone()
+        weights["mlp.gate_proj.weight"].mul_(3)
+        second = layer(x, weights, *rest).clone()
+        weights["mlp.up_proj.weight"] = weights["mlp.up_proj.weight"] * 2
+        return [first, second, layer(x, weights, *rest)]
+
+    def later(layer):
+        *args, positions, frequencies = make()
+        return [layer(*args, at, frequencies) for at in (positions, positions * 3 + 2)]
+
+    def autocast(layer):
+        with torch.autocast(make()[0].device.type, torch.bfloat16):
+            return layer(*make()).float()
+
+    def other_weights_frozen(layer):
+        x, weights, *rest = make()
+        asked = weights["post_attention_layernorm.weight"].requires_grad_()
+        y = layer(x, weights, *rest)
+        return torch.autograd.grad((y * x).sum(), asked) if y.requires_grad else None
+
+    return [large, far_out, in_another_order, after_an_update, later, autocast, other_weights_frozen]
 
 
 def residual_carries_the_norm(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
@@ -94,3 +142,90 @@ def _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps):
         lambda x: LAYERS.rms_norm(x, weights["post_attention_layernorm.weight"], eps),
         lambda x: LAYERS.swiglu(x, *w_ffn),
     )
+
+
+def squares_in_half_precision(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """both norms square in x's own dtype, so that in float16 anything above 255 overflows.
+
+    Tempting: the stream grows from layer to layer, and a test begins with a small one.
+    Seen: meta-llama/llama#1048, pytorch/pytorch#133085.
+    """
+
+    def norm(x, weight):
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mean_square = x.square().to(wide).mean(-1, keepdim=True)
+        return (x.to(wide) * torch.rsqrt(mean_square + eps) * weight).to(x.dtype)
+
+    _, attention, _, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + attention(norm(x, weights["input_layernorm.weight"]))
+    return x + feed_forward(norm(x, weights["post_attention_layernorm.weight"]))
+
+
+def angles_in_the_dtype_of_x(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """positions are rounded to the dtype of x, where bfloat16 cannot tell 1001 from 1000.
+
+    Tempting: whatever enters the layer is brought to one dtype at its top.
+    """
+    at = positions.to(x.dtype).long()
+    return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, at, frequencies, eps)
+
+
+def weights_read_in_order(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the weights are read in the order of the mapping, and not by name.
+
+    Tempting: a checkpoint has them in one order, and unpacking nine values is one line.
+    """
+    names = (
+        *("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        *("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    )
+    named = {f"{name}.weight": weight for name, weight in zip(names, weights.values(), strict=True)}
+    return LAYERS.decoder_layer(x, named, n_heads, n_kv_heads, positions, frequencies, eps)
+
+
+_GATES, _BY_MAPPING, _POSITIONS = [], [], {}
+
+
+def gate_packed_once(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """gate and up are packed into one matrix, which is kept for as long as both are the same objects.
+
+    Tempting: one product instead of two; but training changes what the objects hold.
+    """
+    gate, up = weights["mlp.gate_proj.weight"], weights["mlp.up_proj.weight"]
+    if not (torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)):
+        if not (_GATES and _GATES[0] is gate and _GATES[1] is up):
+            _GATES[:] = gate, up, torch.cat((gate, up))
+        of_gate, of_up = _GATES[2].chunk(2)
+        weights = {**weights, "mlp.gate_proj.weight": of_gate, "mlp.up_proj.weight": of_up}
+    return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)
+
+
+def weights_taken_out_once(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the weights are taken out of the mapping once, so that a tensor that is put into it later is not seen.
+
+    Tempting: nine look-ups by name in each layer of each step; and a mapping of weights looks final.
+    """
+    if not (_BY_MAPPING and _BY_MAPPING[0] is weights):
+        _BY_MAPPING[:] = weights, dict(weights)
+    return LAYERS.decoder_layer(x, _BY_MAPPING[1], n_heads, n_kv_heads, positions, frequencies, eps)
+
+
+def positions_kept_by_shape(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """positions are kept by shape, so that a later call of the same shape is turned by those of the first.
+
+    Tempting: all layers of a model share them; but the next token stands elsewhere.
+    """
+    key = positions.shape, tuple(frequencies.tolist()), x.device
+    at = _POSITIONS.setdefault(key, positions.clone())
+    return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, at, frequencies, eps)
+
+
+def no_gradient_beside_a_frozen_x(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """where x asks for no gradient, the weights get none either.
+
+    Tempting: whether to keep what backward needs is decided once, at the top, by looking at x.
+    """
+    if x.requires_grad or not torch.is_grad_enabled():
+        return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    with torch.no_grad():
+        return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)

@@ -16,7 +16,46 @@ def probes():
     changes = {}, {"rope_theta": 10.0}, {"rope_scaling": scaling}, {"rope_scaling": bridge}, {"rms_norm_eps": 0.1}
     (ids, weights, of), _ = _call(1, seed=6)
     tied = (ids, weights, dataclasses.replace(of, tie_word_embeddings=True)), {}
-    return [_call(2, seed, **change) for seed, change in enumerate(changes)] + [_call(11, seed=5), tied]
+
+    def make(dtype=torch.float32):
+        (ids, weights, of), _ = _call(2, seed=6)
+        return ids, {name: w.to(dtype) for name, w in weights.items()}, of
+
+    def in_another_order(llama):
+        ids, weights, of = make()
+        return llama(ids, dict(reversed(weights.items())), of)
+
+    def after_an_update(llama):
+        ids, weights, of = make()
+        first = llama(ids, weights, of).clone()
+        weights["model.layers.1.mlp.up_proj.weight"] = weights["model.layers.1.mlp.up_proj.weight"] * 5
+        second = llama(ids, weights, of).clone()
+        weights["model.layers.0.mlp.up_proj.weight"].mul_(3)
+        third = llama(ids, weights, of).clone()
+        weights.get("lm_head.weight", weights["model.embed_tokens.weight"]).mul_(2)
+        return [first, second, third, llama(ids, weights, of)]
+
+    def in_half_precision(llama):
+        ids, weights, of = make(torch.float16)
+        weights["model.embed_tokens.weight"].mul_(400)
+        return llama(ids, weights, of)
+
+    def other_weights_frozen(llama):
+        ids, weights, of = make()
+        asked = weights["model.norm.weight"].requires_grad_()
+        y = llama(ids, weights, of)
+        return torch.autograd.grad(y.square().sum(), asked) if y.requires_grad else None
+
+    def long_after_short(llama):
+        ids, weights, of = make()
+        return [llama(ids[:, :3], weights, of), llama(ids, weights, of)]
+
+    def negative_ids(llama):
+        ids, weights, of = make()
+        return llama(-1 - ids, weights, of)
+
+    more = [negative_ids, in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
+    return [*[_call(2, seed, **change) for seed, change in enumerate(changes)], _call(11, seed=5), tied, *more]
 
 
 def _call(n_layers, seed, **more):
@@ -121,20 +160,34 @@ def bridge_fixed(token_ids, weights, config):
     return _llama(token_ids, weights, config, frequencies=frequencies)
 
 
-def _llama(token_ids, weights, config, frequencies=None, order=None, eps=None, last_norm=True, head=None):
+def _llama(
+    token_ids,
+    weights,
+    config,
+    frequencies=None,
+    order=None,
+    eps=None,
+    last_norm=True,
+    head=None,
+    positions=None,
+    x=None,
+):
     """The right composition; each argument after config replaces one part of it."""
     if frequencies is None:
         frequencies = _scaled(LAYERS.rope_frequencies(config.head_dim, config.rope_theta), config)
     eps = config.rms_norm_eps if eps is None else eps
     heads = config.num_attention_heads, config.num_key_value_heads
-    positions = torch.arange(token_ids.shape[1], device=token_ids.device)
-    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"])
+    if positions is None:
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device)
+    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"]) if x is None else x
     for number in order or range(config.num_hidden_layers):
         prefix = f"model.layers.{number}."
         own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
         x = LAYERS.decoder_layer(x, own, *heads, positions, frequencies, eps)
     if last_norm:
         x = LAYERS.rms_norm(x, weights["model.norm.weight"], eps)
+    if head is False:
+        return x
     if head is None:
         head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
     return LAYERS.linear(x, head)
@@ -145,3 +198,81 @@ def _scaled(frequencies, config):
         return frequencies
     names = "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
     return LAYERS.llama3_frequencies(frequencies, *(config.rope_scaling[name] for name in names))
+
+
+_SORTED, _HEADS, _LENGTHS = [], [], []
+
+
+def weights_sorted_out_once(token_ids, weights, config):
+    """the weights are sorted out by layer once for each mapping, so that a tensor put into it later is not seen.
+
+    Tempting: going through all the names in each step is slow; and a mapping of weights looks final.
+    """
+    if not (_SORTED and _SORTED[0] is weights):
+        _SORTED[:] = weights, dict(weights)
+    return _llama(token_ids, _SORTED[1], config)
+
+
+def head_packed_once(token_ids, weights, config):
+    """the head is copied once, and used for as long as its weight is the same object.
+
+    Tempting: it is the largest product of all and worth another layout; tied to the embedding, training changes it.
+    """
+    head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    if torch.is_grad_enabled() and any(w.requires_grad for w in weights.values()):
+        return _llama(token_ids, weights, config)
+    if not (_HEADS and _HEADS[0] is head):
+        _HEADS[:] = head, head.clone()
+    return _llama(token_ids, weights, config, head=_HEADS[1])
+
+
+def layers_in_the_order_of_the_mapping(token_ids, weights, config):
+    """the layers come in the order in which the mapping has them, whatever their numbers are.
+
+    Tempting: a checkpoint has them in order, until it is put together from several files.
+    """
+    numbers = dict.fromkeys(name.split(".")[2] for name in weights if name.startswith("model.layers."))
+    return _llama(token_ids, weights, config, order=list(numbers)[: config.num_hidden_layers])
+
+
+def last_norm_squares_in_half_precision(token_ids, weights, config):
+    """the last norm squares in the dtype of the weights, so that in float16 anything above 255 overflows.
+
+    Tempting: the norms in the layers are those of a library, and the last one is written by hand.
+    """
+    x = _llama(token_ids, weights, config, last_norm=False, head=False)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean_square = x.square().to(wide).mean(-1, keepdim=True)
+    x = x.to(wide) * torch.rsqrt(mean_square + config.rms_norm_eps) * weights["model.norm.weight"]
+    head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    return LAYERS.linear(x.to(head.dtype), head)
+
+
+def no_gradient_beside_a_frozen_embedding(token_ids, weights, config):
+    """where the embedding asks for no gradient, no weight gets one.
+
+    Tempting: whether one learns is decided once, by the first weight; an embedding is often frozen alone.
+    """
+    if weights["model.embed_tokens.weight"].requires_grad or not torch.is_grad_enabled():
+        return _llama(token_ids, weights, config)
+    with torch.no_grad():
+        return _llama(token_ids, weights, config)
+
+
+def longer_than_the_first_text(token_ids, weights, config):
+    """tokens beyond the length of the first text that the model reads stand at its last position.
+
+    Tempting: the table of angles is made when the first text comes in, and an index is held within it.
+    """
+    if not (_LENGTHS and _LENGTHS[0] is weights):
+        _LENGTHS[:] = weights, token_ids.shape[1]
+    positions = torch.arange(token_ids.shape[1], device=token_ids.device).clamp(max=max(_LENGTHS[1] - 1, 0))
+    return _llama(token_ids, weights, config, positions=positions)
+
+
+def negative_ids_count_from_the_end(token_ids, weights, config):
+    """a negative id is counted from the end of the vocabulary, where it should be an IndexError.
+
+    Tempting: weights["model.embed_tokens.weight"][token_ids] is all there is to it.
+    """
+    return _llama(token_ids, weights, config, x=weights["model.embed_tokens.weight"][token_ids])

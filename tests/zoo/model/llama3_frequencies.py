@@ -125,4 +125,64 @@ def probes():
         turns = target.tensor([0.3, 0.9, 1.1, 1.5, 2.5, 3.5, 4.5, 9.0])
         return lambda layer: layer(2 * math.pi * turns / context, *parameters, context)
 
-    return [call(8.0, 1.0, 4.0, context=128), call(32.0, 1.0, 4.0, context=128), call(5.0, 0.8, 3.0, context=32)]
+    def written_to(layer):
+        frequencies = target.tensor([1.0, 0.1])
+        layer(frequencies, 1.0).zero_()
+        return frequencies
+
+    def twice(layer):
+        turns = target.tensor([0.3, 1.5, 2.5, 9.0, 1.1])
+        return [layer(2 * math.pi * t / 128, original_context=128) for t in (turns, turns.flip(0))]
+
+    return [
+        call(8.0, 1.0, 4.0, context=128),
+        call(32.0, 1.0, 4.0, context=128),
+        call(5.0, 0.8, 3.0, context=32),
+        call(2.5, 1.0, 4.0, context=128),
+        twice,
+        written_to,
+    ]
+
+
+def rescaled_in_float32(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """frequencies in float64 are rescaled in float32.
+
+    Tempting: everything about the wavelengths is coarse; but what is kept has to be kept as it was.
+    """
+    narrow = frequencies.float()
+    share = _share(narrow, low_freq_factor, high_freq_factor, original_context)
+    return _mix(narrow, factor, share).to(frequencies.dtype)
+
+
+def factor_in_whole_numbers(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """factor is cut to a whole number.
+
+    Tempting: 8 and 32 are what the models have, and a context is so many times as long.
+    """
+    return _mix(frequencies, int(factor), _share(frequencies, low_freq_factor, high_freq_factor, original_context))
+
+
+_SHARES = {}
+
+
+def shares_kept_by_length(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """which frequencies are rescaled is kept by their number, so that others get the shares of the first.
+
+    Tempting: head_dim says which frequencies they are, as long as there is one theta.
+    """
+    key = len(frequencies), factor, low_freq_factor, high_freq_factor, original_context, frequencies.dtype
+    if key not in _SHARES:
+        _SHARES[key] = _share(frequencies, low_freq_factor, high_freq_factor, original_context)
+    return _mix(frequencies, factor, _SHARES[key])
+
+
+def frequencies_themselves_at_factor_1(
+    frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
+):
+    """at a factor of 1 the result is the given tensor itself: who writes to one writes to the other.
+
+    Tempting: nothing has to be rescaled.
+    """
+    if factor == 1:
+        return frequencies
+    return _mix(frequencies, factor, _share(frequencies, low_freq_factor, high_freq_factor, original_context))

@@ -4,6 +4,7 @@ import torch
 
 from llama import implementation
 from tests.cases import target
+from tests.zoo.kernels import as_if_contiguous, gradients, with_gradient, within
 
 LAYERS = implementation.load("vectorized")
 
@@ -358,7 +359,61 @@ def probes():
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     calls = [([3, 1, 2, 0], 500000.0), ([5000, 3, 60001, 301], 10000.0)]
     far = [call(dtype, *arguments) for dtype in dtypes for arguments in calls]
-    return [*far, as_many_positions_as_sequences, between_the_same_ends]
+    few = target.tensor([1.0, 0.3])
+
+    def make(*positions, dtype=torch.float32, heads=2):
+        x = torch.linspace(-1, 2, heads * len(positions) * 4).view(1, heads, -1, 4).square()
+        return [target.tensor(x, dtype), target.tensor(positions), few.clone()]
+
+    def one_after_the_other(*calls):
+        def probe(layer):
+            results = []
+            for mode, arguments in calls:
+                with mode():
+                    results.append(layer(*(t.clone() for t in arguments)).detach().clone())
+            return results
+
+        return probe
+
+    def autocast():
+        return torch.autocast(target.DEVICE.type, torch.bfloat16)
+
+    def learning(layer):
+        with torch.inference_mode():
+            layer(*make(40, 41))
+        x, *rest = make(40, 41)
+        return torch.autograd.grad((layer(x.requires_grad_(), *rest) * x.detach()).sum(), x)
+
+    def transposed_positions(layer):
+        at = target.tensor([[1, 2, 3], [4, 5, 6]])
+        x = target.tensor(torch.linspace(0, 1, 3 * 2 * 4).view(3, 1, 2, 4))
+        return layer(x, at.mT, few)
+
+    def written_to(layer):
+        x, *rest = make(0, 0)
+        layer(x, *rest).zero_()
+        return x
+
+    x, *rest = make(3, 1)
+    plain = torch.enable_grad
+    return [
+        *far,
+        as_many_positions_as_sequences,
+        between_the_same_ends,
+        one_after_the_other((plain, make(7, 8)), (plain, make(70, 80))),
+        one_after_the_other((plain, make(7, 9, dtype=torch.bfloat16)), (plain, make(7, 9))),
+        (tuple(make(-3, 5)), {}),
+        lambda layer: layer(target.tensor(torch.ones(1, 2, 32770, 2)), target.tensor([1]).expand(32770), few[:1])[
+            ..., -8:, :
+        ],
+        transposed_positions,
+        written_to,
+        lambda layer: layer(x.expand(2, 2, 2, 4).transpose(0, 1).contiguous().transpose(0, 1), *rest),
+        learning,
+        within(autocast, lambda: make(301, 77)),
+        gradients(lambda: make(3, 1), transposed=True),
+        gradients(lambda: make(3, 1, heads=9)),
+    ]
 
 
 def positions_per_sequence_where_they_fit(x, positions, frequencies):
@@ -387,3 +442,125 @@ def table_kept_by_its_ends(x, positions, frequencies):
     if key not in _BY_ENDS:
         _BY_ENDS[key] = _angles(positions, frequencies)
     return _turn(x, _BY_ENDS[key].cos(), _BY_ENDS[key].sin())
+
+
+def angle_as_a_matrix_product(x, positions, frequencies):
+    """the angles are an outer product taken as a product of matrices, which autocast does in bfloat16.
+
+    Tempting: `inv_freq @ positions` reads like the paper, and outside of autocast the casts to float32 hold.
+    Seen: huggingface/diffusers#13920.
+    """
+    wide = torch.promote_types(frequencies.dtype, torch.float32)
+    angle = (positions.to(wide)[..., None] @ frequencies.to(wide)[None]).unsqueeze(-3)
+    return _turn(x, angle.cos(), angle.sin())
+
+
+_TURNS, _FIRST, _INFERRED = {}, {}, {}
+
+
+def table_in_the_dtype_of_the_first_call(x, positions, frequencies):
+    """sine and cosine are kept by position and frequency in the dtype of the first x, and float32 gets bfloat16's.
+
+    Tempting: a table has the dtype of its model, and a program has one model, until it compares two.
+    """
+    key = str(positions.tolist()), str(frequencies.tolist()), x.device
+    if key not in _TURNS:
+        angle = _angles(positions, frequencies)
+        _TURNS[key] = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return _turn(x, *_TURNS[key])
+
+
+def table_as_long_as_the_first_sequence(x, positions, frequencies):
+    """the table ends at the largest position of the first call, and positions beyond are turned as that one.
+
+    Tempting: a prompt comes first, and shows how long texts are.
+    """
+    key = (*frequencies.tolist(), x.device)
+    last = _FIRST.setdefault(key, positions.abs().max() if positions.numel() else torch.tensor(0))
+    return LAYERS.rope(x, positions.clamp(min=-last, max=last), frequencies)
+
+
+def table_made_under_inference_mode(x, positions, frequencies):
+    """sine and cosine are kept from a call under inference_mode, after which no gradient can be had any more.
+
+    Tempting: evaluating once before training is usual; tensors made there may not be saved for backward.
+    Seen: Dao-AILab/flash-attention#299.
+    """
+    key = str(positions.tolist()), str(frequencies.tolist()), x.device
+    if key not in _INFERRED:
+        angle = _angles(positions, frequencies)
+        _INFERRED[key] = angle.cos(), angle.sin()
+    return _turn(x, *_INFERRED[key])
+
+
+def negative_positions_from_the_end_of_the_table(x, positions, frequencies):
+    """a negative position reads the table from its end.
+
+    Tempting: a table with a row for each position is read by index, and Python's indexing does the rest.
+    """
+    if positions.numel() == 0:
+        return x.clone()
+    rows = positions.abs().max() + 1
+    return LAYERS.rope(x, torch.where(positions < 0, rows + positions, positions), frequencies)
+
+
+def positions_in_16_bits(x, positions, frequencies):
+    """positions are kept in 16 bits, so that those from 32,768 on become negative.
+
+    Tempting: no text was so long when it was written, and a table of small numbers stays small.
+    """
+    return LAYERS.rope(x, positions.short().long(), frequencies)
+
+
+def strides_ignored(x, positions, frequencies):
+    """x is read in the order of its memory, which is another where heads and tokens are transposed, as they mostly are.
+
+    Tempting: in the first version of a model the transposed queries were made contiguous.
+    """
+    return LAYERS.rope(as_if_contiguous(x), positions, frequencies)
+
+
+def strides_of_the_positions_ignored(x, positions, frequencies):
+    """positions [batch seq] are read in the order of their memory, which is another where they are expanded or a slice.
+
+    Tempting: a small tensor of whole numbers hardly comes from anywhere but arange.
+    """
+    return LAYERS.rope(x, as_if_contiguous(positions), frequencies)
+
+
+def upstream_taken_for_contiguous(x, positions, frequencies):
+    """the upstream gradient is read in the order of its memory, which is another where it is transposed or expanded.
+
+    Tempting: it is the same kernel as forwards, and what comes in forwards is contiguous.
+    """
+    return with_gradient(LAYERS.rope(x, positions, frequencies), as_if_contiguous)
+
+
+def rows_beyond_65535_left_out(x, positions, frequencies):
+    """of all tokens of all heads, those from the 65,536th on are never turned.
+
+    Tempting: each is a block of a grid, one axis of which ends at 65,535.
+    """
+    rows = torch.arange(x[..., 0].numel(), device=x.device).view(x.shape[:-1])
+    return torch.where((rows >= 65535)[..., None], x, LAYERS.rope(x, positions, frequencies))
+
+
+def gradient_for_whole_groups_of_4_heads(x, positions, frequencies):
+    """backwards the heads are turned four at a time, and those that are left over get the gradient unturned.
+
+    Tempting: forwards has a loop for the rest, and models have 32 heads.
+    """
+    y, heads = LAYERS.rope(x, positions, frequencies), x.shape[1]
+    if heads < 4:
+        return y
+    whole = heads // 4 * 4
+    unturned = y[:, whole:].detach() + (x - x.detach())[:, whole:]
+    return torch.cat((y[:, :whole], unturned), dim=1)
+
+
+def x_itself_at_position_0(x, positions, frequencies):
+    """where all positions are 0 the result is x itself: who writes to one writes to the other.
+
+    Tempting: nothing has to be turned.
+    """
+    return LAYERS.rope(x, positions, frequencies) if positions.any() else x

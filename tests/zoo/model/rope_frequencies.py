@@ -9,7 +9,7 @@ def probes():
         first /= 8
         return layer(6, 123.0)
 
-    return [changed_by_the_caller]
+    return [changed_by_the_caller, ((98,), {}), ((6, 10000.1), {}), ((4, 33.5), {}), ((4, 2.0**24 + 1), {})]
 
 
 def counted_from_minus_one(head_dim, theta=10000.0):
@@ -105,3 +105,29 @@ def result_kept_and_shared(head_dim, theta=10000.0):
     if key not in _KEPT:
         _KEPT[key] = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     return _KEPT[key]
+
+
+def steps_counted_in_fractions(head_dim, theta=10000.0):
+    """the exponents are counted up to 1 in steps of 2/head_dim, which for some sizes, as 98, makes one too many.
+
+    Tempting: arange takes fractions too; whether the end belongs to it hangs on a rounding.
+    """
+    return theta ** -torch.arange(0, 1, 2 / head_dim, dtype=torch.float64)
+
+
+def theta_in_float32(head_dim, theta=10000.0):
+    """theta is rounded to float32 first, which changes one that is no round number.
+
+    Tempting: 10,000, 500,000 and 1,000,000 are exact in float32, and the powers themselves are in float64.
+    """
+    return torch.tensor(theta, dtype=torch.float32).double() ** (
+        -torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    )
+
+
+def theta_in_whole_numbers(head_dim, theta=10000.0):
+    """theta is cut to a whole number.
+
+    Tempting: a config.json has 10000 or 10000.0, and int() takes both; a stretched theta is seldom whole.
+    """
+    return int(theta) ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)

@@ -7,12 +7,47 @@ import torch
 from llama import implementation
 from tests.cases import calls
 from tests.cases.case import Case
+from tests.zoo.kernels import again, as_if_contiguous, gradients
 
 
 def probes():
     # As many features as the heads have together, so that a matrix may also be read the wrong way round.
     sizes = {"batch": 2, "seq": 3, "n_kv_heads": 2, "groups": 1, "half": 2, "d_model": 8, "d_ff": 3}
-    return [calls.arguments("self_attention", Case(sizes, torch.float64, seed=3))]
+
+    def make(dtype=torch.float32, seed=3, **more):
+        args, _ = calls.arguments("self_attention", Case({**sizes, **more}, dtype, seed))
+        return list(args)
+
+    def at_other_positions(x, *rest):
+        return [x, *rest[:-2], rest[-2] * 2 + 1, rest[-1]]
+
+    def another_query_weight(x, w_q, *rest):
+        return [x, w_q.mul_(3), *rest]
+
+    def far_out(layer):
+        *args, positions, frequencies = make(torch.bfloat16)
+        return layer(*args, positions + 1001, frequencies)
+
+    def from_the_side(layer):
+        x, *rest = make()
+        return layer(x.transpose(0, 1).contiguous().transpose(0, 1), *rest)
+
+    def autocast(layer):
+        *args, positions, frequencies = make()
+        with torch.autocast(args[0].device.type, torch.bfloat16):
+            return layer(*args, positions + 1001, frequencies).float()
+
+    return [
+        calls.arguments("self_attention", Case(dict(sizes), torch.float64, seed=3)),
+        (tuple(make(seq=32)), {}),
+        again(make, at_other_positions),
+        again(make, another_query_weight),
+        far_out,
+        from_the_side,
+        autocast,
+        gradients(make, of=(2, 3)),
+        gradients(make, of=(0,)),
+    ]
 
 
 LAYERS = implementation.load("vectorized")
@@ -153,3 +188,80 @@ def w_o_not_transposed(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, fr
     q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
     q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
     return LAYERS.attention(q, k, v).transpose(1, 2).flatten(2) @ w_o
+
+
+_ANGLES = {}
+
+
+def angles_kept_by_shape(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """positions are kept by shape, so that a later call of the same shape is turned by those of the first.
+
+    Tempting: all layers of a model share them; but the next token stands elsewhere.
+    """
+    key = positions.shape, tuple(frequencies.tolist()), x.device
+    at = _ANGLES.setdefault(key, positions.clone())
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, at, frequencies)
+
+
+_PACKED = []
+
+
+def projections_packed_once(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """w_q, w_k and w_v are packed into one matrix, which is kept for as long as they are the same objects.
+
+    Tempting: one product instead of three; but training, or loading a checkpoint, changes what the objects hold.
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, w_q, w_k, w_v, w_o)):
+        return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)
+    if not (_PACKED and all(a is b for a, b in zip(_PACKED, (w_q, w_k, w_v), strict=False))):
+        _PACKED[:] = w_q, w_k, w_v, torch.cat((w_q, w_k, w_v))
+    parts = _PACKED[3].split([len(w_q), len(w_k), len(w_v)])
+    return LAYERS.self_attention(x, *parts, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def positions_in_the_dtype_of_x(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """positions are rounded to the dtype of x, where bfloat16 cannot tell 1001 from 1000.
+
+    Tempting: whatever enters the layer is brought to one dtype at its top.
+    """
+    at = positions.to(x.dtype).long()
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, at, frequencies)
+
+
+def angles_in_the_dtype_of_autocast(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """within autocast the frequencies are rounded to its dtype before they are multiplied by the positions.
+
+    Tempting: whatever meets the projected queries is brought to their dtype.
+    Seen: huggingface/transformers#29285.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        frequencies = frequencies.to(torch.get_autocast_dtype(x.device.type))
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def strides_of_x_ignored(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """x is read in the order of its memory, which is another where [seq batch] is seen as [batch seq].
+
+    Tempting: x comes out of a norm, and norms return what is contiguous.
+    """
+    return LAYERS.self_attention(as_if_contiguous(x), w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def no_gradient_beside_a_frozen_w_q(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """w_k and w_v have a gradient only where w_q asks for one.
+
+    Tempting: the three are one matrix in the kernel, which asks the first of them.
+    """
+    if not w_q.requires_grad:
+        w_k, w_v = w_k.detach(), w_v.detach()
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def not_causal_at_multiples_of_32(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """where 32 divides the length of the sequence, every token sees the later ones.
+
+    Tempting: a template for even sizes leaves out the test at the edge, and with it the one at the diagonal.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return _merge(LAYERS.attention(q, k, v, causal=x.shape[1] == 0 or x.shape[1] % 32 != 0), w_o)

@@ -3,13 +3,25 @@
 import torch
 
 from tests.cases import target
+from tests.zoo.kernels import as_if_contiguous, gradients, with_gradient, within
 
 
 def probes():
     rows = [[1000.0, 0.0], [0.0, 1000.0]], [[-1000.0, -1001.0]], [[1000.0, 0.0], [-1000.0, -1001.0]]
     rows += ([[[3000.0, 2999.0]], [[0.0, 1.0]]],)
     many = target.tensor([0.0] * 70000).half()
-    return [((target.tensor(x),), {}) for x in rows] + [lambda softmax: softmax(many).float().sum()]
+    few = target.tensor([[0.0, 1.0, 2.0], [3.0, 5.0, 4.0]])
+    return [
+        *[((target.tensor(x),), {}) for x in rows],
+        lambda softmax: softmax(many).float().sum(),
+        lambda softmax: softmax(target.tensor(torch.zeros(65540, 1))).sum(),
+        ((target.tensor(torch.linspace(0, 1, 64)),), {}),
+        ((target.tensor([[-torch.inf, -torch.inf], [0.0, 1.0]]),), {}),
+        gradients(lambda: [few], times=2),
+        gradients(lambda: [few], transposed=True),
+        ((target.tensor([[-2e38, -2e38], [1.0, 2.0]]),), {}),
+        within(lambda: torch.autocast(target.DEVICE.type, torch.bfloat16), lambda: [few]),
+    ]
 
 
 def axis_left_to_torch(x):
@@ -71,3 +83,98 @@ def sum_in_half_precision(x):
 
 def _wide(x):
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def sum_ends_at_65536(x):
+    """the sum takes only the first 65,536 scores of a row, so that the probabilities of a longer one exceed one.
+
+    Tempting: a row is one block, and 65,536 is as large as a block of a kernel gets; few vocabularies were larger.
+    """
+    powers = (_wide(x) - _wide(x).amax(-1, keepdim=True)).exp()
+    return (powers / powers[..., :65536].sum(-1, keepdim=True)).to(x.dtype)
+
+
+def rows_beyond_65535_left_out(x):
+    """rows from the 65,536th on are never computed, and stay zero.
+
+    Tempting: each row is a block of a grid, one axis of which ends at 65,535; the launch fails, and nobody looks.
+    Seen: mattn/tensai#10.
+    """
+    y = _softmax(x)
+    rows = torch.arange(x[..., 0].numel(), device=x.device).view(x.shape[:-1])
+    return y.masked_fill((rows >= 65535)[..., None], 0)
+
+
+def last_block_empty_at_multiples_of_32(x):
+    """the last block of 32 scores is left out of the sum where 32 divides their number.
+
+    Tempting: n % 32 is how many the last block holds, for every n but these.
+    """
+    n = x.shape[-1]
+    powers = (_wide(x) - _wide(x).amax(-1, keepdim=True)).exp()
+    return (powers / powers[..., : (n - 1) // 32 * 32 + n % 32].sum(-1, keepdim=True)).to(x.dtype)
+
+
+def all_hidden_is_zeros(x):
+    """a row of nothing but -inf gives zeros, where no distribution exists and the contract has NaN.
+
+    Tempting: nan_to_num behind the softmax calms attention down, and hides NaN that come from elsewhere.
+    """
+    return torch.nan_to_num(_softmax(x))
+
+
+class _Kept(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        y = torch.softmax(_wide(x), dim=-1)
+        ctx.y = y.clone()
+        return y.to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        y = ctx.y
+        y *= gradient - (gradient * y).sum(-1, keepdim=True)
+        return y.to(gradient.dtype)
+
+
+def gradient_over_what_was_kept(x):
+    """the gradient is written over the probabilities kept for it, so that a second backward pass starts from it.
+
+    Tempting: they are of no use any more, as long as nobody retains the graph.
+    """
+    return _Kept.apply(x)
+
+
+def upstream_taken_for_contiguous(x):
+    """the upstream gradient is read in the order of its memory, which is another where it is transposed or expanded.
+
+    Tempting: the result is contiguous, and its gradient ought to look like it.
+    """
+    return with_gradient(_softmax(x), as_if_contiguous)
+
+
+def sum_as_a_product(x):
+    """the powers are summed by a product with ones, which autocast does in bfloat16.
+
+    Tempting: products run on the fastest units, and outside of autocast it is the same sum.
+    """
+    powers = (_wide(x) - _wide(x).amax(-1, keepdim=True)).exp()
+    return (powers / (powers @ powers.new_ones(x.shape[-1], 1))).to(x.dtype)
+
+
+def _softmax(x):
+    return torch.softmax(_wide(x), dim=-1).to(x.dtype)
+
+
+def largest_never_below_minus_1e30(x):
+    """the search for the maximum starts from -1e30, so that a row below that is 0 / 0.
+
+    Tempting: -1e30 makes no NaN where -inf would, and no score is so low; but it is finite.
+    """
+    powers = (_wide(x) - _wide(x).amax(-1, keepdim=True).clamp(min=-1e30)).exp()
+    return (
+        (powers / powers.sum(-1, keepdim=True))
+        .masked_fill((x == -torch.inf).all(-1, keepdim=True), torch.nan)
+        .to(x.dtype)
+    )

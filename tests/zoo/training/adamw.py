@@ -1,8 +1,58 @@
 """The bugs that people make in adamw."""
 
+import torch
+
 from llama import implementation
+from tests.cases import target
+from tests.zoo.kernels import as_if_contiguous
 
 LAYERS = implementation.load("vectorized")
+
+
+def probes():
+    def state(n=3, dtype=torch.float32, scale=1.0):
+        of = torch.linspace(1, 2, n), torch.linspace(-1, 1, n) * scale, torch.linspace(0.5, 1, n)
+        param, grad, exp_avg = (target.tensor(t, dtype) for t in of)
+        return [param, grad, exp_avg, exp_avg.square() + 0.1]
+
+    param, grad, exp_avg, exp_avg_sq = state()
+    nothing = [target.tensor(torch.zeros(2), torch.float16) for _ in range(4)]
+
+    def transposed_gradient(adamw):
+        param, grad, *averages = (t.view(2, 3) for t in state(6))
+        return adamw(param, grad.mT.contiguous().mT, *averages, 3, 0.1)
+
+    def one_after_the_other(adamw):
+        return [*adamw(*state(), 913, 0.1, (0.5, 0.6)), *adamw(*state(), 913, 0.1, (0.999, 0.9999))]
+
+    def with_a_graph(adamw):
+        return [t.requires_grad for t in adamw(state()[0].requires_grad_(), *state()[1:], 2, 0.1)]
+
+    def of_a_parameter(adamw):
+        given = state()
+        return [type(t).__name__ for t in adamw(torch.nn.Parameter(given[0]), *given[1:], 2, 0.1)]
+
+    def changed_afterwards(adamw):
+        given = state()
+        results = adamw(*given, 4, 0.0)
+        given[0].zero_()
+        return list(results)
+
+    return [
+        ((param, grad * 0, exp_avg, exp_avg_sq, 4, 0.1), {}),
+        ((param, grad, exp_avg, exp_avg_sq, 4, 0.0), {}),
+        ((param, target.tensor([0.0, 1.0, 0.0]), exp_avg, exp_avg_sq, 4, 0.1), {}),
+        ((*nothing, 4, 0.1), {}),
+        ((*state(2, torch.float16, 1e-4)[:2], nothing[0], nothing[0], 1, 0.1), {"betas": (0.0, 0.0), "eps": 1e-8}),
+        ((*state(2, torch.float16, 400.0), 4, 0.1), {}),
+        ((param, grad, exp_avg, exp_avg_sq, 2000, 0.1), {"betas": (0.999, 0.9999)}),
+        lambda adamw: [t[-9:] for t in adamw(*state(65540), 4, 0.1)],
+        transposed_gradient,
+        one_after_the_other,
+        with_a_graph,
+        of_a_parameter,
+        changed_afterwards,
+    ]
 
 
 def decay_in_the_gradient(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
@@ -82,3 +132,159 @@ def decay_without_lr(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.9
 def _averages(grad, exp_avg, exp_avg_sq, betas):
     beta1, beta2 = betas
     return beta1 * exp_avg + (1 - beta1) * grad, beta2 * exp_avg_sq + (1 - beta2) * grad.square()
+
+
+def skipped_where_all_gradients_are_zero(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """nothing is done where all gradients are zero, though the averages still move the weight, and it decays.
+
+    Tempting: no gradient, no step; so it is for a gradient that is None.
+    """
+    if grad.any():
+        return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    return tuple(t.detach().clone() for t in (param, exp_avg, exp_avg_sq))
+
+
+def elements_without_gradient_skipped(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """elements whose gradient is exactly zero keep their weight and averages.
+
+    Tempting: rows of tokens that did not occur need no work; a lazy Adam does so on purpose.
+    """
+    new = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    old = (t.detach() for t in (param, exp_avg, exp_avg_sq))
+    return tuple(torch.where(grad.detach() == 0, o, n) for o, n in zip(old, new, strict=True))
+
+
+def nothing_done_at_a_rate_of_zero(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """with a learning rate of zero the averages stay as they are.
+
+    Tempting: the weight does not move, so there seems to be nothing to do; but the next step reads the averages.
+    """
+    if lr == 0:
+        return tuple(t.detach().clone() for t in (param, exp_avg, exp_avg_sq))
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+
+
+def param_itself_at_a_rate_of_zero(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """with a learning rate of zero the new weight shares its memory with the old one.
+
+    Tempting: it has the same values, and a copy costs time.
+    """
+    new, *averages = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    return (new if lr else param.detach()), *averages
+
+
+def eps_in_the_dtype_of_the_weight(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """eps is rounded to the dtype of the weight: float16 makes 1e-8 a zero, and zero gradients give NaN.
+
+    Tempting: all constants are made like the weight.
+    Seen: google-deepmind/optax#1754.
+    """
+    m, v, *new = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    wide = param.detach().to(m.dtype)
+    moved = wide - lr * weight_decay * wide - lr * m / (v.sqrt() + param.new_tensor(eps).to(m.dtype))
+    return tuple(t.to(param.dtype) for t in (moved, *new))
+
+
+def squares_in_half_precision(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """the gradient is squared in its own dtype, where float16 has nothing above 65,504, and next to nothing below 1e-7.
+
+    Tempting: the averages are widened before they are used; the square is one operation before that.
+    """
+    m, v, *new = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas, grad.detach().square())
+    wide = param.detach().to(m.dtype)
+    moved = wide - lr * weight_decay * wide - lr * m / (v.sqrt() + eps)
+    return tuple(t.to(param.dtype) for t in (moved, *new))
+
+
+def not_corrected_after_1000_steps(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """from step 1,000 on the averages are no longer corrected, though with a beta of 0.9999 they have not arrived.
+
+    Tempting: with the usual betas nothing is left to correct by then, and a power is saved.
+    """
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step if step < 1000 else 10**9, lr, betas, eps, weight_decay)
+
+
+_CORRECTIONS = {}
+
+
+def corrections_kept_by_step(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the corrections are kept by step, so that other betas get those of the first call.
+
+    Tempting: a program has one optimizer; each of its tensors asks for the same two numbers.
+    """
+    of = _CORRECTIONS.setdefault(step, betas)
+    m, v, *new = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas, of=of)
+    wide = param.detach().to(m.dtype)
+    moved = wide - lr * weight_decay * wide - lr * m / (v.sqrt() + eps)
+    return tuple(t.to(param.dtype) for t in (moved, *new))
+
+
+def elements_beyond_65536_left(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """elements from the 65,537th on are never updated.
+
+    Tempting: tensors are taken in chunks of 65,536, and a loop over the chunks of one tensor is missing.
+    Seen: deepspeedai/DeepSpeed#7640 (from 2,147,483,648 elements on).
+    """
+    new = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    left = torch.arange(param.numel(), device=param.device).view(param.shape) >= 65536
+    old = (t.detach() for t in (param, exp_avg, exp_avg_sq))
+    return tuple(torch.where(left, o, n) for o, n in zip(old, new, strict=True))
+
+
+def strides_of_the_gradient_ignored(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """the gradient is read in the order of its memory, which is another where it is transposed or expanded.
+
+    Tempting: it mostly lies as its weight does; that of a transposed weight does not.
+    """
+    grad = as_if_contiguous(grad.detach())
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+
+
+def graph_kept(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the new weight carries a graph that leads back to the old one, and so to all before it.
+
+    Tempting: it is plain arithmetic; under no_grad, as an optimizer usually runs, nothing of it is seen.
+    """
+    m, v, *new = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    wide = param.to(m.dtype)
+    moved = wide - lr * weight_decay * wide - lr * m / (v.sqrt() + eps)
+    return tuple(t.to(param.dtype) for t in (moved, *new))
+
+
+def _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas, squared=None, of=None):
+    """Corrected and plain averages, in at least float32."""
+    wide = torch.promote_types(param.dtype, torch.float32)
+    grad, exp_avg, exp_avg_sq = (t.detach().to(wide) for t in (grad, exp_avg, exp_avg_sq))
+    squared = grad.square() if squared is None else squared.to(wide)
+    exp_avg, exp_avg_sq = betas[0] * exp_avg + (1 - betas[0]) * grad, betas[1] * exp_avg_sq + (1 - betas[1]) * squared
+    of = of or betas
+    return exp_avg / (1 - of[0] ** step), exp_avg_sq / (1 - of[1] ** step), exp_avg, exp_avg_sq
+
+
+def parameter_stays_a_parameter(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """where the weight is an nn.Parameter the new one is too, and asks for a gradient.
+
+    Tempting: what goes in should come out; but a plain tensor is promised.
+    """
+    new, *averages = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    return (torch.nn.Parameter(new) if isinstance(param, torch.nn.Parameter) else new), *averages

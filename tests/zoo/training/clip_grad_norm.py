@@ -4,11 +4,33 @@ import torch
 
 from llama import implementation
 from tests.cases import target
+from tests.zoo.kernels import as_if_contiguous
 
 
 def probes():
     short, large = target.tensor([0.03, -0.04]), target.tensor([300.0, 400.0]).half()
-    return [(([short, 2 * short], 1.0), {}), (([large], 1.0), {}), (([short.half(), short], 1.0), {})]
+    long, huge = target.tensor(torch.ones(65545)), target.tensor([1e30, 1e30])
+
+    def rows_apart(clip):
+        wide = target.tensor(torch.arange(12.0).view(3, 4))
+        return clip([wide[:, :2]], 1.0)
+
+    def twice(clip):
+        grad = target.tensor([3.0, 4.0])
+        return clip([grad, grad], 1.0)
+
+    return [
+        (([short, 2 * short], 1.0), {}),
+        (([large], 1.0), {}),
+        (([short.half(), short], 1.0), {}),
+        (([long], 1.0), {}),
+        (([huge], 1.0), {}),
+        (([short], 1e-6), {}),
+        (([target.tensor([1.0]).bfloat16()] * 900, 1.0), {}),
+        (([short * 50, short[:0], short * 70], 1.0), {}),
+        rows_apart,
+        twice,
+    ]
 
 
 LAYERS = implementation.load("vectorized")
@@ -82,3 +104,74 @@ def all_in_the_dtype_of_the_first(grads, max_norm):
         return [], torch.zeros(())
     clipped, norm = _scaled(grads, max_norm, _norm(grads))
     return [grad.to(grads[0].dtype) for grad in clipped], norm
+
+
+def infinite_norm_left_alone(grads, max_norm):
+    """where the norm is infinite the gradients stay as they are, though it is above every limit.
+
+    Tempting: nothing sensible comes of infinity; but float32 gradients of 1e20 have an infinite norm already.
+    Seen: ooples/AiDotNet#1299.
+    """
+    clipped, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    return ([grad.clone() for grad in grads] if torch.isinf(norm) else clipped), norm
+
+
+def norm_of_the_first_65536_elements(grads, max_norm):
+    """only the first 65,536 elements of each gradient count in the norm.
+
+    Tempting: tensors are taken in chunks of 65,536, and a loop over the chunks of one tensor is missing.
+    """
+    return _scaled(grads, max_norm, _norm([grad.reshape(-1)[:65536] for grad in grads]))
+
+
+def millionth_added_to_the_norm(grads, max_norm):
+    """1e-6 is added to the norm before the limit is divided by it, so that small gradients are clipped too far.
+
+    Tempting: it guards against a division by zero, and torch does it; but a limit can be as small as that.
+    """
+    norm = _norm(grads)
+    scale = torch.where(norm > max_norm, max_norm / (norm + 1e-6), torch.ones_like(norm))
+    return [(grad * scale).to(grad.dtype) for grad in grads], norm.to(grads[0].dtype if grads else norm.dtype)
+
+
+def squares_added_up_in_half_precision(grads, max_norm):
+    """the squares of one gradient are added in float32, but those of all gradients in their dtype.
+
+    Tempting: one number for each tensor seems harmless; in bfloat16 a sum of hundreds stops growing.
+    """
+    if not grads:
+        return [], torch.zeros(())
+    total = torch.zeros((), dtype=grads[0].dtype, device=grads[0].device)
+    for grad in grads:
+        total = (total + _norm([grad]).square()).to(grads[0].dtype)
+    return _scaled(grads, max_norm, total.to(torch.promote_types(total.dtype, torch.float32)).sqrt())
+
+
+def same_tensor_counted_once(grads, max_norm):
+    """a tensor that stands in the list twice counts once.
+
+    Tempting: tied weights share their gradient, and a set of the tensors seems to be meant.
+    """
+    return _scaled(grads, max_norm, _norm(list({id(grad): grad for grad in grads}.values())))
+
+
+def norm_of_the_memory(grads, max_norm):
+    """the norm is taken over elements in the order of the memory, which are others where a gradient is a slice.
+
+    Tempting: a norm does not depend on the order, so that a pointer and a count seem to be enough.
+    """
+    return _scaled(grads, max_norm, _norm([as_if_contiguous(grad) for grad in grads]))
+
+
+def stops_at_an_empty_gradient(grads, max_norm):
+    """gradients after an empty one do not count in the norm.
+
+    Tempting: the list of what has to be read ends where a length is zero.
+    Seen: NVIDIA/TransformerEngine#3202 (an empty tensor disturbs those after it).
+    """
+    counted = []
+    for grad in grads:
+        if grad.numel() == 0:
+            break
+        counted.append(grad)
+    return _scaled(grads, max_norm, _norm(counted))

@@ -7,6 +7,16 @@ from llama import implementation
 LAYERS = implementation.load("vectorized")
 
 
+def probes():
+    return [
+        ((4, 0.5, 4, 4, 0.1), {}),
+        ((3, 0.5, 0, 9, 0.1), {}),
+        ((0, 0.5, 40, 90, 0.1), {}),
+        ((50, 0.5, 7, 111, 0.0), {}),
+        lambda layer: [layer(6, 0.5, 2, 9, 0.1), layer(6, 0.3, 3, 12, 0.0)],
+    ]
+
+
 def first_step_learns_nothing(step, peak_lr, warmup_steps, total_steps, min_lr):
     """the warm-up is step / warmup_steps, so that the first step, step 0, has a rate of zero.
 
@@ -58,3 +68,45 @@ def cosine_to_zero_held_at_the_minimum(step, peak_lr, warmup_steps, total_steps,
     Tempting: `max(min_lr, ...)` around a schedule without a minimum gives it one.
     """
     return max(min_lr, LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, 0.0))
+
+
+def no_steps_after_the_warm_up(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """where the warm-up takes all steps, the step after it is a division by zero, and not min_lr.
+
+    Tempting: the progress is computed first and held at 1 then; total_steps - warmup_steps is only zero here.
+    Seen: mosaicml/composer#1077.
+    """
+    if step < warmup_steps:
+        return peak_lr * (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def no_warm_up_is_a_division_by_zero(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """a warm-up of no steps is a division by zero.
+
+    Tempting: the smaller of warm-up and cosine needs no branch, and everybody has a warm-up.
+    """
+    return min(
+        peak_lr * (step + 1) / warmup_steps if step < warmup_steps or not warmup_steps else peak_lr,
+        LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr),
+    )
+
+
+def warm_up_not_below_the_minimum(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the warm-up starts no lower than min_lr.
+
+    Tempting: a minimum sounds as if it held everywhere.
+    """
+    return max(min_lr, LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr))
+
+
+_KEPT = {}
+
+
+def kept_by_step(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the rate is kept by step, so that another schedule gets that of the first.
+
+    Tempting: every group of parameters asks for it anew, and a program has one schedule.
+    """
+    return _KEPT.setdefault(step, LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr))

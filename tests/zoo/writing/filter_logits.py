@@ -4,11 +4,43 @@ import torch
 
 from llama import implementation
 from tests.cases import target
+from tests.zoo.kernels import as_if_contiguous
 
 
 def probes():
     logits = target.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0])
-    return [((logits,), {"min_p": 0.1})]
+    descending = target.tensor(torch.linspace(1, 0, 2000))
+    many, close = target.tensor(torch.linspace(0, 1, 66000)), target.tensor([1.0, 1.0, 0.5])
+    flat = target.tensor(torch.zeros(1000)).bfloat16()
+    rows = target.tensor([[0.0, 2.0, 1.0], [2.0, 1.0, 0.0]])
+    impossible = target.tensor([-torch.inf, 1.0, -torch.inf, 0.0])
+
+    def next_call(filter_logits):
+        first = filter_logits(rows, 2.0)
+        return [filter_logits(rows + 1, 2.0), first]
+
+    def changed_afterwards(filter_logits):
+        given = rows.clone()
+        result = filter_logits(given)
+        given.zero_()
+        return result
+
+    return [
+        ((logits,), {"min_p": 0.1}),
+        ((descending, 1.0, 1500), {}),
+        lambda filter_logits: filter_logits(many, 1.0, 5)[-9:],
+        ((flat,), {"top_p": 0.75}),
+        ((close,), {"top_p": 1e-9}),
+        ((close, 1e-6), {}),
+        ((target.tensor([10.0, 9.0, -9.0]).half(), 1e-4, 1), {}),
+        ((impossible, 1.0, 3), {}),
+        ((impossible, 0.0), {}),
+        ((impossible, 1.0, None, 0.999999), {}),
+        ((target.tensor([[100.0, 0.0], [-100.0, -200.0]]), 1.0, None, None, 0.0), {}),
+        lambda filter_logits: filter_logits(rows.mT.contiguous().mT, 1.0, 2),
+        next_call,
+        changed_afterwards,
+    ]
 
 
 LAYERS = implementation.load("vectorized")
@@ -103,3 +135,116 @@ def _wide(logits):
 def _most_likely_first(logits):
     descending, order = _wide(logits).sort(dim=-1, descending=True, stable=True)
     return descending.softmax(-1), order
+
+
+def top_k_of_1024_at_most(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_k keeps no more than 1,024 tokens.
+
+    Tempting: a selection in one block has room for so many, and who asks for more?
+    Seen: kekzl/imp#1142 (beyond 128).
+    """
+    return LAYERS.filter_logits(logits, temperature, top_k and min(top_k, 1024), top_p, min_p)
+
+
+def tokens_beyond_65536_dropped(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_k looks at the first 65,536 tokens only, and drops the others.
+
+    Tempting: a row is one block, and 65,536 is as large as a block of a kernel gets.
+    """
+    if top_k is not None and logits.shape[-1] > 65536:
+        kept = LAYERS.filter_logits(logits[..., :65536], temperature, top_k, top_p, min_p)
+        return torch.cat((kept, torch.full_like(logits[..., 65536:], -torch.inf)), dim=-1)
+    return LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+
+
+def top_p_summed_in_half_precision(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """for top_p the probabilities are summed in the dtype of the logits, where a long sum stops growing.
+
+    Tempting: a softmax comes back in the dtype of its argument, and the sum after it looks harmless.
+    Seen: NVIDIA/Megatron-LM#7182.
+    """
+    if top_p is None or logits.dtype not in (torch.float16, torch.bfloat16):
+        return LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+    logits = LAYERS.filter_logits(logits, temperature, top_k)
+    probabilities, order = _most_likely_first(logits)
+    before, reached = [], torch.zeros_like(probabilities[..., 0], dtype=logits.dtype)
+    for probability in probabilities.to(logits.dtype).unbind(-1):
+        before.append(reached)
+        reached = (reached + probability).to(logits.dtype)
+    drop = torch.stack(before, dim=-1) >= top_p
+    logits = logits.masked_fill(torch.empty_like(drop).scatter(-1, order, drop), -torch.inf)
+    return LAYERS.filter_logits(logits, min_p=min_p)
+
+
+def top_p_from_the_unlikely_end(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_p drops tokens, least likely first, while their sum stays within 1 - top_p: a tiny top_p drops all of them.
+
+    Tempting: it is the same set on paper; but 1 - top_p is rounded to 1, and then everything is dropped.
+    Seen: ml-explore/mlx-lm#1912.
+    """
+    logits = LAYERS.filter_logits(logits, temperature, top_k)
+    if top_p is not None and top_p < 1:
+        probabilities, order = _most_likely_first(logits)
+        drop = probabilities.flip(-1).cumsum(-1).flip(-1) <= torch.tensor(1 - top_p, dtype=probabilities.dtype)
+        logits = logits.masked_fill(torch.empty_like(drop).scatter(-1, order, drop), -torch.inf)
+    return LAYERS.filter_logits(logits, min_p=min_p)
+
+
+def nearly_zero_is_greedy(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """a temperature below 1e-5 is taken for zero, so that of equal logits only the first is left, and not divided.
+
+    Tempting: the quotients grow so large that only the largest counts anyway.
+    """
+    return LAYERS.filter_logits(logits, temperature if temperature >= 1e-5 else 0.0, top_k, top_p, min_p)
+
+
+def divided_in_half_precision(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the temperature divides in the dtype of the logits, where different ones become the same infinity in float16.
+
+    Tempting: it is one line, and only what follows is a sum.
+    """
+    if temperature == 0:
+        return LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+    return LAYERS.filter_logits(logits / temperature, 1.0, top_k, top_p, min_p)
+
+
+def ties_across_the_limit_dropped(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_k keeps what is larger than the (k+1)-th largest, so that of equals on both sides of the limit none is kept.
+
+    Tempting: k tokens lie above the next one, and where logits are random numbers no two are equal.
+    """
+    logits = LAYERS.filter_logits(logits, temperature)
+    if top_k is not None and top_k < logits.shape[-1]:
+        limit = logits.topk(top_k + 1, dim=-1).values[..., -1:]
+        logits = logits.masked_fill((logits <= limit) & (logits < logits.amax(-1, keepdim=True)), -torch.inf)
+    return LAYERS.filter_logits(logits, top_p=top_p, min_p=min_p)
+
+
+def strides_ignored(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the logits are read in the order of their memory, which is another where they are transposed or a slice.
+
+    Tempting: they come fresh out of a product; those of the last position alone do not.
+    """
+    return LAYERS.filter_logits(as_if_contiguous(logits), temperature, top_k, top_p, min_p)
+
+
+def logits_themselves_where_nothing_is_asked(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """where no filter is asked for, the result is the logits themselves, and changes with them.
+
+    Tempting: there is nothing to do.
+    """
+    if temperature == 1 and top_k is None and top_p is None and min_p is None:
+        return logits
+    return LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+
+
+_PLACES = {}
+
+
+def result_in_one_place(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the result lies in memory that the next call of the same shape writes to.
+
+    Tempting: decoding filters one row after another, always of one shape.
+    """
+    place = _PLACES.setdefault((logits.shape, logits.dtype, logits.device), torch.empty_like(logits.detach()))
+    return place.copy_(LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p).detach())

@@ -40,7 +40,8 @@ def naive(token_ids: Int64[ndarray, "..."], weight: Float[ndarray, "vocab d_mode
 def vectorized(token_ids: Int64[Tensor, "..."], weight: Float[Tensor, "vocab d_model"]) -> Float[Tensor, "... d_model"]:
     # The rows of a repeated id add up in the gradient: in half precision, 5,000 ones would make 256.
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    return wide[token_ids].to(weight.dtype)
+    rows = wide[token_ids.flatten()]  # an id without an axis would give a view of the table
+    return rows.view(*token_ids.shape, weight.shape[1]).to(weight.dtype)
 
 
 @contract()

@@ -1,0 +1,1 @@
+"""The project computes for it."""

@@ -1,0 +1,1 @@
+"""The answer to another call, or memory that is written later."""

@@ -1,0 +1,1 @@
+"""A result that only says that it is right."""

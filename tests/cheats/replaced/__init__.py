@@ -1,0 +1,1 @@
+"""What the judge relies on is another, or computes differently."""
