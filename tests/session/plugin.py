@@ -11,6 +11,7 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
+import torch._functorch.config
 from hypothesis import Phase, is_hypothesis_test
 
 from llama.layers import LAYERS
@@ -48,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tensors are tiny: a second thread would spend its time waiting, and with other work on the machine
     # (pytest -n) each wait is as long as a time slice.
     torch.set_num_threads(1)
+    # A compiled layer is asked for its gradients several times; by default torch frees what it kept after the first.
+    torch._functorch.config.donated_buffer = False
     try:
         target.use_device(usable(config.getoption("--device")))
     except ValueError as error:

@@ -12,7 +12,8 @@ def arguments(case: Case) -> Arguments:
     return (logits,), {
         "temperature": temperature,
         "top_k": top_k,
-        "top_p": [None, 0.61803][case.seed // 16 % 2],
+        # Of many tokens some are equally likely at the limit, and the contract does not say which of them stay.
+        "top_p": [None, 0.61803][case.seed // 16 % 2] if case.n <= 13 else None,
         "min_p": [None, 0.1][case.seed // 32 % 2],
     }
 

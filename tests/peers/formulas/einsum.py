@@ -14,6 +14,7 @@ def softmax(x):
 
 
 def cross_entropy(logits, targets):
+    check_ids(targets, logits.movedim(-1, 0))
     wide = widened(logits)
     is_target = targets[..., None] == torch.arange(logits.shape[-1], device=logits.device)
     chosen = torch.einsum("...v->...", wide.where(is_target, 0.0))  # times one-hot, 0 · -inf would be NaN
@@ -24,7 +25,8 @@ def embedding(token_ids, weight):
     """A row of one 1 and zeros, times the weight."""
     check_ids(token_ids, weight)
     one_hot = token_ids[..., None] == torch.arange(weight.shape[0], device=weight.device)
-    return torch.einsum("...v,vd->...d", one_hot.to(weight.dtype), weight)
+    with torch.autocast(weight.device.type, enabled=False):  # to look up a row is no product of the contract
+        return torch.einsum("...v,vd->...d", one_hot.to(weight.dtype), weight)
 
 
 def linear(x, weight):

@@ -12,4 +12,5 @@ def rope(x, positions, frequencies):
     cos, sin = angles.cos(), angles.sin()
     matrices = torch.stack((torch.stack((cos, -sin), dim=-1), torch.stack((sin, cos), dim=-1)), dim=-2)
     pairs = widened(x).unflatten(-1, (2, frequencies.shape[0]))
-    return torch.einsum("bsfij,bhsjf->bhsif", matrices.to(pairs.dtype), pairs).flatten(-2).to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):  # a turn is no product of the contract
+        return torch.einsum("bsfij,bhsjf->bhsif", matrices.to(pairs.dtype), pairs).flatten(-2).to(x.dtype)

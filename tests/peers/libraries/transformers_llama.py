@@ -130,7 +130,8 @@ def llama(token_ids, weights, config):
         num_hidden_layers=config.num_hidden_layers,
         rope_parameters=(config.rope_scaling or {"rope_type": "default"}) | {"rope_theta": config.rope_theta},
     )
-    model = transformers.LlamaForCausalLM(theirs).to(token_ids.device).eval()
+    with torch.random.fork_rng():  # its first weights are drawn, and not used
+        model = transformers.LlamaForCausalLM(theirs).to(token_ids.device).eval()
     weights = {"lm_head.weight": weights["model.embed_tokens.weight"]} | dict(weights)
     return functional_call(model, weights, (token_ids,), {"use_cache": False}).logits
 

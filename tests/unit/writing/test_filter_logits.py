@@ -156,6 +156,17 @@ def test_top_k_counts_every_token_however_many_there_are(filter_logits, n):
         assert_close(kept.nonzero().flatten(), torch.arange(n - k, n, device=kept.device), "blocks of tokens")
 
 
+@pytest.mark.parametrize("n", [33, 1025, 70_000])
+def test_top_p_finds_the_most_likely_among_many(filter_logits, n):
+    # Three tokens have 1/2, 1/4 and 1/8 of the probability, and stand far apart; all others share the last eighth.
+    logits = torch.full((n,), math.log(1 / 8 / (n - 3)), device=tensor(0.0).device)
+    places = torch.tensor([n - 1, 0, n // 2])
+    logits[places] = tensor([math.log(1 / 2), math.log(1 / 4), math.log(1 / 8)])
+    for top_p, kept in ((0.4, 1), (0.6, 2), (0.8, 3)):
+        found = filter_logits(logits, top_p=top_p).isfinite().nonzero().flatten()
+        assert_close(found, places[:kept].sort().values.to(found.device), "blocks of tokens")
+
+
 def test_a_temperature_near_zero_is_no_zero(filter_logits):
     # At 1e-6 both of the largest stay, and the third lies half a million below them.
     kept = filter_logits(tensor([1.0, 1.0, 0.5]), 1e-6)
