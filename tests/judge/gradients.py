@@ -50,6 +50,25 @@ def downstream(out: Tensor) -> Tensor:
     return (torch.arange(out.numel(), device=out.device) % 5 + 5).reshape(out.shape).to(out.dtype) / 80
 
 
+def cancelling(out: Tensor) -> Tensor:
+    """The same, and negative in the second half: sums grow as large, and cancel in the end.
+
+    A sum that is rounded to half precision in between is off by as much as its parts are.
+    """
+    toward = downstream(out).flatten()
+    toward[toward.numel() // 2 :] *= -1
+    return toward.reshape(out.shape)
+
+
+def _for_each_token(toward: Tensor, leaf: Tensor) -> Tensor:
+    """The upstream gradient of a mean over tokens, times their number, which float16 may not hold.
+
+    Each token has but its share of the gradient of a mean, and of very many no error would be seen.
+    """
+    tokens = leaf.numel() // max(1, leaf.shape[-1])
+    return 8 * toward * (min(tokens, 2**14) if toward.dtype == torch.float16 else tokens)
+
+
 def assert_gradients_equal_the_formula(
     layer: Subject,
     arguments: Arguments,
@@ -64,6 +83,8 @@ def assert_gradients_equal_the_formula(
     if not out.requires_grad:
         fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
     toward = towards(out)
+    if out.ndim == 0:
+        toward = _for_each_token(toward, leaves[0])
     compare_gradients(layer.layer, torch.autograd.grad(out, leaves, toward), leaves, arguments, toward, only, look_at)
 
 

@@ -23,7 +23,7 @@ from tests.judge.surroundings import left_alone, refuse_changes
 # The judge. Always our own loops in float64, whatever is under test.
 REFERENCE = implementation.load("naive")
 # Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
-# That these are the derivatives of the values is what gradcheck proves.
+# That these are the derivatives of the values is what test_gradients.py of every_layer proves.
 FORMULA = implementation.load("vectorized")
 
 

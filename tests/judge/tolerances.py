@@ -26,6 +26,12 @@ HALF = (torch.float16, torch.bfloat16)
 LOSS = 1e-5
 
 
+# A derivative in float64 as the difference of two values, `STEP` ahead and behind: the values are exact to 1e-16, so
+# their difference over twice the step to 1e-11 times what is added up in it, and the curve bends by the square of the
+# step, times its third derivative, which may be large where a norm is near zero.
+STEP, DERIVATIVE = 1e-5, 1e-6
+
+
 def tolerance(dtype: torch.dtype, layer: str = "") -> float:
     """The row of that dtype; for a layer that turns by angles, float64 is held to float32, which the contract asks of
     angles. The turn itself is held to float64 at position 0, where no angle is rounded."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch._functorch.config
 from hypothesis import Phase, is_hypothesis_test
+from hypothesis.internal.conjecture import engine
 
 from llama.layers import LAYERS
 from llama.machine.device import usable
@@ -40,6 +41,8 @@ MARKERS = (
     "suite(files, *arguments, **environment): a run of the suite that the test looks at, see session/nested_runs.py",
     "cold: its run begins as a shell begins it, in a process that has imported nothing",
 )
+SHRINKING = 3
+"""So many seconds of a failing example: each step costs a call, of a whole model perhaps, and somebody waits."""
 PROFILES = {"quick": 5, "default": 15, "ci": 50, "thorough": 300}
 
 
@@ -103,6 +106,8 @@ def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None
         report_multiple_bugs=False,
     )
     hypothesis.settings.load_profile(chosen)
+    assert engine.MAX_SHRINKING_SECONDS  # there is no setting for it
+    engine.MAX_SHRINKING_SECONDS = SHRINKING
 
 
 def pytest_report_header() -> str:

@@ -27,7 +27,8 @@ def _calls(layer, dtype, seeds=range(0, FLAGS, 3), **sizes):
 def test_within_autocast_only_products_are_in_half_precision(layer, dtype):
     """Angles, norms, softmax and losses stay as exact as the arguments are."""
     turns = calls_of(layer.layer).turns and layer.layer != "llama"  # which makes its own positions
-    for args, kwargs in map_leaves(_far if turns else _single, _calls(layer.layer, torch.float32)):
+    change = _single if not turns else _far_apart if calls_of(layer.layer).multiplies else _far
+    for args, kwargs in map_leaves(change, _calls(layer.layer, torch.float32)):
         with torch.autocast(target.DEVICE.type, dtype):
             actual = layer(*args, **kwargs)
         look_at = "what autocast rounds: a product of matrices that stands for an angle, a norm or a sum"
@@ -42,6 +43,11 @@ def _single(leaf):
 def _far(leaf):
     """Positions that half precision cannot tell apart."""
     return leaf + 1001 if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.int64 else _single(leaf)
+
+
+def _far_apart(leaf):
+    """And so far from each other that half precision has the angles between them wrong too."""
+    return leaf * 1009 if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.int64 else _single(leaf)
 
 
 @pytest.mark.tensors

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama.implementation import map_leaves
 from tests.cases import target
 from tests.cases.calls import FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LARGE, RANGES, Case
@@ -110,10 +111,22 @@ def _led(t, axes):
     return rows[0] if axes == 0 else rows.unflatten(0, SHAPES[axes]) if axes > 1 else rows
 
 
+def test_parameters_of_a_module_give_plain_tensors(layer):
+    args, kwargs = map_leaves(_parameter, arguments(layer.layer, Case(small(layer.layer), torch.float32, 0)))
+    with torch.no_grad():
+        layer(*args, **kwargs)  # which refuses what is not a plain tensor
+
+
+def _parameter(leaf):
+    is_float = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    return torch.nn.Parameter(leaf, requires_grad=False) if is_float else leaf
+
+
 @pytest.mark.tensors
 def test_mappings_are_read_by_name_in_whatever_order_they_are(layer):
     for seed in range(2):
         sizes = small(layer.layer)
+        sizes |= {axis: 2 for axis in sizes if axis == "n_layers"}
         args, kwargs = arguments(layer.layer, Case(sizes, torch.float32, seed))
         turned = tuple(dict(reversed(a.items())) if isinstance(a, dict) else a for a in args)
         assert_equals_naive(layer, *turned, look_at="weights.values(): weights by name, weights[name]", **kwargs)

@@ -1,11 +1,13 @@
 """What defines the linear layer, whatever the sizes. That it equals the naive loops is in every_layer/."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cases.case import cases
-from tests.judge.assertions import assert_close, assert_identical
+from tests.cases.case import Case, cases
+from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical
+from tests.judge.subject import word
 
 
 @given(case=cases("batch seq d_in d_out"))
@@ -52,3 +54,13 @@ def test_no_other_token_has_any_influence(linear, case):
     changed[:, token] = 100 * case.normal("batch d_in")
     others = [i for i in range(case.seq) if i != token]
     assert_identical(linear(changed, weight)[:, others], linear(x, weight)[:, others])
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=word)
+def test_long_sums_that_cancel_are_right_in_half_precision(linear, dtype):
+    # The first half of each row adds up to some 2,500, and the second takes it away again.
+    case = Case({"batch": 3, "d_in": 8192, "d_out": 5}, dtype, seed=0, positive=True)
+    x, weight = case.normal("batch d_in"), case.normal("d_out d_in")
+    weight[:, 4096:] *= -1
+    assert_equals_formula(linear, x, weight, look_at="sums of parts that are rounded before they are added up")

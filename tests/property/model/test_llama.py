@@ -7,10 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cases.case import cases
+from tests.cases.calls import arguments
+from tests.cases.case import Case, cases
+from tests.cases.sizes import small
 from tests.cases.weights import config, model_weights
-from tests.judge.assertions import assert_close, assert_identical, fail
-from tests.judge.subject import REFERENCE, exact
+from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical, fail
+from tests.judge.subject import REFERENCE, exact, word
 
 SIZES = "batch seq n_kv_heads groups half d_model d_ff vocab n_layers"
 # The norm of a vector of one or two features may be near zero, where it magnifies rounding.
@@ -122,3 +124,20 @@ def test_every_constant_of_the_config_matters(llama, change, case):
     token_ids, weights = different_tokens(case), model_weights(case, of)
     if torch.equal(llama(token_ids, weights, replace(of, **change)), llama(token_ids, weights, of)):
         fail(f"{', '.join(change)} has no influence")
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=word)
+def test_a_large_stream_is_normed_in_at_least_float32(llama, dtype):
+    # 300 squared is beyond float16.
+    for seed in range(4):
+        (token_ids, weights, of), _ = arguments("llama", Case(small("llama"), dtype, seed))
+        large = weights | {EMBEDDING: 300 * weights[EMBEDDING], HEAD: weights[EMBEDDING]}
+        assert_equals_formula(llama, token_ids, large, of, look_at="squares in at least float32")
+
+
+@pytest.mark.tensors
+def test_a_longer_text_after_a_shorter_one_is_read_to_its_end(llama):
+    (token_ids, weights, of), _ = arguments("llama", Case(small("llama") | {"seq": 9}, torch.float32, 0))
+    for length in (2, 5, 1, 9):
+        assert_equals_formula(llama, token_ids[:, :length], weights, of, look_at="a table that is made for one length")

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases.target import tensor
 from tests.judge.assertions import assert_close
 
 HALVES = st.integers(1, 64)
@@ -19,6 +20,12 @@ def test_the_first_is_exactly_one(rope_frequencies, half, theta):
 def test_neighbours_have_the_ratio_theta_to_minus_two_over_head_dim(rope_frequencies, half, theta):
     f = rope_frequencies(2 * half, theta)
     assert_close(f[1:] / f[:-1], torch.full_like(f[1:], theta ** (-1 / half)))
+
+
+def test_every_head_dim_up_to_512_has_the_frequencies_of_the_formula(rope_frequencies):
+    for half in range(1, 257):
+        expected = tensor([10000.0 ** (-i / half) for i in range(half)], torch.float64)
+        assert_close(rope_frequencies(2 * half), expected, "a step that is no whole number")
 
 
 @given(half=HALVES, theta=THETAS)

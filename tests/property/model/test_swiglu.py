@@ -1,11 +1,13 @@
 """What defines SwiGLU, whatever the sizes. That it equals the naive loops is in every_layer/."""
 
+import pytest
 import torch
 from hypothesis import given
 
-from tests.cases.case import cases
+from tests.cases.case import Case, cases
 from tests.cases.weights import weight
-from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical
+from tests.judge.subject import word
 
 
 def arguments(case):
@@ -86,3 +88,15 @@ def test_no_other_token_has_any_influence(swiglu, case):
     changed[:, token] = 100 * case.normal("batch d_model")
     others = [i for i in range(case.seq) if i != token]
     assert_identical(swiglu(changed, *weights)[:, others], swiglu(x, *weights)[:, others])
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=word)
+def test_long_sums_that_cancel_are_right_in_half_precision(swiglu, dtype):
+    # In each of the three products the second half of a row takes away what the first half has added up to.
+    case = Case({"batch": 2, "seq": 3, "d_model": 1024, "d_ff": 1024}, dtype, seed=0, positive=True)
+    x, *weights = arguments(case)
+    for of in weights:
+        of[:, 512:] *= -1
+    look_at = "sums of parts that are rounded before they are added up"
+    assert_equals_formula(swiglu, x, *weights, look_at=look_at)

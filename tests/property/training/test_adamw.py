@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.cases.case import Case, cases
 from tests.judge.assertions import assert_close, fail
-from tests.judge.subject import FORMULA, exact
+from tests.judge.subject import FORMULA, exact, word
 from tests.judge.tolerances import moment_tolerance
 
 BETAS = st.sampled_from([(0.9, 0.999), (0.9, 0.95), (0.5, 0.8), (0.0, 0.5)])
@@ -106,3 +106,14 @@ def test_many_elements_have_the_step_of_the_formula(adamw):
     expected = FORMULA.adamw(*exact(given))
     for ours, theirs in zip(adamw(*given), expected, strict=True):
         assert_close(ours, theirs, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=word)
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.99, 0.9999)])
+def test_the_betas_keep_their_precision_in_half_precision(adamw, dtype, betas):
+    # bfloat16 has nothing between 0.996 and 1.
+    for step in (1, 10, 1000):
+        case = Case({"n": 64}, dtype, seed=step)
+        param, grad, average = (case.normal("n") for _ in range(3))
+        given = param, grad, average, average.square() + case.uniform("n"), step, 0.5, betas
+        assert_close(adamw(*given), FORMULA.adamw(*exact(given)), "betas in the dtype of the weights", dtype=dtype)

@@ -1,6 +1,7 @@
 """Attention: each query takes the mean of the values, weighted by how well their keys match it."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -138,9 +139,10 @@ def test_a_query_without_any_key_gives_zeros(attention):
 
 
 @pytest.mark.refusal
-def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention):
-    q, k = torch.ones(1, 4, 2, 8), torch.ones(1, 3, 2, 8)
-    with pytest.raises(ValueError, match="attention: n_kv_heads must divide n_heads, got 3 and 4"):
+@pytest.mark.parametrize("n_kv_heads", [3, 0])
+def test_key_heads_that_do_not_divide_the_query_heads_are_refused(attention, n_kv_heads):
+    q, k = torch.ones(1, 4, 2, 8), torch.ones(1, n_kv_heads, 2, 8)
+    with pytest.raises(ValueError, match=f"attention: n_kv_heads must divide n_heads, got {n_kv_heads} and 4"):
         attention(q, k, k)
 
 
@@ -152,11 +154,12 @@ def test_more_queries_than_positions_are_refused_where_causal(attention):
 
 
 @pytest.mark.refusal
-def test_a_mask_that_does_not_broadcast_is_refused(attention):
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (2, 1, 1, 1), (1, 1, 1, 2, 2)])
+def test_a_mask_that_does_not_broadcast_is_refused(attention, shape):
     x = torch.ones(1, 1, 2, 8)
-    sentence = r"attention: mask must broadcast to \[1, 1, 2, 2\], got \[3, 2\]"
+    sentence = re.escape(f"attention: mask must broadcast to [1, 1, 2, 2], got {list(shape)}")
     with pytest.raises(ValueError, match=sentence):
-        attention(x, x, x, mask=torch.ones(3, 2, dtype=torch.bool))
+        attention(x, x, x, mask=torch.ones(shape, dtype=torch.bool))
 
 
 @pytest.mark.refusal

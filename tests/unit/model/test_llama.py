@@ -120,6 +120,12 @@ def test_a_token_outside_the_vocabulary_is_an_index_error(llama):
         llama(tensor([[3]]), model(), config())
 
 
+@pytest.mark.parametrize("outside", [-1, 3, -100])
+def test_an_id_outside_the_vocabulary_is_an_index_error_and_counts_from_no_end(llama, outside):
+    with pytest.raises(IndexError):
+        llama(tensor([[1, outside]]), model(), config())
+
+
 @pytest.mark.refusal
 def test_tokens_without_a_batch_are_refused(llama):
     with pytest.raises(ValueError, match=r"llama: token_ids must be \[batch seq\], got \[2\]"):

@@ -44,6 +44,11 @@ def test_a_longer_wavelength_is_never_slowed_less(llama3_frequencies, plot):
     assert (times.diff() >= 0).all()
 
 
+def test_a_factor_of_one_changes_nothing_and_still_makes_a_new_tensor(llama3_frequencies):
+    frequencies = tensor([TURN / 19, TURN / 33, TURN / 51])
+    assert_close(llama3_frequencies(frequencies, 1.0, 2.0, 5.0, 100), frequencies)
+
+
 @pytest.mark.refusal
 def test_a_low_factor_above_the_high_one_is_refused(llama3_frequencies):
     with pytest.raises(ValueError, match=r"low_freq_factor must be below high_freq_factor, got 4\.0 and 4\.0"):

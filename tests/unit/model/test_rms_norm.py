@@ -98,3 +98,9 @@ def test_a_negative_eps_is_refused(rms_norm):
 def test_integers_are_refused(rms_norm):
     with pytest.raises(ValueError, match="rms_norm: x must be float, got int64"):
         rms_norm(torch.ones(2, 6, dtype=torch.int64), torch.ones(6))
+
+
+@pytest.mark.refusal
+def test_rows_without_a_feature_are_refused(rms_norm):
+    with pytest.raises(ValueError, match=r"rms_norm: d_model must be at least 1, got shape \[2, 0\]"):
+        rms_norm(torch.ones(2, 0), torch.ones(0))

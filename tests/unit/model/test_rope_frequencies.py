@@ -18,6 +18,11 @@ def test_another_theta_gives_other_speeds(rope_frequencies):
     assert_close(rope_frequencies(4, 16.0), torch.tensor([1.0, 0.25], dtype=torch.float64))
 
 
+def test_a_theta_below_one_gives_rising_speeds(rope_frequencies):
+    # (1/16)^(0, -1/2) = 1, 4.
+    assert_close(rope_frequencies(4, 1 / 16), torch.tensor([1.0, 4.0], dtype=torch.float64))
+
+
 def test_one_pair_turns_one_radian_per_position(rope_frequencies):
     assert_close(rope_frequencies(2), torch.tensor([1.0], dtype=torch.float64))
 

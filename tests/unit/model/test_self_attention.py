@@ -68,6 +68,21 @@ def test_head_h_is_the_rows_from_h_times_head_dim(self_attention):
 
 
 @pytest.mark.refusal
+@pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(3, 2), (0, 1), (1, 0), (0, 0), (-2, 1), (2, -1)])
+def test_numbers_of_heads_that_do_not_divide_are_refused(self_attention, n_heads, n_kv_heads):
+    x, w = torch.ones(1, 1, 6), torch.ones(6, 6)
+    with pytest.raises(ValueError, match=f"n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}"):
+        self_attention(x, w, w, w, w, n_heads, n_kv_heads, torch.tensor([0]), torch.ones(1))
+
+
+@pytest.mark.refusal
+def test_the_rows_of_both_projections_are_told(self_attention):
+    x, w_q, w_k = torch.ones(1, 1, 6), torch.ones(8, 6), torch.ones(2, 6)
+    with pytest.raises(ValueError, match="n_heads=2 and n_kv_heads=2 times one head_dim, got 8 and 2"):
+        self_attention(x, w_q, w_k, w_k, torch.ones(6, 8), 2, 2, torch.tensor([0]), torch.ones(2))
+
+
+@pytest.mark.refusal
 def test_rows_that_do_not_divide_into_the_heads_are_refused(self_attention):
     x, w = torch.ones(1, 1, 6), torch.ones(6, 6)
     with pytest.raises(ValueError, match="must be n_heads=4 and n_kv_heads=4 times one head_dim, got 6 and 6"):

@@ -112,6 +112,12 @@ def test_the_averages_are_still_corrected_after_a_thousand_steps(adamw):
     assert_close(param, tensor([10 - 0.5 * math.sqrt(1 - 0.9999**1000)]), "the correction never ends")
 
 
+def test_an_eps_of_zero_is_allowed(adamw):
+    # The step is lr in the direction of the gradient, to the last bit.
+    one = tensor([1.0])
+    assert_close(adamw(one, one, 0 * one, 0 * one, 1, 0.5, eps=0.0, weight_decay=0.0)[0], tensor([0.5]))
+
+
 @pytest.mark.refusal
 def test_step_zero_is_refused(adamw):
     x = torch.ones(3)

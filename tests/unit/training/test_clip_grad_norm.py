@@ -102,6 +102,15 @@ def test_integers_are_refused_with_their_place(clip_grad_norm):
         clip_grad_norm([torch.ones(2), torch.ones(2, dtype=torch.int64)], 1.0)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_each_gradient_counts_as_exactly_as_its_own_dtype_has_it(clip_grad_norm, half):
+    # Beside one in half precision: 300,000 is beyond float16, and bfloat16 has nothing between 4,096 and 4,128.
+    for number in (300_000.0, 4_111.0):
+        for grads in ([tensor([0.0], half), tensor([number])], [tensor([number]), tensor([0.0], half)]):
+            _, norm = clip_grad_norm(grads, 1.0)
+            assert_close(tensor(float(norm)), tensor(number), "all gradients in the dtype of the first")
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("max_norm", [2.5, 100.0])
 def test_each_gradient_keeps_its_own_dtype(clip_grad_norm, max_norm):

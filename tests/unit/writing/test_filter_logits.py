@@ -184,6 +184,7 @@ def test_a_low_temperature_does_not_make_half_precision_overflow(filter_logits):
     ("bad", "sentence"),
     [
         ({"temperature": -1.0}, r"temperature must not be negative, and finite, got -1\.0"),
+        ({"temperature": math.inf}, "temperature must not be negative, and finite, got inf"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0\.0"),
         ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1\.5"),

@@ -120,3 +120,9 @@ def test_another_number_of_us_than_rows_is_refused(sample):
 def test_logits_that_are_not_numbers_are_refused(sample, bad):
     with pytest.raises(ValueError, match=f"sample: logits must be finite or -inf, got {bad}"):
         sample(torch.tensor([0.0, bad]), torch.tensor(0.5))
+
+
+@pytest.mark.refusal
+def test_of_several_logits_that_are_not_numbers_the_first_is_told(sample):
+    with pytest.raises(ValueError, match="sample: logits must be finite or -inf, got inf"):
+        sample(torch.tensor([0.0, math.inf, math.nan]), torch.tensor(0.5))
