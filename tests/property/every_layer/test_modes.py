@@ -1,5 +1,7 @@
 """What a call leaves alone, and what may surround it: autocast, inference mode, threads, random numbers, defaults."""
 
+import contextlib
+import itertools
 import random
 import threading
 
@@ -12,6 +14,7 @@ from tests.cases.calls import FLAGS, arguments, calls_of
 from tests.cases.case import Case
 from tests.cases.sizes import SMALL
 from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical, assert_within_autocast, fail
+from tests.judge.endings import contained
 from tests.judge.gradients import differentiable
 from tests.judge.subject import tensors, unchecked, word
 
@@ -98,25 +101,46 @@ def test_it_may_be_called_by_several_threads_at_once(layer):
 def test_random_numbers_defaults_grad_mode_and_threads_are_left_alone(layer, grad_mode):
     for dtype in (torch.float32, torch.float64):
         for args, kwargs in _calls(layer.layer, torch.float32):
-            state = random.getstate(), torch.get_rng_state().tolist()
-            torch.set_default_dtype(dtype)
-            try:
-                # beartype, which draws the items of a list that it looks at, is left out.
-                with torch.set_grad_enabled(grad_mode), unchecked():
-                    layer(*args, **kwargs)
-                    left = {
-                        "grad mode": (torch.is_grad_enabled(), grad_mode),
-                        "torch's default dtype": (torch.get_default_dtype(), dtype),
-                        "torch's number of threads": (torch.get_num_threads(), 1),
-                        "Python's random numbers": (random.getstate() == state[0], True),
-                        "torch's random numbers": (torch.get_rng_state().tolist() == state[1], True),
-                    }
-            finally:
-                torch.set_default_dtype(torch.float32)
-                torch.set_num_threads(1)
-            for what, (now, before) in left.items():
-                if now != before:
-                    fail(f"it changed {what}", "state of the whole program, which a layer leaves alone")
+            with _left_alone(dtype, grad_mode):
+                layer(*args, **kwargs)
+
+
+def test_the_same_is_left_alone_where_a_call_raises(layer):
+    """As one of many that a server answers: the next one must not be computed in its dtype."""
+    for dtype in target.ALL:
+        args, kwargs = _calls(layer.layer, dtype, seeds=[0])[0]
+        for missing in range(len(tensors((args, kwargs)))):
+            numbers = itertools.count()
+            wrong = map_leaves(
+                lambda leaf: None if isinstance(leaf, torch.Tensor) and next(numbers) == missing else leaf,  # noqa: B023
+                (args, kwargs),
+            )
+            with _left_alone(torch.float32, True), contextlib.suppress(Exception), contained("the layer"):
+                layer.function(*wrong[0], **wrong[1])
+
+
+@contextlib.contextmanager
+def _left_alone(dtype, grad_mode):
+    """Fails where what is done within leaves another state behind, and puts it back."""
+    state = random.getstate(), torch.get_rng_state().tolist()
+    torch.set_default_dtype(dtype)
+    try:
+        # beartype, which draws the items of a list that it looks at, is left out.
+        with torch.set_grad_enabled(grad_mode), unchecked():
+            yield
+            left = {
+                "grad mode": (torch.is_grad_enabled(), grad_mode),
+                "torch's default dtype": (torch.get_default_dtype(), dtype),
+                "torch's number of threads": (torch.get_num_threads(), 1),
+                "Python's random numbers": (random.getstate() == state[0], True),
+                "torch's random numbers": (torch.get_rng_state().tolist() == state[1], True),
+            }
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(1)
+    for what, (now, before) in left.items():
+        if now != before:
+            fail(f"it changed {what}", "state of the whole program, which a layer leaves alone")
 
 
 @pytest.mark.tensors

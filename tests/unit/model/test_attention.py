@@ -23,6 +23,12 @@ def test_values_are_weighted_by_the_softmax_of_the_scores(attention):
     assert_close(y, _heads([[14.0]]))
 
 
+def test_the_opposite_query_reads_the_opposite_key(attention):
+    # Scores 0 and -ln 3, weights 3/4 and 1/4: 3/4 · 8 + 1/4 · 16 = 10.
+    y = attention(_heads([[-1.0]]), _heads([[0.0], [LOG3]]), _heads([[8.0], [16.0]]))
+    assert_close(y, _heads([[10.0]]), "scores: the product of query and key")
+
+
 def test_scores_are_divided_by_the_square_root_of_head_dim(attention):
     # Four features: products 0 and 2 · ln 3, over sqrt(4) = 0 and ln 3.
     k = _heads([[0.0] * 4, [2 * LOG3, 0.0, 0.0, 0.0]])

@@ -276,3 +276,16 @@ def negative_ids_count_from_the_end(token_ids, weights, config):
     Tempting: weights["model.embed_tokens.weight"][token_ids] is all there is to it.
     """
     return _llama(token_ids, weights, config, x=weights["model.embed_tokens.weight"][token_ids])
+
+
+def default_dtype_left_after_an_error(token_ids, weights, config):
+    """torch's default dtype is set to that of the weights, and stays so after a call that raises.
+
+    Tempting: everything that is made within has the right dtype then; that a call may end early is forgotten.
+    Seen: vllm-project/vllm#51064.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(weights["model.embed_tokens.weight"].dtype)
+    logits = _llama(token_ids, weights, config)
+    torch.set_default_dtype(before)
+    return logits
