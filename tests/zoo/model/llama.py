@@ -1,5 +1,6 @@
 """The bugs that people make in llama."""
 
+import contextlib
 import dataclasses
 
 import torch
@@ -54,7 +55,15 @@ def probes():
         ids, weights, of = make()
         return llama(-1 - ids, weights, of)
 
-    more = [negative_ids, in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
+    def after_an_error(llama):
+        ids, weights, of = make(torch.float16)
+        with contextlib.suppress(Exception):
+            llama(ids, weights | {"model.norm.weight": None}, of)
+        left = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        return str(left)
+
+    more = [negative_ids, after_an_error, in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
     return [*[_call(2, seed, **change) for seed, change in enumerate(changes)], _call(11, seed=5), tied, *more]
 
 
