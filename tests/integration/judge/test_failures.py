@@ -50,9 +50,9 @@ def test_axes_have_the_names_of_the_contract():
     assert axes("rope", 2) == ["axis 0", "axis 1"]
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_the_diagnosis_names_each_bug_of_the_zoo_and_no_other(layer):
-    named = {bug.name: [suspect.name for suspect in diagnose(layer, bug.function)] for bug in zoo.bugs(layer)}
+@pytest.mark.parametrize("of", LAYERS)
+def test_the_diagnosis_names_each_bug_of_the_zoo_and_no_other(of):
+    named = {bug.name: [suspect.name for suspect in diagnose(of, bug.function)] for bug in zoo.bugs(of)}
     assert {bug: suspects for bug, suspects in named.items() if suspects != [bug]} == {}
 
 
