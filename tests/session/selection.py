@@ -137,6 +137,9 @@ def _asked_for(config: pytest.Config) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     under_test = metafunc.config.stash[UNDER_TEST].implementations
+    if layer := _asked_for(metafunc.config):
+        # Of `--zoo -k rope` a test need not be made for each bug of the other layers, only to be deselected.
+        under_test = [i for i in under_test if layer in i.layers]
     if metafunc.definition.get_closest_marker("tensors"):
         under_test = [i for i in under_test if not (i.is_ours and i.name == "naive")]
     for name in metafunc.fixturenames:
