@@ -10,8 +10,9 @@ from llama.layers import layer_module
 
 def _large(layer, **limits):
     """`fused` of a copy of that layer's module, with other limits to what it counts as small."""
-    module = importlib.util.module_from_spec(layer_module(layer).__spec__)
-    module.__spec__.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location(f"large_sizes.{layer}", layer_module(layer).__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     vars(module).update(limits)
     return module.fused
 

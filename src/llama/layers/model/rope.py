@@ -118,7 +118,8 @@ def _cos_sin(
     return cos.unsqueeze(-3).to(dtype), sin.unsqueeze(-3).to(dtype)
 
 
-@torch.library.custom_op("llama::cos_sin", mutates_args=())
+# Named after this module: a copy of it would take the operator away from it, and a call would end the process.
+@torch.library.custom_op(f"{__name__.replace('.', '_')}::cos_sin", mutates_args=())
 def _cos_sin_once(angle: Tensor) -> Tensor:
     """An operator of its own: what a compiler sees into, it writes into the loop over all heads of all sequences."""
     return torch.stack((angle.cos(), angle.sin()))
