@@ -63,7 +63,15 @@ def probes():
         torch.set_default_dtype(torch.float32)
         return str(left)
 
-    more = [negative_ids, after_an_error, in_another_order, after_an_update, in_half_precision, other_weights_frozen, long_after_short]
+    more = [
+        negative_ids,
+        after_an_error,
+        in_another_order,
+        after_an_update,
+        in_half_precision,
+        other_weights_frozen,
+        long_after_short,
+    ]
     return [*[_call(2, seed, **change) for seed, change in enumerate(changes)], _call(11, seed=5), tied, *more]
 
 
