@@ -32,6 +32,8 @@ def probes():
         in_rows(1, 300),
         in_rows(65540, 2),
         in_rows(6000, 3, torch.float16),
+        # The losses add up to 72,000, which is beyond float16.
+        ((target.tensor([[0.0, 60.0]] * 1200, torch.float16), target.tensor([0] * 1200)), {}),
         ((few, target.tensor([2, -100])), {}),
         lambda loss: loss(few, target.tensor([[2, 0], [1, 0]])[:, 0]),
         seen_from_the_side,
@@ -96,6 +98,9 @@ def vocab_moved_by_reshape(logits, targets):
 
 
 def _loss(logits, targets, **how):
+    """torch's own, which refuses a target outside the vocabulary unless it is the ignore_index that is asked for."""
+    if "ignore_index" not in how and (targets == -100).any():
+        raise IndexError("Target -100 is out of bounds.")
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), **how)
 
 
@@ -136,7 +141,16 @@ def minus_100_skipped(logits, targets):
 
     Tempting: it is the default of F.cross_entropy, and many data sets mark with it what is not to be learned.
     """
-    return _loss(_wide(logits), targets).to(logits.dtype)
+    return _loss(_wide(logits), targets, ignore_index=-100).to(logits.dtype)
+
+
+def minus_100_costs_nothing(logits, targets):
+    """a target of -100 costs nothing but counts in the mean, where it should be an IndexError.
+
+    Tempting: a mask is multiplied with the losses, and mean() follows as ever.
+    """
+    losses = _loss(_wide(logits), targets, reduction="none", ignore_index=-100)
+    return losses.mean().to(logits.dtype)
 
 
 def tokens_beyond_65535_left_out(logits, targets):
