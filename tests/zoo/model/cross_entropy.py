@@ -1,5 +1,7 @@
 """The bugs that people make in cross_entropy."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -264,3 +266,27 @@ def gradient_over_the_logits(logits, targets):
 def _by_hand(log_sum, logits, targets):
     chosen = _wide(logits).gather(-1, targets[..., None])[..., 0]
     return (log_sum - chosen).mean().to(logits.dtype)
+
+
+def sum_instead_of_mean(logits, targets):
+    """the losses of all tokens are added up, and not divided by their number.
+
+    Tempting: the formula begins with a sum, and for a single token it is right.
+    """
+    return _loss(_wide(logits), targets, reduction="sum").to(logits.dtype)
+
+
+def in_bits(logits, targets):
+    """the logarithm is to the base 2, so that the loss is in bits and not in nats.
+
+    Tempting: log2 is how information is counted.
+    """
+    return (_loss(_wide(logits), targets) / math.log(2)).to(logits.dtype)
+
+
+def sign_forgotten(logits, targets):
+    """the minus is missing: the loss is the mean logarithm of the probabilities, which is never positive.
+
+    Tempting: gather and mean give a number that looks like a loss but for its sign.
+    """
+    return (-_loss(_wide(logits), targets)).to(logits.dtype)

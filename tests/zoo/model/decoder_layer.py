@@ -229,3 +229,51 @@ def no_gradient_beside_a_frozen_x(x, weights, n_heads, n_kv_heads, positions, fr
         return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)
     with torch.no_grad():
         return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)
+
+
+def feed_forward_without_a_residual(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """what the feed-forward block returns is not added to anything.
+
+    Tempting: it is the last line, and a layer returns what its last block returns.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    return feed_forward(ffn_norm(x + attention(norm(x))))
+
+
+def attention_without_a_residual(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """what attention returns takes the place of x, and is not added to it.
+
+    Tempting: x = attention(norm(x)) is what a chain of layers looks like.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = attention(norm(x))
+    return x + feed_forward(ffn_norm(x))
+
+
+def no_norm_before_attention(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """attention reads x itself, without the first norm.
+
+    Tempting: the embedding is not large, so one layer works without.
+    """
+    _, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + attention(x)
+    return x + feed_forward(ffn_norm(x))
+
+
+def no_norm_before_the_feed_forward(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the feed-forward block reads x itself, without the second norm.
+
+    Tempting: x was normalised a few lines above.
+    """
+    norm, attention, _, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + attention(norm(x))
+    return x + feed_forward(x)
+
+
+def both_blocks_side_by_side(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """both blocks read the layer's input, side by side, and are added to it together.
+
+    Tempting: GPT-J and PaLM do so, and it saves time.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    return x + attention(norm(x)) + feed_forward(ffn_norm(x))

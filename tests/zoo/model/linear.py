@@ -204,3 +204,19 @@ def first_call_decides_about_gradients(x, weight):
     if _LEARNING.setdefault(key, torch.is_grad_enabled()):
         return x @ weight.T
     return x.detach() @ weight.detach().T
+
+
+def mean_of_the_inputs(x, weight):
+    """the products are averaged over the inputs, and not added up.
+
+    Tempting: (x * weight).mean(-1) keeps numbers small whatever d_in is.
+    """
+    return (x @ weight.T) / x.shape[-1]
+
+
+def one_added_as_a_bias(x, weight):
+    """one is added to every output, as a bias of ones would.
+
+    Tempting: nn.Linear has a bias unless it is told otherwise; Llama's layers have none.
+    """
+    return x @ weight.T + 1

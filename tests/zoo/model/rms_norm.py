@@ -345,3 +345,29 @@ def upstream_taken_for_contiguous(x, weight, eps=1e-5):
 def _norm(x, weight, eps):
     wide = _wide(x)
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
+def root_forgotten(x, weight, eps=1e-5):
+    """x is divided by the mean square itself: the root is missing.
+
+    Tempting: mean(x ** 2) is most of the formula, and for a mean square of 1 it is right.
+    """
+    wide = _wide(x)
+    return (wide / (wide.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
+def variance_in_place_of_the_mean_square(x, weight, eps=1e-5):
+    """x is divided by its standard deviation, which takes the mean out and divides by n - 1.
+
+    Tempting: x.var(-1) is one call, and "variance" is what many programs name the mean square.
+    """
+    wide = _wide(x)
+    return (wide * torch.rsqrt(wide.var(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
+def weight_forgotten(x, weight, eps=1e-5):
+    """the weight has no part in it.
+
+    Tempting: it is all ones when a model begins to learn.
+    """
+    return _norm(x, torch.ones_like(weight) + 0 * weight, eps)

@@ -121,3 +121,27 @@ def sigmoid_constant_in_the_second_derivative(x):
     Tempting: it saves an exp; autograd differentiates the backward pass too, but not what forward has kept.
     """
     return _SigmoidKept.apply(x)
+
+
+def relu_instead(x):
+    """the activation is ReLU.
+
+    Tempting: it is the activation that everybody learns first, and far from zero the two agree.
+    """
+    return F.relu(x)
+
+
+def sigmoid_alone(x):
+    """the result is the sigmoid of x, which x itself is not multiplied by.
+
+    Tempting: SiLU is short for sigmoid linear unit, of which the first word is remembered.
+    """
+    return torch.sigmoid(x)
+
+
+def tanh_in_place_of_the_sigmoid(x):
+    """x is multiplied by tanh(x), and not by its sigmoid.
+
+    Tempting: both are S-shaped, and Mish has a tanh in this place.
+    """
+    return x * torch.tanh(x)

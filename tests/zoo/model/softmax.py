@@ -178,3 +178,27 @@ def largest_never_below_minus_1e30(x):
         .masked_fill((x == -torch.inf).all(-1, keepdim=True), torch.nan)
         .to(x.dtype)
     )
+
+
+def over_the_first_axis(x):
+    """the probabilities add up to one along the first axis, not along the last.
+
+    Tempting: dim=0 is the first number that comes to mind, and for a single row it is right.
+    """
+    return x.softmax(0) if x.ndim else torch.ones_like(x)
+
+
+def logarithms(x):
+    """the result is the logarithm of the probabilities, as log_softmax returns it.
+
+    Tempting: losses want logarithms, and the last exp is easily left out.
+    """
+    return x.log_softmax(-1)
+
+
+def negative_scores(x):
+    """the signs of the scores are turned, so that the smallest score gets the largest probability.
+
+    Tempting: physics writes e to the minus energy, and so do many texts on softmax.
+    """
+    return (-x).softmax(-1)

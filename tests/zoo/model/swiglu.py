@@ -280,3 +280,35 @@ def packed_until_the_version_changes(x, w_gate, w_up, w_down):
         _VERSIONS[:] = w_gate, w_up, key, torch.cat((w_gate, w_up))
     gate, up = (x @ _VERSIONS[3].T).chunk(2, dim=-1)
     return (F.silu(gate) * up) @ w_down.T
+
+
+def gate_is_a_sigmoid(x, w_gate, w_up, w_down):
+    """the gate goes through a sigmoid, as in the first gated linear unit, and not through SiLU.
+
+    Tempting: a gate between 0 and 1 is what the word means.
+    """
+    return (torch.sigmoid(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+
+
+def gate_has_relu(x, w_gate, w_up, w_down):
+    """the gate goes through ReLU (ReGLU), and not through SiLU.
+
+    Tempting: it is the activation that everybody learns first.
+    """
+    return (F.relu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+
+
+def gate_not_activated(x, w_gate, w_up, w_down):
+    """the gate is not activated at all, so that gate and up-projection are merely multiplied.
+
+    Tempting: it is still called a gate, and the block still learns.
+    """
+    return ((x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+
+
+def gate_and_up_added(x, w_gate, w_up, w_down):
+    """the activated gate and the up-projection are added, and not multiplied.
+
+    Tempting: everything else in a decoder layer is added.
+    """
+    return (F.silu(x @ w_gate.T) + (x @ w_up.T)) @ w_down.T

@@ -288,3 +288,49 @@ def parameter_stays_a_parameter(
     """
     new, *averages = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
     return (torch.nn.Parameter(new) if isinstance(param, torch.nn.Parameter) else new), *averages
+
+
+def betas_fixed(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the betas are always Adam's 0.9 and 0.999, whatever is given.
+
+    Tempting: they are the numbers of the paper, and few ever change them.
+    """
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, (0.9, 0.999), eps, weight_decay)
+
+
+def betas_swapped(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the two betas are swapped.
+
+    Tempting: beta1 and beta2 differ by one character.
+    """
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas[::-1], eps, weight_decay)
+
+
+def step_up_the_slope(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the step is added to the weight, and not taken from it, so that the loss rises.
+
+    Tempting: an update sounds like something that is added.
+    """
+    new, *averages = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, 0.0)
+    wide = torch.promote_types(param.dtype, torch.float32)
+    before = param.detach().to(wide)
+    _, exact, exact_sq = LAYERS.adamw(
+        *(t.to(wide) for t in (param, grad, exp_avg, exp_avg_sq)), step, lr, betas, eps, 0.0
+    )
+    moved = lr * (exact / (1 - betas[0] ** step)) / ((exact_sq / (1 - betas[1] ** step)).sqrt() + eps)
+    return (before - lr * weight_decay * before + moved).to(new.dtype), *averages
+
+
+def weights_of_the_average_swapped(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """in the averages beta stands beside what is new and 1 - beta beside what is old.
+
+    Tempting: texts write it both ways round, and with 0.5 it is the same.
+    """
+    turned = tuple(1 - beta for beta in betas)
+    wide = torch.promote_types(param.dtype, torch.float32)
+    before, *rest = (t.detach().to(wide) for t in (param, grad, exp_avg, exp_avg_sq))
+    _, average, square = LAYERS.adamw(before, *rest, step, lr, turned, eps, 0.0)
+    moved = lr * (average / (1 - betas[0] ** step)) / ((square / (1 - betas[1] ** step)).sqrt() + eps)
+    return tuple(t.to(param.dtype) for t in (before - lr * weight_decay * before - moved, average, square))

@@ -175,3 +175,22 @@ def stops_at_an_empty_gradient(grads, max_norm):
             break
         counted.append(grad)
     return _scaled(grads, max_norm, _norm(counted))
+
+
+def root_of_the_norm_forgotten(grads, max_norm):
+    """the sum of the squares is taken for the norm: the root is missing.
+
+    Tempting: the squares are what is added up, and for a norm of 1 it is right.
+    """
+    _, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    scale = min(1.0, max_norm / float(norm) ** 2) if norm else 1.0
+    return [(grad * scale).to(grad.dtype) for grad in grads], norm**2
+
+
+def norm_after_clipping(grads, max_norm):
+    """the norm that is returned is the one after clipping.
+
+    Tempting: it is what the step is taken with.
+    """
+    clipped, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    return clipped, norm.clamp(max=max_norm)

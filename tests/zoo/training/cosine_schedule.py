@@ -110,3 +110,32 @@ def kept_by_step(step, peak_lr, warmup_steps, total_steps, min_lr):
     Tempting: every group of parameters asks for it anew, and a program has one schedule.
     """
     return _KEPT.setdefault(step, LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr))
+
+
+def straight_line(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the rate falls along a straight line, and not along a cosine.
+
+    Tempting: both ends are right, and so is the middle.
+    """
+    if step < warmup_steps or step >= total_steps:
+        return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+    return peak_lr - (peak_lr - min_lr) * (step - warmup_steps) / (total_steps - warmup_steps)
+
+
+def minimum_ignored(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the rate falls to zero, whatever the minimum is.
+
+    Tempting: half of 1 + cos falls to zero by itself.
+    """
+    return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, 0.0)
+
+
+def whole_turn(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the cosine makes a whole turn, so that the rate is back at its peak in the end.
+
+    Tempting: a turn is 2 pi.
+    """
+    if step < warmup_steps or step >= total_steps:
+        return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return min_lr + (peak_lr - min_lr) * (1 + math.cos(2 * math.pi * progress)) / 2

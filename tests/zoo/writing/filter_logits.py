@@ -248,3 +248,32 @@ def result_in_one_place(logits, temperature=1.0, top_k=None, top_p=None, min_p=N
     """
     place = _PLACES.setdefault((logits.shape, logits.dtype, logits.device), torch.empty_like(logits.detach()))
     return place.copy_(LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p).detach())
+
+
+def temperature_multiplied(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the logits are multiplied by the temperature, and not divided by it.
+
+    Tempting: a higher temperature sounds like more of something.
+    """
+    other = 1 / temperature if temperature else 0.0
+    return LAYERS.filter_logits(logits, other, top_k, top_p, min_p)
+
+
+def top_k_of_the_smallest(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_k keeps the least likely tokens.
+
+    Tempting: sort goes upwards unless it is told otherwise.
+    """
+    if top_k is None or top_k >= logits.shape[-1]:
+        return LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+    limit = logits.sort(dim=-1).values[..., top_k - 1 : top_k]
+    return LAYERS.filter_logits(logits.masked_fill(logits > limit, -torch.inf), temperature, None, top_p, min_p)
+
+
+def zero_where_it_should_be_minus_infinity(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """what is dropped becomes 0, which as a logit is no small chance at all.
+
+    Tempting: a probability of 0 is what is meant.
+    """
+    kept = LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+    return kept.masked_fill((kept == -torch.inf) & (logits > -torch.inf), 0.0)

@@ -237,3 +237,21 @@ def u_in_float32(logits, u):
     Tempting: random numbers are float32 nearly everywhere.
     """
     return _draw(logits, u.float())
+
+
+def most_likely_token(logits, u):
+    """the most likely token is taken, whatever u is.
+
+    Tempting: argmax is how a classifier decides.
+    """
+    return logits.argmax(-1).broadcast_to(u.shape).contiguous()
+
+
+def logits_taken_for_probabilities(logits, u):
+    """the logits are divided by their sum, and not by that of their exponentials.
+
+    Tempting: after the filters they look like shares of something.
+    """
+    shares = logits.masked_fill(logits == -torch.inf, 0).abs().double()
+    cumulative = shares.cumsum(-1) / shares.sum(-1, keepdim=True).clamp(min=1e-30)
+    return (cumulative <= u[..., None]).sum(-1).clamp(max=logits.shape[-1] - 1)
