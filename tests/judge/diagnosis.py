@@ -23,7 +23,7 @@ from tests.cases.calls import Arguments, calls_of
 from tests.cases.case import RANGES, Case
 from tests.judge.assertions import differences
 from tests.judge.subject import tensors, unchecked
-from tests.judge.tolerances import tolerance
+from tests.judge.tolerances import HALF, tolerance
 from tests.zoo import Bug
 
 RIGHT = implementation.load("vectorized")
@@ -77,6 +77,54 @@ def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
 
     # Many a first draft computes float64 in float32, which is another fault than the bug that is looked for.
     return named(floor=0.0) or named(floor=tolerance(torch.float32))
+
+
+def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
+    """The bug whose values `function` has, where other faults keep it from doing the same in everything.
+
+    Asked are only values, in float64 and float32, and only calls that it gets through: whether it takes other axes,
+    keeps its arguments, has gradients or rounds as it should is another matter, and so is what is NaN. There must be
+    two such calls at least, and it must clearly be wrong in one.
+    """
+    known = _known(layer)
+    asked = [_as_probe(layer, call) for call in calls if not any(t.dtype in HALF for t in tensors(call))]
+    probes = [*known.plain, *asked]
+    theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
+    numbers = [i for i in range(len(probes)) if (of := _numbers(theirs[i])) and not all(n.isnan().all() for n in of)]
+    if len(numbers) < 2 or all(_same_numbers(layer, theirs[i], right[i], slack=4) for i in numbers):
+        return []
+    found = []
+    for bug in zoo.bugs(layer):
+        outcomes = Outcomes(probes, bug.function)
+        if all(_same_numbers(layer, theirs[i], outcomes[i]) for i in numbers):
+            found.append(bug)
+    return found if len(found) <= 2 else []
+
+
+def _numbers(outcome: Any) -> list[Tensor]:
+    """The values of a call, without its arguments and gradients; nothing where it raised or returned something else."""
+    if isinstance(outcome, Raised) or not outcome:
+        return []
+    result = outcome[0]
+    parts = list(result) if isinstance(result, list | tuple) else [result]
+    if len(parts) == 2 and isinstance(parts[0], list):  # gradients, and their norm
+        parts = [*parts[0], parts[1]]
+    parts = [torch.tensor(part, dtype=torch.float64) if type(part) in (int, float) else part for part in parts]
+    return [part.double() for part in parts] if all(isinstance(part, Tensor) for part in parts) else []
+
+
+def _same_numbers(layer: str, a: Any, b: Any, slack: float = 1) -> bool:
+    """Whether two outcomes have the same values as far as float32 is exact, apart from those that are NaN in `a`."""
+    ours, others = _numbers(a), _numbers(b)
+    if len(ours) != len(others) or any(x.shape != y.shape for x, y in zip(ours, others, strict=True)):
+        return False
+    within = slack * tolerance(torch.float32)
+    for x, y in zip(ours, others, strict=True):
+        hidden = x.isnan()
+        _, wrong = differences(x.masked_fill(hidden, 0), y.masked_fill(hidden, 0), layer, within)
+        if wrong.any():
+            return False
+    return True
 
 
 @dataclass

@@ -26,7 +26,7 @@ from llama.kata.board import unit_test
 from tests.cases import target
 from tests.cases.case import Case
 from tests.judge.assertions import differences
-from tests.judge.diagnosis import RIGHT, diagnose
+from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose
 from tests.judge.items import claim, subject_of
 from tests.judge.locations import axes, where
 from tests.judge.pictures import FAILURES, save_comparison
@@ -82,6 +82,9 @@ def _explain(item: pytest.Function, error: BaseException, subject: Subject, sent
     if bugs:
         clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
         yield f"Your output is exactly what you get when {clauses}."
+    elif call and (bugs := behind_other_faults(subject.layer, subject.fresh(), call.given)):
+        clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
+        yield f"Your values are what you get when {clauses}. That is not all that is wrong."
     elif isinstance(error, Mismatch) and error.look_at:
         yield f"Look at: {error.look_at}"
     yield f"Read {unit_test(subject.layer)}"

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from llama import implementation
+from llama.implementation import map_leaves
 from llama.layers import LAYERS
 from tests import zoo
 from tests.judge.assertions import Mismatch, assert_finite
-from tests.judge.diagnosis import diagnose
+from tests.judge.diagnosis import behind_other_faults, diagnose
 from tests.judge.locations import axes, where
 from tests.judge.pictures import save_comparison
+from tests.judge.subject import tensors
 
 OURS = [(name, layer) for name in ("vectorized", "fused") for layer in LAYERS]
 NAMES = ["batch", "n_heads", "seq", "head_dim"]
@@ -58,7 +60,46 @@ def test_the_diagnosis_names_each_bug_of_the_zoo_and_no_other(of):
 
 @pytest.mark.parametrize(("of", "name"), OURS)
 def test_the_diagnosis_is_silent_for_a_right_layer(of, name):
-    assert diagnose(name, getattr(implementation.load(of), name)) == []
+    layer = getattr(implementation.load(of), name)
+    assert diagnose(name, layer) == behind_other_faults(name, layer) == []
+
+
+def _with_other_faults(layer):
+    """It writes over its arguments, rounds float64 to float32, and cuts off the gradient."""
+
+    def faulty(*args, **kwargs):
+        y = map_leaves(lambda leaf: leaf.detach().float() if _is_float(leaf) else leaf, layer(*args, **kwargs))
+        for leaf in tensors((args, kwargs)):
+            leaf.detach().zero_()
+        return y
+
+    return faulty
+
+
+def _is_float(leaf):
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+@pytest.mark.parametrize("of", LAYERS)
+def test_other_faults_do_not_hide_a_bug_and_never_turn_it_into_another(of):
+    named = {
+        bug.name: [b.name for b in behind_other_faults(of, _with_other_faults(bug.function))] for bug in zoo.bugs(of)
+    }
+    assert all(bug in suspects for bug, suspects in named.items() if suspects), named
+    assert any(named.values())
+
+
+def test_what_is_nan_does_not_hide_a_bug_either():
+    def attention(q, k, v, causal=True, mask=None):
+        q_len, kv_len = q.shape[2], k.shape[2]
+        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        if causal:
+            visible = torch.ones(q_len, kv_len, dtype=torch.bool, device=q.device).tril(kv_len - q_len - 1)
+            scores = scores.masked_fill(~visible, -torch.inf)
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
+
+    assert [bug.name for bug in behind_other_faults("attention", attention)] == ["itself_hidden"]
 
 
 def test_a_mistake_that_is_not_in_the_zoo_is_not_given_the_name_of_another():
