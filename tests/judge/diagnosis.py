@@ -4,7 +4,8 @@ Layer and bugs are asked the same things. First plain calls, in several sizes an
 failed: a suspect does what the layer does on all of them (values, dtypes, errors, arguments changed,
 gradients). Then special ones, in half precision and from the zoo, which tell suspects apart; a layer that
 has a second fault there is not let off for the first. A bug is named where it clearly does something else
-than a right layer. Where two cannot be told apart, both are named; where none fits, nothing is said.
+than a right layer. Where two cannot be told apart, both are named; where none fits, `behind_other_faults` asks for
+values alone, and where none fits these either, nothing is said.
 """
 
 import functools
