@@ -94,11 +94,13 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     numbers = [i for i in range(len(probes)) if (of := _numbers(theirs[i])) and not all(n.isnan().all() for n in of)]
     if len(numbers) < 2 or all(_same_numbers(layer, theirs[i], right[i], slack=4) for i in numbers):
         return []
-    found = []
-    for bug in zoo.bugs(layer):
-        outcomes = Outcomes(probes, bug.function)
-        if all(_same_numbers(layer, theirs[i], outcomes[i]) for i in numbers):
-            found.append(bug)
+
+    def alike(outcomes: Outcomes, which: Iterable[int]) -> bool:
+        return all(_same_numbers(layer, theirs[i], outcomes[i]) for i in which)
+
+    plain, more = ([i for i in numbers if (i < len(known.plain)) == wanted] for wanted in (True, False))
+    found = [bug for bug, outcomes in known.bugs.items() if alike(outcomes, plain)]
+    found = [bug for bug in found if alike(Outcomes(probes, bug.function), more)]
     return found if len(found) <= 2 else []
 
 
