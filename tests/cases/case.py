@@ -91,8 +91,10 @@ class Case:
         return self._laid_out(target.tensor(magnitude * sign, self.dtype))
 
     def integers(self, axes: str | Sequence[int], high: int) -> Tensor:
-        """Integers in 0..high-1."""
-        return self._laid_out(target.tensor(self._random.integers(high, size=self.shape(axes))))
+        """Integers in 0..high-1, the last of which is high - 1: among 70,000 few would be beyond 65,535 by chance."""
+        values = self._random.integers(high, size=self.shape(axes))
+        values.flat[-1:] = high - 1
+        return self._laid_out(target.tensor(values))
 
     def booleans(self, axes: str | Sequence[int]) -> Tensor:
         return self._laid_out(target.tensor(self._random.random(self.shape(axes)) < 0.5))

@@ -5,8 +5,11 @@ from tests.cases.case import Case
 from tests.cases.weights import config, model_weights
 
 
+THETAS = 500_000.0, 10_000.0
+
+
 def arguments(case: Case) -> Arguments:
-    of = config(case, tie_word_embeddings=bool(case.seed % 2))
+    of = config(case, tie_word_embeddings=bool(case.seed % 2), rope_theta=THETAS[case.seed // 2 % 2])
     return positional(case.integers("batch seq", case.vocab), model_weights(case, of), of)
 
 

@@ -1,5 +1,6 @@
 """The bugs that people make in cross_entropy."""
 
+import functools
 import math
 
 import torch
@@ -8,6 +9,18 @@ import torch.nn.functional as F
 from tests.cases import target
 from tests.cases.case import Case
 from tests.zoo.kernels import as_if_contiguous, gradients, within
+
+
+def _with_ids_checked(loss):
+    """Where gather would read what is not there, or say so in another way: that is not the bug."""
+
+    @functools.wraps(loss)
+    def checked(logits, targets):
+        if ((targets < 0) | (targets >= logits.shape[-1])).any():
+            raise IndexError("a target outside the vocabulary")
+        return loss(logits, targets)
+
+    return checked
 
 
 def probes():
@@ -31,7 +44,9 @@ def probes():
     return [
         ((case.normal("n vocab"), case.integers("n", 3)), {}),
         in_rows(1, 70000),
+        ((target.tensor(torch.linspace(0, 1, 70000)).view(1, -1), target.tensor([69000])), {}),
         in_rows(1, 300),
+        ((target.tensor(torch.linspace(-40, -30, 300)).view(1, 300), target.tensor([7])), {}),
         in_rows(65540, 2),
         in_rows(6000, 3, torch.float16),
         # The losses add up to 72,000, which is beyond float16.
@@ -81,6 +96,7 @@ def divided_by_the_batch(logits, targets):
     return (_loss(_wide(logits), targets, reduction="sum") / len(logits)).to(logits.dtype)
 
 
+@_with_ids_checked
 def logarithm_of_a_guarded_probability(logits, targets):
     """the logarithm is taken of a probability plus 1e-9, so that no token can cost more than 20.7.
 
@@ -90,6 +106,7 @@ def logarithm_of_a_guarded_probability(logits, targets):
     return -(chosen + 1e-9).log().mean().to(logits.dtype)
 
 
+@_with_ids_checked
 def vocab_moved_by_reshape(logits, targets):
     """logits [batch seq vocab] are reshaped to [batch vocab seq] and not transposed, which scrambles them.
 
@@ -120,6 +137,7 @@ def mean_of_the_means_of_chunks(logits, targets):
     return torch.stack(losses).mean().to(logits.dtype)
 
 
+@_with_ids_checked
 def sum_ends_at_65536(logits, targets):
     """only the first 65,536 logits are summed, so that with a larger vocabulary the loss is too small.
 
@@ -128,6 +146,7 @@ def sum_ends_at_65536(logits, targets):
     return _by_hand(_wide(logits)[..., :65536].logsumexp(-1), logits, targets)
 
 
+@_with_ids_checked
 def vocab_padded_with_zeros(logits, targets):
     """beyond 256 logits the last block is filled up with zeros, which take part in the sum as logits.
 
@@ -155,6 +174,15 @@ def minus_100_costs_nothing(logits, targets):
     return losses.mean().to(logits.dtype)
 
 
+@_with_ids_checked
+def targets_in_16_bits(logits, targets):
+    """targets are kept in 16 bits, so that those beyond 65,535 count from 0 again.
+
+    Tempting: corpora are stored so, and the first vocabularies had 50,257 tokens.
+    """
+    return _loss(_wide(logits), targets % 65536).to(logits.dtype)
+
+
 def tokens_beyond_65535_left_out(logits, targets):
     """tokens from the 65,536th on cost nothing, though the sum is divided by all of them.
 
@@ -173,6 +201,7 @@ def summed_in_half_precision(logits, targets):
     return losses.sum().to(logits.dtype) / len(losses)
 
 
+@_with_ids_checked
 def row_stride_of_the_last_rows(logits, targets):
     """logits whose last stride is 1 are read with one stride for all rows, though a transposed [seq batch] has two.
 
@@ -187,6 +216,7 @@ def row_stride_of_the_last_rows(logits, targets):
     return _by_hand(_wide(logits).logsumexp(-1), logits, targets)
 
 
+@_with_ids_checked
 def strides_of_the_targets_ignored(logits, targets):
     """the targets are read in the order of their memory, which is another where they are a slice or transposed.
 
@@ -195,6 +225,7 @@ def strides_of_the_targets_ignored(logits, targets):
     return _by_hand(_wide(logits).logsumexp(-1), logits, as_if_contiguous(targets))
 
 
+@_with_ids_checked
 def target_by_a_product(logits, targets):
     """the target's logit is read by a product with a one-hot vector, which autocast rounds to bfloat16.
 
@@ -205,6 +236,7 @@ def target_by_a_product(logits, targets):
     return (wide.logsumexp(-1) - chosen[..., 0, 0]).mean().to(logits.dtype)
 
 
+@_with_ids_checked
 def gradient_of_the_last_128_tokens(logits, targets):
     """of the tokens, which are taken 128 at a time, only the last that were taken get a gradient.
 
@@ -237,6 +269,7 @@ class _ByHand(torch.autograd.Function):
         return ctx.logits.data.copy_(found), None, None
 
 
+@_with_ids_checked
 def upstream_ignored(logits, targets):
     """the gradient is that of the loss alone, whatever the loss is multiplied by.
 
@@ -246,6 +279,7 @@ def upstream_ignored(logits, targets):
     return _ByHand.apply(logits, targets, "alone")
 
 
+@_with_ids_checked
 def gradient_scaled_in_place(logits, targets):
     """the gradient made in forward is scaled in place, so that a second backward pass scales it once more.
 
@@ -254,6 +288,7 @@ def gradient_scaled_in_place(logits, targets):
     return _ByHand.apply(logits, targets, "in place")
 
 
+@_with_ids_checked
 def gradient_over_the_logits(logits, targets):
     """the gradient is written over the logits, which others may still need.
 

@@ -22,7 +22,7 @@ def probes():
 
     def far_out(layer):
         x, *args, positions, frequencies = make(torch.bfloat16)
-        return layer(x * 0.01, *args, positions + 1001, frequencies)
+        return layer(x * 0.01, *args, positions * 7 + 4097, frequencies)
 
     def in_another_order(layer):
         x, weights, *rest = make()

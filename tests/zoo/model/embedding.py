@@ -39,6 +39,11 @@ def probes():
     ]
 
 
+def _rows(token_ids, weight, **how):
+    """Right but for `how`: the gradients of a repeated id are added up in at least float32."""
+    return F.embedding(token_ids, weight.to(torch.promote_types(weight.dtype, torch.float32)), **how).to(weight.dtype)
+
+
 def negative_ids_count_from_the_end(token_ids, weight):
     """a negative id is counted from the end of the table and gives a row, where it should be an IndexError.
 
@@ -62,7 +67,7 @@ def scaled_by_the_root_of_the_width(token_ids, weight):
 
     Tempting: the first Transformer did so and Gemma does, but Llama does not.
     """
-    return F.embedding(token_ids, weight) * weight.shape[-1] ** 0.5
+    return _rows(token_ids, weight) * weight.shape[-1] ** 0.5
 
 
 def row_zero_is_padding(token_ids, weight):
@@ -70,7 +75,7 @@ def row_zero_is_padding(token_ids, weight):
 
     Tempting: padding_idx=0 stands in many examples, and the output looks right.
     """
-    return F.embedding(token_ids, weight, padding_idx=0)
+    return _rows(token_ids, weight, padding_idx=0)
 
 
 class _Gathered(torch.autograd.Function):
@@ -104,7 +109,7 @@ def gradient_divided_by_the_count(token_ids, weight):
 
     Tempting: scale_grad_by_freq sounds like a good thing for rare tokens, and the output is right.
     """
-    return F.embedding(token_ids, weight, scale_grad_by_freq=True)
+    return _rows(token_ids, weight, scale_grad_by_freq=True)
 
 
 _RESULTS = {}
@@ -115,7 +120,7 @@ def result_in_one_place(token_ids, weight):
 
     Tempting: each step of decoding looks up as many tokens, and index_select takes an `out`.
     """
-    y = F.embedding(token_ids, weight)
+    y = _rows(token_ids, weight)
     if y.requires_grad:
         return y
     place = _RESULTS.setdefault((y.shape, y.dtype, y.device), torch.empty_like(y))
@@ -128,8 +133,8 @@ def ids_in_16_bits(token_ids, weight):
 
     Tempting: corpora are stored so, and the first vocabularies had 50,257 tokens.
     """
-    F.embedding(token_ids, weight[:, :0])  # refuses what lies outside
-    return F.embedding(token_ids % 65536, weight)
+    F.embedding(token_ids, weight[:, :1])  # refuses what lies outside
+    return _rows(token_ids % 65536, weight)
 
 
 def tokens_beyond_65535_left_out(token_ids, weight):
@@ -137,7 +142,7 @@ def tokens_beyond_65535_left_out(token_ids, weight):
 
     Tempting: each token is a block of a grid, one axis of which ends at 65,535.
     """
-    y = F.embedding(token_ids, weight)
+    y = _rows(token_ids, weight)
     at = torch.arange(token_ids.numel(), device=y.device).view(token_ids.shape)
     return y.masked_fill((at >= 65535)[..., None], 0)
 
@@ -147,7 +152,7 @@ def strides_of_the_ids_ignored(token_ids, weight):
 
     Tempting: ids come from a tokenizer, one after the other.
     """
-    return F.embedding(as_if_contiguous(token_ids), weight)
+    return _rows(as_if_contiguous(token_ids), weight)
 
 
 def rows_of_the_table_taken_to_follow_each_other(token_ids, weight):
@@ -155,7 +160,7 @@ def rows_of_the_table_taken_to_follow_each_other(token_ids, weight):
 
     Tempting: row i begins at i times d_model, as long as nobody slices.
     """
-    return F.embedding(token_ids, as_if_contiguous(weight) if weight.stride(-1) == 1 else weight)
+    return _rows(token_ids, as_if_contiguous(weight) if weight.stride(-1) == 1 else weight)
 
 
 _WIDE = {}
@@ -167,10 +172,10 @@ def widened_once(token_ids, weight):
     Tempting: a table does not change while one decodes; but training goes on with the same object.
     """
     if weight.dtype not in (torch.float16, torch.bfloat16) or (torch.is_grad_enabled() and weight.requires_grad):
-        return F.embedding(token_ids, weight)
+        return _rows(token_ids, weight)
     if id(weight) not in _WIDE or _WIDE[id(weight)][0] is not weight:
         _WIDE[id(weight)] = weight, weight.float()
-    return F.embedding(token_ids, _WIDE[id(weight)][1]).to(weight.dtype)
+    return _rows(token_ids, _WIDE[id(weight)][1]).to(weight.dtype)
 
 
 def upstream_taken_for_contiguous(token_ids, weight):
@@ -178,7 +183,7 @@ def upstream_taken_for_contiguous(token_ids, weight):
 
     Tempting: one row of it for each token, each as long as d_model.
     """
-    return with_gradient(F.embedding(token_ids, weight), as_if_contiguous)
+    return with_gradient(_rows(token_ids, weight), as_if_contiguous)
 
 
 def row_itself_for_a_single_token(token_ids, weight):
@@ -187,8 +192,8 @@ def row_itself_for_a_single_token(token_ids, weight):
     Tempting: weight[5] needs no kernel and no copy; in decoding there is one token at a time.
     """
     if token_ids.numel() != 1:
-        return F.embedding(token_ids, weight)
-    F.embedding(token_ids, weight[:, :0])  # refuses what lies outside
+        return _rows(token_ids, weight)
+    F.embedding(token_ids, weight[:, :1])  # refuses what lies outside
     return weight[int(token_ids)].view(*token_ids.shape, weight.shape[-1])
 
 
@@ -201,6 +206,6 @@ def ids_checked_once(token_ids, weight):
     Tempting: the check waits for the device each time, and the same tensor of ids was fine before.
     """
     if not (_CHECKED and _CHECKED[0] is token_ids and _CHECKED[1] == len(weight)):
-        F.embedding(token_ids, weight[:, :0])
+        F.embedding(token_ids, weight[:, :1])
         _CHECKED[:] = token_ids, len(weight)
     return weight[token_ids]
