@@ -4,7 +4,6 @@ from tests.cases.calls import Arguments, Calls, positional
 from tests.cases.case import Case
 from tests.cases.weights import config, model_weights
 
-
 THETAS = 500_000.0, 10_000.0
 
 
