@@ -32,9 +32,10 @@ SMALL = {
 """The size of every other axis."""
 AROUND = tuple(block + step for block in (32, 64, 128, 256) for step in (0, -1, 1))
 """A block and its neighbours."""
-WIDE = (96, 160, 264, 384, 768, 1000, 1536, 2056)
-"""Widths that a kernel has enough vectors for, and that are no powers of two."""
+WIDTHS = (96, 160, 264, 384, 768, 1000, 1536, 2056)
+"""Of rows that fill many vectors, though their number is no power of two."""
 FEATURES = ("d_model", "d_in", "d_out", "d_ff", "half", "vocab", "n")
+"""Axes along which a row lies."""
 HEADS = ("batch", "n_kv_heads", "groups")
 """Axes along which all is alike: a kernel shares them out, and each costs as much as everything else."""
 AROUND_HEADS = (32, 65)
@@ -56,7 +57,8 @@ def around_blocks(layer: str) -> Iterator[dict[str, int]]:
     axes = [axis for axis in calls_of(layer).sizes.split() if axis not in FEW]
     base = small(layer)
     for axis in axes:
-        for size in AROUND_HEADS if axis in HEADS else AROUND + WIDE * (axis in FEATURES):
+        blocks = AROUND_HEADS if axis in HEADS else AROUND
+        for size in blocks + (WIDTHS if axis in FEATURES else ()):
             yield _sized(base, {axis: size})
     inner = [axis for axis in axes if axis not in HEADS]
     for (first, second), (one, other) in itertools.product(itertools.combinations(inner, 2), PAIRS):

@@ -60,13 +60,13 @@ def cancelling(out: Tensor) -> Tensor:
     return toward.reshape(out.shape)
 
 
-def _for_each_token(toward: Tensor, leaf: Tensor) -> Tensor:
-    """The upstream gradient of a mean over tokens, times their number, which float16 may not hold.
+def _for_each_token(loss: Tensor, logits: Tensor) -> Tensor:
+    """The upstream gradient of a mean over tokens: their number, as far as float16 holds it, and negative.
 
-    Each token has but its share of the gradient of a mean, and of very many no error would be seen.
+    Each token has but its share of the gradient of a mean: among very many, no error would be seen.
     """
-    tokens = leaf.numel() // max(1, leaf.shape[-1])
-    return 8 * toward * (min(tokens, 2**14) if toward.dtype == torch.float16 else tokens)
+    tokens = logits.numel() // max(1, logits.shape[-1])
+    return -loss.new_tensor(min(tokens, 2**14) if loss.dtype == torch.float16 else tokens)
 
 
 def assert_gradients_equal_the_formula(
@@ -82,9 +82,7 @@ def assert_gradients_equal_the_formula(
     out = call(*leaves)
     if not out.requires_grad:
         fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
-    toward = towards(out)
-    if out.ndim == 0:
-        toward = _for_each_token(toward, leaves[0])
+    toward = towards(out) if out.ndim else _for_each_token(out, leaves[0])
     compare_gradients(layer.layer, torch.autograd.grad(out, leaves, toward), leaves, arguments, toward, only, look_at)
 
 

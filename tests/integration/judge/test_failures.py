@@ -1,8 +1,11 @@
 """What a failing test is told by: where the wrong elements lie, which bug it is, and a picture."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from llama import implementation
 from llama.implementation import map_leaves
@@ -82,11 +85,17 @@ def _is_float(leaf):
 
 @pytest.mark.parametrize("of", LAYERS)
 def test_other_faults_do_not_hide_a_bug_and_never_turn_it_into_another(of):
-    named = {
-        bug.name: [b.name for b in behind_other_faults(of, _with_other_faults(bug.function))] for bug in zoo.bugs(of)
-    }
-    assert all(bug in suspects for bug, suspects in named.items() if suspects), named
-    assert any(named.values())
+    with_them, without = (
+        {bug.name: [suspect.name for suspect in behind_other_faults(of, change(bug.function))] for bug in zoo.bugs(of)}
+        for change in (_with_other_faults, lambda layer: layer)
+    )
+    assert with_them == without
+    assert all(bug in suspects for bug, suspects in without.items() if suspects), without
+    assert any(without.values())
+
+
+def test_a_gradient_that_is_sparse_is_that_of_no_bug():
+    assert diagnose("embedding", functools.partial(F.embedding, sparse=True)) == []
 
 
 def test_what_is_nan_does_not_hide_a_bug_either():

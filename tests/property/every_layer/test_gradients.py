@@ -39,7 +39,9 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
     leaves, call = differentiable(name, differentiable_layer, args, kwargs)
     # In one direction that moves all tensors at once. torch's gradcheck would do the same, but where it fails it goes
     # on to each element of each tensor, which takes minutes.
-    direction = [torch.arange(1, t.numel() + 1, device=t.device).double().sin().view(t.shape) for t in leaves]
+    sizes = [t.numel() for t in leaves]
+    joined = torch.arange(1, sum(sizes) + 1, device=leaves[0].device).double().sin()  # no two tensors move alike
+    direction = [part.view(t.shape) for part, t in zip(joined.split(sizes), leaves, strict=True)]
     out = call(*leaves)
     toward = upstream(out)
     gradients = torch.autograd.grad(out, leaves, toward)

@@ -1,6 +1,7 @@
 """What a call leaves alone, and what may surround it: autocast, inference mode, threads, random numbers, defaults."""
 
 import contextlib
+import functools
 import itertools
 import random
 import threading
@@ -108,15 +109,17 @@ def test_random_numbers_defaults_grad_mode_and_threads_are_left_alone(layer, gra
 def test_the_same_is_left_alone_where_a_call_raises(layer):
     """As one of many that a server answers: the next one must not be computed in its dtype."""
     for dtype in target.ALL:
-        args, kwargs = _calls(layer.layer, dtype, seeds=[0])[0]
-        for missing in range(len(tensors((args, kwargs)))):
+        call = _calls(layer.layer, dtype, seeds=[0])[0]
+        for missing in range(len(tensors(call))):
             numbers = itertools.count()
-            wrong = map_leaves(
-                lambda leaf: None if isinstance(leaf, torch.Tensor) and next(numbers) == missing else leaf,  # noqa: B023
-                (args, kwargs),
-            )
+            args, kwargs = map_leaves(functools.partial(_without, missing, numbers), call)
             with _left_alone(torch.float32, True), contextlib.suppress(Exception), contained("the layer"):
-                layer.function(*wrong[0], **wrong[1])
+                layer.function(*args, **kwargs)
+
+
+def _without(missing, numbers, leaf):
+    """None in place of the tensor of that number, as they are counted."""
+    return None if isinstance(leaf, torch.Tensor) and next(numbers) == missing else leaf
 
 
 @contextlib.contextmanager

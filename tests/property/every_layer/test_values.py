@@ -125,8 +125,7 @@ def _parameter(leaf):
 @pytest.mark.tensors
 def test_mappings_are_read_by_name_in_whatever_order_they_are(layer):
     for seed in range(2):
-        sizes = small(layer.layer)
-        sizes |= {axis: 2 for axis in sizes if axis == "n_layers"}
+        sizes = {axis: 2 if axis == "n_layers" else size for axis, size in small(layer.layer).items()}
         args, kwargs = arguments(layer.layer, Case(sizes, torch.float32, seed))
         turned = tuple(dict(reversed(a.items())) if isinstance(a, dict) else a for a in args)
         assert_equals_naive(layer, *turned, look_at="weights.values(): weights by name, weights[name]", **kwargs)

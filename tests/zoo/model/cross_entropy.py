@@ -1,26 +1,14 @@
 """The bugs that people make in cross_entropy."""
 
-import functools
 import math
 
 import torch
 import torch.nn.functional as F
 
+from llama.contract import check_ids
 from tests.cases import target
 from tests.cases.case import Case
 from tests.zoo.kernels import as_if_contiguous, gradients, within
-
-
-def _with_ids_checked(loss):
-    """Where gather would read what is not there, or say so in another way: that is not the bug."""
-
-    @functools.wraps(loss)
-    def checked(logits, targets):
-        if ((targets < 0) | (targets >= logits.shape[-1])).any():
-            raise IndexError("a target outside the vocabulary")
-        return loss(logits, targets)
-
-    return checked
 
 
 def probes():
@@ -96,31 +84,40 @@ def divided_by_the_batch(logits, targets):
     return (_loss(_wide(logits), targets, reduction="sum") / len(logits)).to(logits.dtype)
 
 
-@_with_ids_checked
 def logarithm_of_a_guarded_probability(logits, targets):
     """the logarithm is taken of a probability plus 1e-9, so that no token can cost more than 20.7.
 
     Tempting: softmax, then log, then a guard against the infinity that this brings.
     """
-    chosen = _wide(logits).softmax(-1).gather(-1, targets[..., None])
+    chosen = _chosen(_wide(logits).softmax(-1), targets)
     return -(chosen + 1e-9).log().mean().to(logits.dtype)
 
 
-@_with_ids_checked
 def vocab_moved_by_reshape(logits, targets):
     """logits [batch seq vocab] are reshaped to [batch vocab seq] and not transposed, which scrambles them.
 
     Tempting: F.cross_entropy wants the classes on the second axis, and a reshape gives the shape it wants.
     """
+    _check(logits, targets)
     vocab_second = targets.shape[:1] + logits.shape[-1:] + targets.shape[1:]
     return F.cross_entropy(_wide(logits).reshape(vocab_second), targets).to(logits.dtype)
 
 
 def _loss(logits, targets, **how):
-    """torch's own, which refuses a target outside the vocabulary unless it is the ignore_index that is asked for."""
-    if "ignore_index" not in how and (targets == -100).any():
-        raise IndexError("Target -100 is out of bounds.")
+    """torch's own, which skips -100 where it is not told otherwise."""
+    if "ignore_index" not in how:
+        _check(logits, targets)
     return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), **how)
+
+
+def _check(logits, targets):
+    check_ids("cross_entropy: targets", targets, logits.shape[-1])
+
+
+def _chosen(scores, targets):
+    """Those of the targets, each of which must be in the vocabulary."""
+    _check(scores, targets)
+    return scores.gather(-1, targets[..., None])[..., 0]
 
 
 def _wide(logits):
@@ -137,7 +134,6 @@ def mean_of_the_means_of_chunks(logits, targets):
     return torch.stack(losses).mean().to(logits.dtype)
 
 
-@_with_ids_checked
 def sum_ends_at_65536(logits, targets):
     """only the first 65,536 logits are summed, so that with a larger vocabulary the loss is too small.
 
@@ -146,7 +142,6 @@ def sum_ends_at_65536(logits, targets):
     return _by_hand(_wide(logits)[..., :65536].logsumexp(-1), logits, targets)
 
 
-@_with_ids_checked
 def vocab_padded_with_zeros(logits, targets):
     """beyond 256 logits the last block is filled up with zeros, which take part in the sum as logits.
 
@@ -174,12 +169,12 @@ def minus_100_costs_nothing(logits, targets):
     return losses.mean().to(logits.dtype)
 
 
-@_with_ids_checked
 def targets_in_16_bits(logits, targets):
     """targets are kept in 16 bits, so that those beyond 65,535 count from 0 again.
 
     Tempting: corpora are stored so, and the first vocabularies had 50,257 tokens.
     """
+    _check(logits, targets)
     return _loss(_wide(logits), targets % 65536).to(logits.dtype)
 
 
@@ -201,7 +196,6 @@ def summed_in_half_precision(logits, targets):
     return losses.sum().to(logits.dtype) / len(losses)
 
 
-@_with_ids_checked
 def row_stride_of_the_last_rows(logits, targets):
     """logits whose last stride is 1 are read with one stride for all rows, though a transposed [seq batch] has two.
 
@@ -216,7 +210,6 @@ def row_stride_of_the_last_rows(logits, targets):
     return _by_hand(_wide(logits).logsumexp(-1), logits, targets)
 
 
-@_with_ids_checked
 def strides_of_the_targets_ignored(logits, targets):
     """the targets are read in the order of their memory, which is another where they are a slice or transposed.
 
@@ -225,18 +218,17 @@ def strides_of_the_targets_ignored(logits, targets):
     return _by_hand(_wide(logits).logsumexp(-1), logits, as_if_contiguous(targets))
 
 
-@_with_ids_checked
 def target_by_a_product(logits, targets):
     """the target's logit is read by a product with a one-hot vector, which autocast rounds to bfloat16.
 
     Tempting: a product is differentiable and fast, where gathering is neither everywhere.
     """
+    _check(logits, targets)
     wide = _wide(logits)
     chosen = wide[..., None, :] @ F.one_hot(targets, logits.shape[-1]).to(wide.dtype)[..., None]
     return (wide.logsumexp(-1) - chosen[..., 0, 0]).mean().to(logits.dtype)
 
 
-@_with_ids_checked
 def gradient_of_the_last_128_tokens(logits, targets):
     """of the tokens, which are taken 128 at a time, only the last that were taken get a gradient.
 
@@ -253,10 +245,11 @@ class _ByHand(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits, targets, how):
+        loss = _by_hand(_wide(logits).logsumexp(-1), logits, targets)
         surplus = _wide(logits).softmax(-1)
         surplus.scatter_add_(-1, targets[..., None], surplus.new_full((*targets.shape, 1), -1))
         ctx.surplus, ctx.logits, ctx.how = surplus / targets.numel(), logits, how
-        return _by_hand(_wide(logits).logsumexp(-1), logits, targets)
+        return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -269,7 +262,6 @@ class _ByHand(torch.autograd.Function):
         return ctx.logits.data.copy_(found), None, None
 
 
-@_with_ids_checked
 def upstream_ignored(logits, targets):
     """the gradient is that of the loss alone, whatever the loss is multiplied by.
 
@@ -279,7 +271,6 @@ def upstream_ignored(logits, targets):
     return _ByHand.apply(logits, targets, "alone")
 
 
-@_with_ids_checked
 def gradient_scaled_in_place(logits, targets):
     """the gradient made in forward is scaled in place, so that a second backward pass scales it once more.
 
@@ -288,7 +279,6 @@ def gradient_scaled_in_place(logits, targets):
     return _ByHand.apply(logits, targets, "in place")
 
 
-@_with_ids_checked
 def gradient_over_the_logits(logits, targets):
     """the gradient is written over the logits, which others may still need.
 
@@ -299,8 +289,7 @@ def gradient_over_the_logits(logits, targets):
 
 
 def _by_hand(log_sum, logits, targets):
-    chosen = _wide(logits).gather(-1, targets[..., None])[..., 0]
-    return (log_sum - chosen).mean().to(logits.dtype)
+    return (log_sum - _chosen(_wide(logits), targets)).mean().to(logits.dtype)
 
 
 def sum_instead_of_mean(logits, targets):

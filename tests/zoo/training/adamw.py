@@ -311,14 +311,10 @@ def step_up_the_slope(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.
 
     Tempting: an update sounds like something that is added.
     """
-    new, *averages = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, 0.0)
-    wide = torch.promote_types(param.dtype, torch.float32)
-    before = param.detach().to(wide)
-    _, exact, exact_sq = LAYERS.adamw(
-        *(t.to(wide) for t in (param, grad, exp_avg, exp_avg_sq)), step, lr, betas, eps, 0.0
-    )
-    moved = lr * (exact / (1 - betas[0] ** step)) / ((exact_sq / (1 - betas[1] ** step)).sqrt() + eps)
-    return (before - lr * weight_decay * before + moved).to(new.dtype), *averages
+    before, *state = _wide(param, grad, exp_avg, exp_avg_sq)
+    right, *averages = LAYERS.adamw(before, *state, step, lr, betas, eps, weight_decay)
+    new = 2 * (1 - lr * weight_decay) * before - right
+    return tuple(t.to(param.dtype) for t in (new, *averages))
 
 
 def weights_of_the_average_swapped(
@@ -328,9 +324,12 @@ def weights_of_the_average_swapped(
 
     Tempting: texts write it both ways round, and with 0.5 it is the same.
     """
-    turned = tuple(1 - beta for beta in betas)
-    wide = torch.promote_types(param.dtype, torch.float32)
-    before, *rest = (t.detach().to(wide) for t in (param, grad, exp_avg, exp_avg_sq))
-    _, average, square = LAYERS.adamw(before, *rest, step, lr, turned, eps, 0.0)
-    moved = lr * (average / (1 - betas[0] ** step)) / ((square / (1 - betas[1] ** step)).sqrt() + eps)
-    return tuple(t.to(param.dtype) for t in (before - lr * weight_decay * before - moved, average, square))
+    before, *state = _wide(param, grad, exp_avg, exp_avg_sq)
+    average, square = _averages(*state, [1 - beta for beta in betas])
+    mean, mean_square = average / (1 - betas[0] ** step), square / (1 - betas[1] ** step)
+    new = (1 - lr * weight_decay) * before - lr * mean / (mean_square.sqrt() + eps)
+    return tuple(t.to(param.dtype) for t in (new, average, square))
+
+
+def _wide(*tensors):
+    return [t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
