@@ -3,10 +3,13 @@
 The program is run operation by operation here, which needs no C++ compiler: what is looked at is what goes into it.
 """
 
+import importlib.util
+
 import pytest
 import torch
 
 from llama.generation.stream import generate
+from llama.layers.model import rope
 from llama.machine.device import check_compiler
 from llama.model.config import LlamaConfig
 from llama.model.kv_cache import KVCache
@@ -110,3 +113,11 @@ def test_a_run_is_compiled_where_it_is_asked_to_be_and_only_where_that_works(mon
     prepared = preparation.prepare(config)
     model = preparation.build(config, prepared)
     assert asked == ([prepared.device, model] if compiled else [])
+
+
+def test_a_copy_of_rope_has_an_operator_of_its_own():
+    # torch takes the name of an operator away from the first that has it, and a call of that one may end the process.
+    spec = importlib.util.spec_from_file_location("my_llama.rope", rope.__file__)
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    assert copied._cos_sin_once._qualname != rope._cos_sin_once._qualname
