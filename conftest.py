@@ -75,8 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark"):
         from benchmarks import session as chosen
     else:
-        # Before the first import of these modules: their annotations are enforced here, and only here. It takes
-        # time, which a benchmark would measure.
-        jaxtyping.install_import_hook(SHAPED, "tests.session.annotations.enforce")
+        if not config.getoption("--impl"):
+            # Before the first import of these modules: their annotations are enforced here, and only here. It takes
+            # time, which a benchmark would measure, and where others' layers are tested it would be for nothing.
+            jaxtyping.install_import_hook(SHAPED, "tests.session.annotations.enforce")
         from tests.session import plugin as chosen  # type: ignore[no-redef]
     config.pluginmanager.register(chosen)

@@ -12,6 +12,32 @@ from tests.judge.assertions import allowance, assert_close, at_least_single, fai
 from tests.judge.subject import FORMULA, Subject, exact, tensors
 
 
+class _Toward(torch.autograd.Function):
+    """A loss whose gradient with respect to `out` is `toward`."""
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, toward: Tensor) -> Tensor:
+        ctx.toward = toward
+        return out.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.toward, None
+
+
+def vjp(
+    outs: Tensor | Sequence[Tensor], leaves: Sequence[Tensor], towards: Tensor | Sequence[Tensor], **how: bool
+) -> tuple[Tensor, ...]:
+    """torch.autograd.grad, the vector-Jacobian product: the upstream gradient reaches backward as it lies in memory.
+
+    Given an upstream gradient, torch.autograd.grad imports sympy first, which takes as long as many of the tests.
+    """
+    if isinstance(outs, Tensor):
+        outs, towards = [outs], [towards]
+    losses = [_Toward.apply(out, toward) for out, toward in zip(outs, towards, strict=True)]
+    return torch.autograd.grad(losses, leaves, **how)
+
+
 def differentiable(
     layer: str, function: Layer, args: Sequence[Any], kwargs: dict[str, Any], only: int | None = None
 ) -> tuple[list[Tensor], Callable[..., Any]]:
@@ -83,7 +109,7 @@ def assert_gradients_equal_the_formula(
     if not out.requires_grad:
         fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
     toward = towards(out) if out.ndim else _for_each_token(out, leaves[0])
-    compare_gradients(layer.layer, torch.autograd.grad(out, leaves, toward), leaves, arguments, toward, only, look_at)
+    compare_gradients(layer.layer, vjp(out, leaves, toward), leaves, arguments, toward, only, look_at)
 
 
 def compare_gradients(
@@ -98,12 +124,12 @@ def compare_gradients(
     """Compare gradients that were taken already."""
     args, kwargs = arguments
     exact_leaves, formula = differentiable(layer, getattr(FORMULA, layer), exact(args), exact(kwargs), only)
-    expected = torch.autograd.grad(formula(*exact_leaves), exact_leaves, exact(toward))
+    expected = vjp(formula(*exact_leaves), exact_leaves, exact(toward))
     # Sums over tokens are long and cancel.
     args, kwargs = at_least_single(layer, arguments)
     own_leaves, formula = differentiable(layer, getattr(FORMULA, layer), args, kwargs, only)
     out = formula(*own_leaves)
-    of_formula = torch.autograd.grad(out, own_leaves, toward.to(out.dtype))
+    of_formula = vjp(out, own_leaves, toward.to(out.dtype))
     for i, (actual, right, own) in enumerate(zip(gradients, expected, of_formula, strict=True)):
         name = f"gradient {i + 1} of {len(leaves)} at "
         if actual is None:

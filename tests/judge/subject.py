@@ -88,11 +88,14 @@ class Subject:
         return self.layer in self.implementation.stubs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        first = Subject.last is None
         Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
         Subject.kept.forget_what_is_written()
         leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
             result = self._run(self.function, args, kwargs)
+            if first:  # it takes as long as a call: once here, so that a replaced function is told at once; see `end`
+                refuse_changes("the layer", thoroughly=False)
         except Refused as refused:
             raise Mismatch(str(refused)) from None
         except Exception as error:

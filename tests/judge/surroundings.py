@@ -3,6 +3,7 @@
     surroundings.take()                  # before the first line of it runs
     with surroundings.left_alone("the layer"):
         result = function(*args)
+    surroundings.refuse_changes("the layer")
 
 What is another afterwards is put back, so that the judge and the report are right, and refused in a sentence.
 """
@@ -186,14 +187,15 @@ def take_modules() -> None:
         _taken.take_modules()
 
 
-def refuse_changes(what: str) -> None:
+def refuse_changes(what: str, thoroughly: bool = True) -> None:
+    """What the suite relies on has been replaced: put it back, and raise Refused."""
     if _taken is not None:
-        _taken.refuse(what, thoroughly=True)
+        _taken.refuse(what, thoroughly)
 
 
 @contextlib.contextmanager
 def left_alone(what: str) -> Iterator[None]:
-    """Code of others that must leave everything as it was; without `take` nothing is looked at."""
+    """Code of others that must leave the state of torch and Python as it was; without `take` nothing is looked at."""
     if _taken is None:
         yield
         return
@@ -205,7 +207,6 @@ def left_alone(what: str) -> Iterator[None]:
             if read() != was:
                 put_back(was)
                 raise Refused(f"{what} changed {name}, with which others compute too")
-        _taken.refuse(what)
 
 
 def _variables() -> list[str | None]:

@@ -15,7 +15,7 @@ from tests.cases.calls import FLAGS, SAME_FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LAYOUTS, Case, laid_out
 from tests.cases.sizes import small
 from tests.judge.assertions import assert_close, assert_finite, fail
-from tests.judge.gradients import assert_gradients_equal_the_formula, compare_gradients, differentiable, upstream
+from tests.judge.gradients import assert_gradients_equal_the_formula, compare_gradients, differentiable, upstream, vjp
 from tests.judge.subject import FORMULA
 from tests.judge.tolerances import DERIVATIVE, STEP
 
@@ -44,7 +44,7 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
     direction = [part.view(t.shape) for part, t in zip(joined.split(sizes), leaves, strict=True)]
     out = call(*leaves)
     toward = upstream(out)
-    gradients = torch.autograd.grad(out, leaves, toward)
+    gradients = vjp(out, leaves, toward)
     along = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
     with torch.no_grad():
         ahead, behind = (
@@ -115,7 +115,7 @@ def test_two_calls_before_one_backward_pass_each_have_their_own_gradient(differe
         pairs = [differentiable(name, differentiable_layer, *call) for call in both]
         outs = [call(*leaves) for leaves, call in pairs]
         together = [leaf for leaves, _ in pairs for leaf in leaves]
-        gradients = iter(torch.autograd.grad(outs, together, [upstream(out) for out in outs]))
+        gradients = iter(vjp(outs, together, [upstream(out) for out in outs]))
         for (leaves, _), call, out in zip(pairs, both, outs, strict=True):
             own = [next(gradients) for _ in leaves]
             look_at = "what is kept for backward: each call needs its own"
@@ -130,7 +130,7 @@ def test_backward_may_be_called_twice_with_other_upstream_gradients(differentiab
         out = call(*leaves)
         for factor in (1, -3, 0.5):
             toward = factor * upstream(out)
-            gradients = torch.autograd.grad(out, leaves, toward, retain_graph=True)
+            gradients = vjp(out, leaves, toward, retain_graph=True)
             look_at = "what is kept for backward, which the first backward pass has written over"
             compare_gradients(name, gradients, leaves, (args, kwargs), toward, look_at=look_at)
 
@@ -143,7 +143,7 @@ def test_the_upstream_gradient_is_not_changed(differentiable_layer):
         out = call(*leaves)
         toward = upstream(out)
         before = toward.clone()
-        torch.autograd.grad(out, leaves, toward)
+        vjp(out, leaves, toward)
         if not torch.equal(toward, before):
             fail("backward changed the upstream gradient, which other layers still need")
 
@@ -171,7 +171,7 @@ def _second(leaves, call):
     out = call(*leaves)
     # The upstream gradient asks for one too, as that of a layer above does, and all of the graph is gone through: then
     # a backward pass that autograd cannot see into (torch's once_differentiable) raises, as it may.
-    first = torch.autograd.grad(out, leaves, upstream(out).requires_grad_(), create_graph=True)
+    first = vjp(out, leaves, upstream(out).requires_grad_(), create_graph=True)
     total = sum(g.square().sum() for g in first if g.requires_grad)
     if not isinstance(total, torch.Tensor):  # the layer is linear
         return [torch.zeros_like(leaf) for leaf in leaves]

@@ -21,7 +21,7 @@ from tests.cases.calls import SAME_FLAGS, arguments, calls_of
 from tests.cases.case import Case
 from tests.cases.sizes import small
 from tests.judge.assertions import assert_equals_formula
-from tests.judge.gradients import compare_gradients, differentiable, upstream
+from tests.judge.gradients import compare_gradients, differentiable, upstream, vjp
 from tests.judge.subject import Mismatch, tensors, word
 
 MODES = {"": nullcontext, " under no_grad": torch.no_grad, " in inference mode": torch.inference_mode}
@@ -147,7 +147,7 @@ class History(RuleBasedStateMachine):
             leaves, call = differentiable(self.layer.layer, self.layer, args, kwargs)
             out = call(*leaves)
             toward = upstream(out)
-            gradients = torch.autograd.grad(out, leaves, toward, allow_unused=True)
+            gradients = vjp(out, leaves, toward, allow_unused=True)
             look_at = "what is kept between calls"
             compare_gradients(self.layer.layer, gradients, leaves, (args, kwargs), toward, look_at=look_at)
 

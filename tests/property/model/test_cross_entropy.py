@@ -11,6 +11,7 @@ from tests.cases import target
 from tests.cases.case import Case, cases
 from tests.cases.target import tensor
 from tests.judge.assertions import assert_close, assert_finite
+from tests.judge.gradients import vjp
 from tests.judge.subject import FORMULA
 
 
@@ -133,8 +134,8 @@ def test_many_tokens_have_the_loss_and_the_gradient_of_the_formula(cross_entropy
     exact = logits.detach().double().requires_grad_()
     loss, right = cross_entropy(logits, targets), FORMULA.cross_entropy(exact, targets)
     assert_close(loss.detach(), right.detach(), dtype=dtype)
-    (gradient,) = torch.autograd.grad(loss, logits, loss.new_tensor(600.0))
-    (expected,) = torch.autograd.grad(right, exact, right.new_tensor(600.0))
+    (gradient,) = vjp(loss, [logits], loss.new_tensor(600.0))
+    (expected,) = vjp(right, [exact], right.new_tensor(600.0))
     assert_close(gradient, expected, dtype=dtype)
 
 
@@ -143,6 +144,6 @@ def test_the_gradient_of_unlikely_tokens_survives_in_float16(cross_entropy):
     # 1/67 of each of 16,384 tokens is 1e-6, where float16 is no longer exact; times the upstream gradient it is.
     logits = torch.zeros(16_384, 67, dtype=torch.float16, device=target.DEVICE, requires_grad=True)
     loss = cross_entropy(logits, torch.zeros(16_384, dtype=torch.int64, device=target.DEVICE))
-    (gradient,) = torch.autograd.grad(loss, logits, loss.new_tensor(16_384.0))
+    (gradient,) = vjp(loss, [logits], loss.new_tensor(16_384.0))
     look_at = "a gradient that is rounded before it meets the upstream gradient"
     assert_close(67 * gradient[:, 1:], torch.ones_like(gradient[:, 1:]), look_at)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.cases.case import Case, cases
 from tests.judge.assertions import assert_close, assert_identical
+from tests.judge.gradients import vjp
 from tests.judge.subject import FORMULA
 
 
@@ -70,8 +71,8 @@ def test_the_gradient_of_x_passes_through_the_statistic(rms_norm, case):
     # what y sends back, less the same sum. It would not vanish if the root mean square were held constant.
     x, weight, towards = (case.normal(shape) for shape in ("batch seq d_model", "d_model", "batch seq d_model"))
     y = rms_norm(x.requires_grad_(), weight, eps=0.0)
-    y.backward(towards)
-    left = (x.grad * x).sum(dim=-1) / (y * towards).abs().sum(dim=-1)
+    (gradient,) = vjp(y, [x], towards)
+    left = (gradient * x).sum(dim=-1) / (y * towards).abs().sum(dim=-1)
     assert_close(left, torch.zeros_like(left))
 
 
@@ -85,7 +86,5 @@ def test_many_tokens_have_the_values_and_the_gradients_of_the_formula(rms_norm, 
     y, right = rms_norm(*leaves), FORMULA.rms_norm(*exact)
     assert_close(y.detach(), right.detach(), dtype=dtype)
     towards = case.normal("tokens d_model")
-    for actual, expected in zip(
-        torch.autograd.grad(y, leaves, towards), torch.autograd.grad(right, exact, towards.double()), strict=True
-    ):
+    for actual, expected in zip(vjp(y, leaves, towards), vjp(right, exact, towards.double()), strict=True):
         assert_close(actual, expected, dtype=dtype)

@@ -9,6 +9,7 @@ from tests.cases.case import Case, cases
 from tests.cases.target import ALL, EXACT, tensor
 from tests.cases.weights import frequencies, positions
 from tests.judge.assertions import assert_close
+from tests.judge.gradients import vjp
 from tests.judge.subject import FORMULA
 from tests.judge.tolerances import angle_tolerance, tolerance
 
@@ -124,6 +125,6 @@ def test_many_positions_have_the_values_and_the_gradient_of_the_formula(rope, ax
     far = max(angle_tolerance(at), tolerance(dtype))
     assert_close(y.detach(), right.detach(), within=far, dtype=dtype)
     towards = case.normal("batch n_heads seq head_dim")
-    (gradient,) = torch.autograd.grad(y, x, towards)
-    (expected,) = torch.autograd.grad(right, exact, towards.double())
+    (gradient,) = vjp(y, [x], towards)
+    (expected,) = vjp(right, [exact], towards.double())
     assert_close(gradient, expected, within=far, dtype=dtype)
