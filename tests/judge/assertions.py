@@ -198,9 +198,12 @@ def differences(
     elif within is None:
         within = tolerance(actual.dtype, layer)
     a, e = actual.detach().cpu().double(), expected.detach().cpu().double()
+    error, size = (a - e).abs(), e.abs().nan_to_num(posinf=0.0)
+    if bool((error <= beyond + within * (size + 1.0)).all()):  # as nearly always, and seen in half the time
+        return error, torch.zeros_like(error, dtype=torch.bool)
     # Where both are the same infinity there is no error; where only one is, or one is NaN, it is infinite.
-    error = torch.where(a == e, 0.0, (a - e).abs()).nan_to_num(nan=torch.inf)
-    finite = e[e.isfinite()].abs()
+    error = torch.where(a == e, 0.0, error).nan_to_num(nan=torch.inf)
+    finite = size[e.isfinite()]
     scale = max(1.0, finite.max().item() if finite.numel() else 0.0)
-    excess = error - beyond - within * (e.abs().nan_to_num(posinf=0.0) + scale)
+    excess = error - beyond - within * (size + scale)
     return error, (excess > 0) | ((a != e) & (within == 0.0))

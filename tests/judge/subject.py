@@ -20,11 +20,26 @@ from tests.judge.endings import Refused, contained
 from tests.judge.results import Kept, copied, same, version
 from tests.judge.surroundings import left_alone, refuse_changes
 
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Without beartype, which takes as long as the loops: annotations are enforced where a layer is under test."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _judge(name: str) -> Implementation:
+    return implementation.load(name).changed(lambda _, layer: unchecked()(layer))
+
+
 # The judge. Always our own loops in float64, whatever is under test.
-REFERENCE = implementation.load("naive")
+REFERENCE = _judge("naive")
 # Whose gradients ours and others' are compared with: the formula written once in plain torch, in float64.
 # That these are the derivatives of the values is what test_gradients.py of every_layer proves.
-FORMULA = implementation.load("vectorized")
+FORMULA = _judge("vectorized")
 
 
 LATE = "the result has changed after it was returned: a layer is done when it returns"
@@ -170,24 +185,11 @@ class Subject:
 
     def expected(self, *args: Any, **kwargs: Any) -> Any:
         """What the naive loops make of the same arguments, in float64 on the CPU."""
-        with unchecked():
-            return getattr(REFERENCE, self.layer)(*exact(args), **exact(kwargs))
+        return getattr(REFERENCE, self.layer)(*exact(args), **exact(kwargs))
 
     def formula(self, *args: Any, **kwargs: Any) -> Any:
         """What plain torch makes of the same arguments, in float64 on the CPU."""
-        with unchecked():
-            return getattr(FORMULA, self.layer)(*exact(args), **exact(kwargs))
-
-
-@contextlib.contextmanager
-def unchecked() -> Iterator[None]:
-    """Without beartype, which takes as long as the loops: annotations are enforced where a layer is under test."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
+        return getattr(FORMULA, self.layer)(*exact(args), **exact(kwargs))
 
 
 def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:

@@ -56,9 +56,13 @@ def _leaves(tree: Any) -> list[Any]:
     return leaves
 
 
+SEQUENCES = (list, tuple)
+"""A union of these, list | tuple, would be made anew at each of the hundreds of thousands of calls."""
+
+
 def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
-    if isinstance(tree, list | tuple):
-        return type(tree)(map_leaves(change, item) for item in tree)
+    if isinstance(tree, SEQUENCES):
+        return type(tree)([map_leaves(change, item) for item in tree])
     if isinstance(tree, dict):
         return {key: map_leaves(change, item) for key, item in tree.items()}
     return change(tree)

@@ -1,6 +1,7 @@
 """What a failing test is told by: where the wrong elements lie, which bug it is, and a picture."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from llama import implementation
 from llama.implementation import map_leaves
 from llama.layers import LAYERS
 from tests import zoo
-from tests.judge.assertions import Mismatch, assert_finite
+from tests.judge.assertions import Mismatch, assert_finite, differences
 from tests.judge.diagnosis import behind_other_faults, diagnose
 from tests.judge.locations import axes, where
 from tests.judge.pictures import save_comparison
@@ -125,3 +126,12 @@ def test_a_picture_shows_what_is_not_finite_too(tmp_path):
 def test_a_value_that_is_not_finite_is_shown_with_its_place():
     with pytest.raises(Mismatch, match=r"out\[1\] is nan but should be finite"):
         assert_finite(torch.tensor([1.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [(1.0, math.inf), (math.inf, 1.0), (-math.inf, math.inf), (math.nan, 1.0), (1.0, math.nan), (math.inf, math.nan)],
+)
+def test_only_the_same_infinity_is_equal_to_an_infinity_and_nothing_to_nan(actual, expected):
+    _, wrong = differences(torch.tensor([2.0, actual, math.inf]), torch.tensor([2.0, expected, math.inf]))
+    assert wrong.tolist() == [False, True, False]
