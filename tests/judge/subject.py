@@ -20,6 +20,7 @@ from tests.judge.endings import Refused, contained
 from tests.judge.results import Kept, copied, same, version
 from tests.judge.surroundings import left_alone, refuse_changes
 
+
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:
     """Without beartype, which takes as long as the loops: annotations are enforced where a layer is under test."""
