@@ -14,7 +14,10 @@ import tyro
 from llama.generation import command as generation
 from llama.generation.command import Generate
 from llama.kata import command as kata
+from llama.kata import hint, solution
 from llama.kata.command import Kata
+from llama.kata.hint import Hint
+from llama.kata.solution import Solution
 from llama.ladder import command as ladder
 from llama.ladder.climb import Ladder
 from llama.machine.device import is_out_of_memory
@@ -30,6 +33,8 @@ COMMANDS: dict[type, Callable[[Any], object]] = {
     Train: training.run,
     Generate: generation.run,
     Kata: kata.run,
+    Hint: hint.run,
+    Solution: solution.run,
 }
 PATIENCE = 3.0
 """Seconds that a process which is not the first of its machine waits before it ends by an error."""

@@ -5,6 +5,10 @@ Read in this order:
     command.py           python -m llama kata
     stubs.py             the file that a learner begins with
     board.py             how far an implementation has come, layer by layer
+    hints/               why each layer is there, what to read, and hints: a file for each layer
+    hint_file.py         such a file, read
+    hint.py              python -m llama hint
+    solution.py          python -m llama solution
     pytest_options.py    --impl and --device, as a plugin of pytest
 
 Imports machine, layers and implementation.

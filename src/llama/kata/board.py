@@ -41,6 +41,10 @@ class Row:
     """With how many examples it was tested."""
     digest: str = ""
     """SHA-256 of the layer's file and of what it imports from beside it."""
+    bugs: list[str] = field(default_factory=list)
+    """The bugs of the zoo that the first failure was diagnosed as: those that it cannot be told from."""
+    cause: str = ""
+    """What the diagnosis says: `Your output is exactly what you get when ...`"""
 
 
 @dataclass
@@ -53,9 +57,10 @@ class Board:
         self.rows[layer] = row
 
     def save(self) -> None:
-        path = _path(self.implementation.source)
+        path = FOLDER / file_name(self.implementation.source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({layer: dataclasses.asdict(row) for layer, row in self.rows.items()}, indent=1))
+        rows = {layer: dataclasses.asdict(row) for layer, row in self.rows.items()}
+        path.write_text(json.dumps({"source": self.implementation.source, "rows": rows}, indent=1))
 
     def state(self, layer: str) -> str:
         """done, failing, not written, changed or not run."""
@@ -124,15 +129,32 @@ def _with_imports(file: Path) -> list[Path]:
 
 def load(implementation: Implementation) -> Board:
     """What earlier runs left of it; an empty board where there were none."""
-    path = _path(implementation.source)
+    return Board(implementation, rows(implementation.source))
+
+
+def rows(source: str) -> dict[str, Row]:
+    """The rows that the last runs of what is loaded from `source` left, which need not be loaded for it."""
     try:
-        rows = {layer: Row(**row) for layer, row in json.loads(path.read_text()).items()}
-    except (FileNotFoundError, ValueError, TypeError):
-        rows = {}  # none yet, or one that another version wrote: the next run writes it anew
-    return Board(implementation, rows)
+        kept = json.loads((FOLDER / file_name(source)).read_text())
+        kept = kept.get("rows", kept)  # boards of an earlier version hold the rows alone
+        return {layer: Row(**row) for layer, row in kept.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}  # none yet, or one that another version wrote: the next run writes it anew
 
 
-def _path(source: str) -> Path:
+def last_source() -> str | None:
+    """The folder or file whose board was written last, of those that are still there; None where there is none."""
+    for path in sorted(FOLDER.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            source = json.loads(path.read_text())["source"]
+        except (ValueError, TypeError, KeyError):
+            continue  # a board of an earlier version does not say whose it is
+        if Path(source).exists():
+            return str(source)
+    return None
+
+
+def file_name(source: str) -> str:
     """A file of its own for each place that layers are loaded from."""
     resolved = str(Path(source).resolve()) if Path(source).exists() else source
-    return FOLDER / f"{Path(source).stem}-{hashlib.sha256(resolved.encode()).hexdigest()[:8]}.json"
+    return f"{Path(source).stem}-{hashlib.sha256(resolved.encode()).hexdigest()[:8]}.json"

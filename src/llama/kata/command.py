@@ -14,7 +14,7 @@ import tyro
 from llama import implementation
 from llama.kata import board
 from llama.kata.stubs import stub
-from llama.layers import LAYERS
+from llama.layers import LAYERS, unknown
 from llama.machine.safe_files import check_writable
 
 
@@ -32,8 +32,9 @@ class Kata:
 
 def run(kata: Kata) -> None:
     """Write the stubs, or print the board. Raises ValueError for a layer that there is not, OSError for the folder."""
-    if unknown := [layer for layer in kata.layers if layer not in LAYERS]:
-        raise ValueError(f"kata: there is no layer {', '.join(unknown)}; the layers are {', '.join(LAYERS)}")
+    for layer in kata.layers:
+        if layer not in LAYERS:
+            raise ValueError(f"kata: {unknown(layer)}")
     if kata.folder.suffix == ".py" or kata.folder.is_file():
         raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
     if kata.folder.resolve() == Path.cwd():

@@ -1,11 +1,16 @@
-"""The file that a learner begins with: a layer's contract and signature, made from our own layer."""
+"""The file that a learner begins with: a layer's contract and signature, made from our own layer and its hints file."""
 
 import ast
 import inspect
+import textwrap
 
 from llama.implementation import INTERNAL
+from llama.kata import hint_file
 from llama.kata.board import unit_test
-from llama.layers import layer_module
+from llama.layers import LAYERS, layer_module
+
+WIDTH = 104
+"""Columns of a paragraph, as of the contracts."""
 
 
 def stub(layer: str, folder: str = "my_llama") -> str:
@@ -15,53 +20,90 @@ def stub(layer: str, folder: str = "my_llama") -> str:
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     composed = "compose" in functions
     function = functions["compose"] if composed else functions.get("vectorized", functions["naive"])
-    parameters = [p for p in _parameters(function) if p.partition(":")[0] not in INTERNAL]
-    paragraphs = [p for p in (inspect.getdoc(module) or "").split("\n\n") if "`compose`" not in p]
-    if composed:
-        paragraphs.append("The layers beneath are there already, and right: call them as layers.linear(x, weight).")
-    paragraphs.append(f"The numbers on paper: {unit_test(layer)}\nTry it: pytest --impl {folder} -k {layer}")
-    returns = _source(function.returns)
     lines = [
-        '"""' + "\n\n".join(paragraphs),
+        '"""' + "\n\n".join(_paragraphs(layer, functions, folder)),
         '"""',
         "",
-        *_imports(tree, function),
-        *(
-            ["", "from llama import implementation", "", 'layers = implementation.load("vectorized")']
-            if composed
-            else []
-        ),
+        *_imports(tree, function, composed),
+        *(["", 'layers = implementation.load("vectorized")'] if composed else []),
         "",
         "",
         f"def {layer}(",
-        *(f"    {parameter}," for parameter in parameters),
-        f") -> {returns}:",
+        *(f"    {_parameter(argument, default)}," for argument, default in _parameters(function)),
+        f") -> {_source(function.returns)}:",
         f'    raise NotImplementedError("{layer} is not written yet: read {unit_test(layer)}")',
     ]
     return "\n".join(lines) + "\n"
 
 
-def _parameters(function: ast.FunctionDef) -> list[str]:
-    """`x: Float[Tensor, '... d_model']`, `eps: float = 1e-05`: each as it stands in the signature."""
+def _paragraphs(layer: str, functions: dict[str, ast.FunctionDef], folder: str) -> list[str]:
+    """The contract, what may be called, why the layer is there, and where to go from here."""
+    known = hint_file.read(layer)
+    contract = inspect.getdoc(layer_module(layer)) or ""
+    paragraphs = [paragraph for paragraph in contract.split("\n\n") if "`compose`" not in paragraph]
+    if "compose" in functions:
+        beneath = "\n".join(f"    {call}" for call in _beneath(functions))
+        paragraphs += ["The layers beneath are there already, and right:", beneath]
+    return [
+        *paragraphs,
+        textwrap.fill(f"Why: {known.why}", WIDTH, break_on_hyphens=False),
+        "Read:\n" + "\n".join(f"    {source}" for source in known.read),
+        f"Rules that hold for every layer: docs/rules.md\n"
+        f"The numbers on paper: {unit_test(layer)}\n"
+        f"Try it: pytest --impl {folder} -k {layer}\n"
+        f"A hint: python -m llama hint {layer} --impl {folder}",
+    ]
+
+
+def _beneath(functions: dict[str, ast.FunctionDef]) -> list[str]:
+    """The layers that a composed layer calls, each as `layers.rope(x, positions, frequencies)`."""
+    used = {
+        node.attr
+        for function in functions.values()
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "layers"
+    }
+    return [f"layers.{layer}({', '.join(_called_with(layer))})" for layer in LAYERS if layer in used]
+
+
+def _called_with(layer: str) -> list[str]:
+    """`eps=1e-05`: the parameters of that layer, without those that are ours alone."""
+    module = layer_module(layer)
+    function = getattr(module, "compose", None) or module.vectorized
+    parameters = inspect.signature(function).parameters.values()
+    return [str(p.replace(annotation=p.empty)) for p in parameters if p.name not in INTERNAL]
+
+
+def _parameters(function: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
+    """The parameters that are in the contract, with their defaults."""
     arguments = function.args.args
     defaults = [None] * (len(arguments) - len(function.args.defaults)) + list(function.args.defaults)
-    return [
-        _source(argument) + (f" = {_source(default)}" if default is not None else "")
-        for argument, default in zip(arguments, defaults, strict=True)
-    ]
+    return [pair for pair in zip(arguments, defaults, strict=True) if pair[0].arg not in INTERNAL]
+
+
+def _parameter(argument: ast.arg, default: ast.expr | None) -> str:
+    """`x: Float[Tensor, "... d_model"]`, `eps: float = 1e-05`: as it stands in the signature."""
+    return _source(argument) + (f" = {_source(default)}" if default is not None else "")
 
 
 def _source(node: ast.AST | None) -> str:
     return ast.unparse(node).replace("'", '"') if node is not None else "None"
 
 
-def _imports(tree: ast.Module, function: ast.FunctionDef) -> list[str]:
-    """The imports of the layer's file that its signature needs."""
-    annotations = [function.returns, *(argument.annotation for argument in function.args.args)]
-    used = {node.id for a in annotations if a is not None for node in ast.walk(a) if isinstance(node, ast.Name)}
-    found = []
+def _imports(tree: ast.Module, function: ast.FunctionDef, composed: bool) -> list[str]:
+    """torch, what the signature needs, and math where our own function needs it; grouped as usual."""
+    annotations = [function.returns, *(argument.annotation for argument, _ in _parameters(function))]
+    named = {node.id for a in annotations if a is not None for node in ast.walk(a) if isinstance(node, ast.Name)}
+    used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    pythons: list[str] = []
+    others: list[str] = []
     for node in tree.body:
+        if isinstance(node, ast.Import) and node.names[0].name == "math" and "math" in used:
+            pythons.append("import math")
         if isinstance(node, ast.ImportFrom):
-            names = [alias.name for alias in node.names if alias.name in used]
-            found += [f"from {node.module} import {', '.join(names)}"] if names else []
-    return found
+            names = [alias.name for alias in node.names if alias.name in named]
+            group = others if node.module in ("jaxtyping", "torch") else pythons
+            group += [f"from {node.module} import {', '.join(names)}"] if names else []
+    ours = ["from llama import implementation"] if composed else []
+    groups = [pythons, ["import torch", *others], ours]
+    return "\n\n".join("\n".join(group) for group in groups if group).splitlines()

@@ -16,6 +16,7 @@ Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where
 A layer imports its contract and, from its chapter, a constant of the machine; never another layer.
 """
 
+import difflib
 import importlib
 from types import ModuleType
 
@@ -55,3 +56,16 @@ CHAPTER = {layer: chapter for chapter, layers in CHAPTERS.items() for layer in l
 def layer_module(layer: str) -> ModuleType:
     """The file of that layer, imported."""
     return importlib.import_module(f"llama.layers.{CHAPTER[layer]}.{layer}")
+
+
+def closest(name: str) -> str | None:
+    """The layer whose name is most like a wrong one: rms_norm for RMSNorm; None where none is like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), LAYERS, n=1)), None)
+
+
+def unknown(name: str) -> str:
+    """What to say of a layer that there is not: `there is no layer sofmax; did you mean softmax?`"""
+    meant = closest(name)
+    return f"there is no layer {name}; " + (
+        f"did you mean {meant}?" if meant else f"the layers are {', '.join(LAYERS)}"
+    )

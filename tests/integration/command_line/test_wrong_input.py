@@ -283,8 +283,9 @@ def test_generate_refuses_a_checkpoint(place, capsys, arguments, sentence):
 
 
 @_table(
-    ("new ropes", "kata: there is no layer ropes; the layers are softmax, cross_entropy, "),
-    ("new rope Rope", "kata: there is no layer Rope; the layers are softmax, cross_entropy, "),
+    ("new ropes", "kata: there is no layer ropes; did you mean rope?"),
+    ("new rope Rope", "kata: there is no layer Rope; did you mean rope?"),
+    ("new dropout7", "kata: there is no layer dropout7; the layers are softmax, cross_entropy, "),
     ("text.txt", "kata: text.txt is a file, and must be a folder"),
     ("new.py", "kata: new.py is a file, and must be a folder"),
     ("text.txt/new", "text.txt is a file, and must be a folder"),
@@ -296,6 +297,23 @@ def test_generate_refuses_a_checkpoint(place, capsys, arguments, sentence):
 )
 def test_kata_refuses(place, capsys, arguments, sentence):
     _assert_refused(place, capsys, ["kata", *shlex.split(arguments)], sentence)
+
+
+@_table(
+    ("hint sofmax", "hint: there is no layer sofmax; did you mean softmax?"),
+    (
+        "hint rope --impl nothing",
+        "an implementation is naive, vectorized, fused, a dotted module, a .py file or a folder",
+    ),
+    ("solution RMSNorm", "solution: there is no layer RMSNorm; did you mean rms_norm?"),
+    ("solution rope", "solution: standard input is no terminal; --yes shows the solution of rope unasked"),
+    (
+        "solution rope --impl nothing --yes",
+        "an implementation is naive, vectorized, fused, a dotted module, a .py file ",
+    ),
+)
+def test_hint_and_solution_refuse(place, capsys, arguments, sentence):
+    _assert_refused(place, capsys, shlex.split(arguments), sentence)
 
 
 NUMBERS = {
@@ -321,6 +339,9 @@ NUMBERS = {
         ("generate --temperature hot", "'hot'"),
         ("kata", "PATH"),
         ("kata new --stat", "--stat"),
+        ("hint", "LAYER"),
+        ("solution", "LAYER"),
+        ("hint rope --al", "--al"),
         *((f"{command} --{flag} nan", "'nan'") for command, flags in NUMBERS.items() for flag in flags.split()),
     ],
 )

@@ -1,14 +1,16 @@
 """Kata mode: the stubs, the loop of a learner, and the board."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 from llama import implementation
 from llama.__main__ import main
-from llama.implementation import INTERNAL
-from llama.kata import board
+from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD
+from llama.implementation import INTERNAL, composed
+from llama.kata import board, hint_file
 from llama.kata.board import Row, unit_test
 from llama.kata.stubs import stub
 from llama.layers import LAYERS, layer_module
@@ -44,6 +46,32 @@ def test_a_stub_has_the_signature_of_its_layer_and_names_the_unit_test(my_llama,
     assert f'NotImplementedError("{name} is not written yet: read {unit_test(name)}")' in text
     contract = (layer_module(name).__doc__ or "").partition("\n\n")[0]
     assert contract in text
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_stub_imports_torch_and_holds_the_whole_contract_why_and_what_to_read(name):
+    text, known = stub(name), hint_file.read(name)
+    assert "\nimport torch\n" in text
+    for paragraph in (layer_module(name).__doc__ or "").split("\n\n"):
+        assert "`compose`" in paragraph or paragraph.strip() in text
+    assert " ".join(known.why.split()) in " ".join(text.split())
+    assert all(source in text for source in known.read)
+
+
+def test_the_stubs_of_the_whole_model_name_every_weight():
+    assert all(name in stub("decoder_layer") for name in DECODER_LAYER)
+    assert all(name in stub("llama") for name in (EMBEDDING, FINAL_NORM, HEAD))
+
+
+@pytest.mark.parametrize("name", composed())
+def test_the_stub_of_a_composed_layer_shows_how_the_layers_beneath_are_called(name):
+    calls = re.findall(r"^    layers\.(\w+)\((.*)\)$", stub(name), flags=re.MULTILINE)
+    assert calls
+    for layer, arguments in calls:
+        given = inspect.signature(eval(f"lambda {arguments}: None")).parameters.values()
+        parameters = inspect.signature(getattr(implementation.load("vectorized"), layer)).parameters.values()
+        expected = [(p.name, p.default) for p in parameters if p.name not in INTERNAL]
+        assert [(p.name, p.default) for p in given] == expected
 
 
 def test_what_exists_is_never_overwritten(my_llama, capsys):

@@ -9,8 +9,8 @@
 Grouped heads: query head h reads key and value head h // (n_heads / n_kv_heads). When causal, the
 queries are the last q_len of the kv_len positions, and each sees its own position and what came before.
 In `mask`, True means "may attend"; it combines with causal. A query that may attend to nothing gives
-zeros. A hidden key has no influence at all, whatever its score. Scores are computed in at least float32,
-so that float16 does not overflow.
+zeros. A hidden key has no influence at all, whatever its score. q, k and v have one dtype, which is that of
+the result. Scores are computed in at least float32, so that float16 does not overflow.
 
 Raises ValueError where n_kv_heads does not divide n_heads, where there are more queries than positions
 (when causal), and where the mask does not broadcast.

@@ -6,8 +6,19 @@
     x [batch seq d_model], weights: the nine tensors of one Hugging Face layer by name,
     positions [seq] or [batch seq] int64, frequencies [head_dim/2], eps -> like x
 
+    input_layernorm.weight            [d_model]                     before self_attention
+    self_attn.q_proj.weight           [n_heads·head_dim d_model]
+    self_attn.k_proj.weight           [n_kv_heads·head_dim d_model]
+    self_attn.v_proj.weight           [n_kv_heads·head_dim d_model]
+    self_attn.o_proj.weight           [d_model n_heads·head_dim]
+    post_attention_layernorm.weight   [d_model]                     before swiglu
+    mlp.gate_proj.weight              [d_ff d_model]
+    mlp.up_proj.weight                [d_ff d_model]
+    mlp.down_proj.weight              [d_model d_ff]
+
 Pre-norm: what is added to is x itself, not the normalised x. The two norms have a weight each and the
-same eps. With both output projections zero the layer is the identity.
+same eps. With both output projections zero the layer is the identity. The result has the dtype of x; positions
+and frequencies keep theirs.
 
 `compose` is written over the layers that it is given: `layers.rms_norm`, `layers.self_attention`,
 `layers.swiglu`. `cache` is handed on to self_attention; `dropout` is applied to what each block adds, in training.

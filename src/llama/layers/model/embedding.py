@@ -4,7 +4,8 @@
 
     token_ids [...] int64, weight [vocab d_model] -> [... d_model]
 
-A token that occurs twice sends its gradient to its row twice; these are added up in at least float32.
+The result has the dtype of the weight. A token that occurs twice sends its gradient to its row twice; these
+are added up in at least float32.
 
 Raises IndexError for an id outside 0..vocab-1: Python would read -1 as the last row.
 Source: Bengio et al. 2003, "A Neural Probabilistic Language Model", section 2 (the matrix C).

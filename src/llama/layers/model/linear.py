@@ -5,7 +5,7 @@
     x [... d_in], weight [d_out d_in] -> [... d_out]
 
 The weight is stored [out in], as torch.nn.Linear and Hugging Face checkpoints store it. No bias: Llama
-has none.
+has none. x and weight have one dtype, which is that of the result; the sum is in at least float32.
 
 Source: Touvron et al. 2023, "LLaMA", section 2.2; torch.nn.Linear for the orientation of the weight.
 """

@@ -7,6 +7,15 @@
     token_ids [batch seq] int64, weights: a Hugging Face state dict, config: a LlamaConfig
     -> logits [batch seq vocab]
 
+    model.embed_tokens.weight         [vocab d_model]
+    model.layers.0.NAME               the nine NAMEs of decoder_layer, for each layer from 0 on
+    model.norm.weight                 [d_model]
+    lm_head.weight                    [vocab d_model], may be missing
+
+    config    num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, rms_norm_eps, rope_theta
+              rope_scaling: None, or a dict with factor, low_freq_factor, high_freq_factor and
+              original_max_position_embeddings
+
 The logits at a position depend on that position and those before it, and on nothing else. A missing
 `lm_head.weight` means that the head is tied to the embedding. Rotations follow `config.rope_theta` and,
 for Llama 3.1 and later, `config.rope_scaling`.

@@ -12,7 +12,8 @@
 
     frequencies [n] -> [n]
 
-s is 0 where the wavelength is long and 1 where it is short, so the result is continuous at both ends.
+s is 0 where the wavelength is long and 1 where it is short, so the result is continuous at both ends. It
+has the dtype of frequencies, mostly float64, and is computed in it.
 
 Raises ValueError unless all parameters are positive and low_freq_factor < high_freq_factor.
 Source: Llama 3.1's reference code, apply_scaling in models/llama3/reference_impl/model.py; the same as

@@ -9,7 +9,8 @@
     -> [batch seq d_model]
 
 Head h is the rows h·head_dim .. (h+1)·head_dim - 1 of w_q, and the same columns of w_o. Queries and keys
-are rotated, values are not. head_dim comes from w_q and need not be d_model / n_heads.
+are rotated, values are not. head_dim comes from w_q and need not be d_model / n_heads. x and the weights have
+one dtype, which is that of the result; positions and frequencies keep theirs.
 
 `compose` is written over the layers that it is given: `layers.linear`, `layers.rope`, `layers.attention`.
 With a cache (anything with `append(k, v) -> (k, v)` of all positions so far), x holds the newest positions.

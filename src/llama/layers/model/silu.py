@@ -5,7 +5,7 @@
     x [...] -> [...]
 
 Its minimum is -0.2785 near x = -1.2785. sigmoid is computed so that exp never overflows, in value or
-in gradient.
+in gradient. The result has the dtype of x.
 
 Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2; Ramachandran et al. 2017.
 """

@@ -5,7 +5,8 @@
     x [... d_model], w_gate [d_ff d_model], w_up [d_ff d_model], w_down [d_model d_ff] -> [... d_model]
 
 The gate is activated, the up-projection is not. Each token is computed by itself. Llama takes d_ff near
-8/3 · d_model, so that three matrices cost what two cost at 4 · d_model.
+8/3 · d_model, so that three matrices cost what two cost at 4 · d_model. All four arguments have one dtype,
+which is that of the result.
 
 Source: Shazeer 2020, "GLU Variants Improve Transformer", equation 6 (FFN_SwiGLU).
 """

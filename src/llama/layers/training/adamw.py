@@ -9,7 +9,8 @@
 
 Decoupled: the decay shrinks the weight itself and never enters the averages. `step` counts from 1: the
 averages start at zero, and dividing by 1 - beta^step takes that start out again. eps stands outside the
-square root, after the correction.
+square root, after the correction. float16 and bfloat16 are computed in float32 and returned in their own
+dtype. What is returned carries no graph.
 
 Raises ValueError for a step below 1, betas outside [0, 1), and a negative lr, eps or weight_decay.
 Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2, with the decay

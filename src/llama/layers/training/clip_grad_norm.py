@@ -6,7 +6,8 @@
     grads: a list of [...], max_norm -> (the list of clipped gradients, the norm before, a tensor of no axes)
 
 One norm over the whole list, so the direction of the step is kept; clipping each tensor by itself would
-bend it. Squares are summed in at least float32, and the norm is returned so: float16 ends at 65,504.
+bend it. Squares are summed in at least float32, and the norm is returned so: float16 ends at 65,504. Each
+gradient keeps its own dtype. The norm of an empty list is 0. What is returned carries no graph.
 
 Raises ValueError where max_norm is not positive.
 Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.

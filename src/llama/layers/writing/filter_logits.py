@@ -11,7 +11,8 @@ In this order, each on what the one before has left:
 
 A token is only divided by the temperature or dropped, never changed otherwise. top_p keeps the token that
 crosses p, so at least one, and at 1 all; of equally likely tokens it keeps those with the lower ids.
-Probabilities are computed in at least float32. None leaves a filter out; a top_k above vocab keeps everything.
+The division and the probabilities are in at least float32, and the result is in the dtype of the logits. None
+leaves a filter out; a top_k above vocab keeps everything.
 
 Raises ValueError for temperature < 0, top_k < 1, top_p outside (0, 1] and min_p outside [0, 1].
 Source: Fan et al. 2018 (top-k); Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration",

@@ -6,7 +6,7 @@
 
 The inverse of the cumulative distribution. A token of probability zero (logit -inf) is never drawn, at
 u = 0 neither; and where rounding lets the sum end below u, the last possible token is drawn, never one
-off the end.
+off the end. Probabilities are computed and summed in at least float32; u keeps its own precision.
 
 Raises ValueError for u outside [0, 1), for logits that are NaN or infinite, and where no token of a row is
 possible.
