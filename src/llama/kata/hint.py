@@ -90,10 +90,9 @@ def _say(paragraph: str) -> None:
 def _given(source: str) -> dict[str, list[str]]:
     """The hints that were given, layer by layer."""
     try:
-        given: dict[str, list[str]] = json.loads(_path(source).read_text())
-        return given
-    except (FileNotFoundError, ValueError):
-        return {}
+        return dict(json.loads(_path(source).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}  # none yet, or one that is broken
 
 
 def _keep(source: str, given: dict[str, list[str]]) -> None:

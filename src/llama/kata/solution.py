@@ -44,11 +44,19 @@ def run(solution: Solution) -> None:
     if not solution.yes:
         if not sys.stdin.isatty():
             raise ValueError(f"solution: standard input is no terminal; --yes shows the solution of {layer} unasked")
-        if input(f"Show the solution of {layer}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not _agreed(f"Show the solution of {layer}? [y/N] "):
             return
     file = Path(inspect.getfile(layer_module(layer)))
     ours = _column("ours", file, _excerpt(file, ours_in(layer)))
     print(_beside(theirs, ours) if theirs else "\n".join(ours))
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print()
+        return False
 
 
 def ours_in(layer: str) -> str:

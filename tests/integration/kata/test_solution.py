@@ -86,9 +86,11 @@ def test_a_file_that_cannot_be_imported_is_shown_whole(show, tmp_path):
     assert "\nimport torch\n\ndef rope(:\n" in show("rope", "--yes", "--impl", "mine")
 
 
-@pytest.mark.parametrize(("answer", "shown"), [("y", True), ("Yes", True), ("", False), ("n", False)])
-def test_ours_is_shown_only_to_who_says_yes(show, monkeypatch, answer, shown):
-    terminal = io.StringIO(f"{answer}\n")
+@pytest.mark.parametrize(
+    ("typed", "shown"), [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_ours_is_shown_only_to_who_says_yes(show, monkeypatch, typed, shown):
+    terminal = io.StringIO(typed)
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
     out = show("rope")

@@ -6,7 +6,7 @@
 
 The mean is over the last axis only: a token is normalised by itself, never by its neighbours. It is not
 subtracted: that is what LayerNorm does. eps stands inside the square root. float16 and bfloat16 are
-normalised in float32 and returned in their own dtype.
+normalised in float32 and returned in their own dtype, also where weight has a wider one.
 
 Raises ValueError for a negative eps and where d_model is 0.
 Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", equation 4; eps as in Llama.
