@@ -83,10 +83,6 @@ def source_of(impl: str | None) -> str:
     return impl
 
 
-def _say(paragraph: str) -> None:
-    print(textwrap.fill(paragraph, min(shutil.get_terminal_size().columns, WIDTH), break_on_hyphens=False))
-
-
 def _given(source: str) -> dict[str, list[str]]:
     """The hints that were given, layer by layer."""
     try:
