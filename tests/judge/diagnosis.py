@@ -20,7 +20,7 @@ from llama import implementation
 from llama.implementation import map_leaves
 from tests import zoo
 from tests.cases import target
-from tests.cases.calls import Arguments, calls_of
+from tests.cases.calls import FLAGS, Arguments, calls_of
 from tests.cases.case import RANGES, Case
 from tests.judge.assertions import differences
 from tests.judge.subject import tensors, unchecked
@@ -84,23 +84,32 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     """The bug whose values `function` has, where other faults keep it from doing the same in everything.
 
     Asked are only values, in float64 and float32, and only calls that it gets through: whether it takes other axes,
-    keeps its arguments, has gradients or rounds as it should is another matter, and so is what is NaN. There must be
-    two such calls at least, and it must clearly be wrong in one.
+    keeps its arguments, has gradients or rounds as it should is another matter, and so is what is NaN. A bug is named
+    where its wrong values are those of `function` in two calls at least, among them those of `calls`, and where
+    `function` is right in no call in which the bug is wrong. In what other calls something else may be wrong too.
     """
     known = _known(layer)
     asked = [_as_probe(layer, call) for call in calls if not any(t.dtype in HALF for t in tensors(call))]
-    probes = [*known.plain, *asked]
+    probes = [*asked, *known.plain, *_more(layer)]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
     numbers = [i for i in range(len(probes)) if (of := _numbers(theirs[i])) and not all(n.isnan().all() for n in of)]
-    if len(numbers) < 2 or all(_same_numbers(layer, theirs[i], right[i], slack=4) for i in numbers):
-        return []
+    wrong = [i for i in numbers if not _same_numbers(layer, theirs[i], right[i], slack=4)]
+    first = [i for i in wrong if i < len(asked) + len(known.plain)]
 
-    def alike(outcomes: Outcomes, which: Iterable[int]) -> bool:
-        return all(_same_numbers(layer, theirs[i], outcomes[i]) for i in which)
+    def agrees(bug: Outcomes, i: int) -> bool:
+        return _same_numbers(layer, theirs[i], bug[i])
 
-    plain, more = ([i for i in numbers if (i < len(known.plain)) == wanted] for wanted in (True, False))
-    found = [bug for bug, outcomes in known.bugs.items() if alike(outcomes, plain)]
-    found = [bug for bug in found if alike(Outcomes(probes, bug.function), more)]
+    def shared(bug: Outcomes) -> int:
+        """In how many calls the bug explains the values, and 0 where anything speaks against it."""
+        if not any(agrees(bug, i) for i in first) or not all(agrees(bug, i) for i in wrong if i < len(asked)):
+            return 0
+        if any(not _same_numbers(layer, right[i], bug[i], slack=4) for i in numbers if i not in wrong):
+            return 0
+        return sum(agrees(bug, i) for i in wrong)
+
+    counts = {bug: shared(Outcomes(probes, bug.function)) for bug in zoo.bugs(layer)} if wrong else {}
+    most = max([2, *counts.values()])
+    found = [bug for bug, count in counts.items() if count == most]
     return found if len(found) <= 2 else []
 
 
@@ -151,6 +160,21 @@ def _known(layer: str) -> _Known:
     plain = calls[:6]
     special = calls[6:] + [_as_probe(layer, probe) for probe in zoo.probes(layer)]
     return _Known(plain, special, {bug: Outcomes([*plain, *special], bug.function) for bug in zoo.bugs(layer)})
+
+
+@functools.cache
+def _more(layer: str) -> list[Probe]:
+    """Calls in float64 with all flags, so that in some of them lesser faults do not show."""
+    ranges = {axis: RANGES[axis] for axis in calls_of(layer).sizes.split()}
+    seeds = [*range(FLAGS), *range(FLAGS, FLAGS + 16 * 4, 16)]
+    sizes = [
+        {axis: max(low, high - (seed + i) % 3) for i, (axis, (low, high)) in enumerate(ranges.items())}
+        for seed in seeds
+    ]
+    return [
+        _as_probe(layer, calls_of(layer).arguments(Case(of, target.ALL[0], seed=seed)))
+        for of, seed in zip(sizes, seeds, strict=True)
+    ]
 
 
 def _outcome(probe: Probe, function: Layer) -> Any:
