@@ -143,7 +143,8 @@ def _compare(
     Subject.refuse_late_writing()
     if isinstance(expected, list | tuple):
         if not isinstance(actual, list | tuple) or len(actual) != len(expected):
-            fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {type(actual).__name__}")
+            got = f"a {type(actual).__name__}" + (f" of {len(actual)}" if isinstance(actual, list | tuple) else "")
+            fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {got}")
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
             _compare(a, e, dtype, look_at, f"{name}[{i}]", within, beyond)
         return
@@ -159,13 +160,17 @@ def _compare(
         actual = expected.new_tensor(actual)  # a norm or a loss may be a number
         dtype = None
     if not isinstance(actual, Tensor):
-        got = "None: is there a return?" if actual is None else type(actual).__name__
-        fail(f"{name} must be a tensor, got {got}")
+        if isinstance(actual, list | tuple):
+            fail(f"{name} must be one tensor, got a {type(actual).__name__} of {len(actual)}: return the tensor alone")
+        fail(f"{name} must be a tensor, got {type(actual).__name__}")
     if actual.shape != expected.shape:
         fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}")
     should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
     if actual.dtype != should_be:
-        fail(f"{name} must be {word(should_be)}, got {word(actual.dtype)}")
+        told = "the result has the dtype of the argument: tell torch.zeros and torch.tensor, or end with .to(x.dtype)"
+        fail(
+            f"{name} must be {word(should_be)}, got {word(actual.dtype)}", told if expected.is_floating_point() else ""
+        )
     # The judge computes on the CPU; what a layer makes of tensors belongs on theirs, the device under test. A call
     # without tensors (rope_frequencies) names no device.
     placed = Subject.last is None or tensors((Subject.last.args, Subject.last.kwargs))

@@ -21,21 +21,21 @@ class _Toward(torch.autograd.Function):
         return out.new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
         return ctx.toward, None
 
 
 def vjp(
-    outs: Tensor | Sequence[Tensor], leaves: Sequence[Tensor], towards: Tensor | Sequence[Tensor], **how: bool
+    outs: Tensor | Sequence[Tensor], leaves: Sequence[Tensor], towards: Tensor | Sequence[Tensor], **how: Any
 ) -> tuple[Tensor, ...]:
     """torch.autograd.grad, the vector-Jacobian product: the upstream gradient reaches backward as it lies in memory.
 
     Given an upstream gradient, torch.autograd.grad imports sympy first, which takes as long as many of the tests.
     """
-    if isinstance(outs, Tensor):
-        outs, towards = [outs], [towards]
-    losses = [_Toward.apply(out, toward) for out, toward in zip(outs, towards, strict=True)]
-    return torch.autograd.grad(losses, leaves, **how)
+    pairs = [(outs, towards)] if isinstance(outs, Tensor) else zip(outs, towards, strict=True)
+    losses = [_Toward.apply(out, toward) for out, toward in pairs]
+    gradients: tuple[Tensor, ...] = torch.autograd.grad(losses, leaves, **how)
+    return gradients
 
 
 def differentiable(

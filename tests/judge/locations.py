@@ -37,7 +37,7 @@ def where(wrong: Tensor, names: Sequence[str]) -> str:
     """`6 of 24 elements are wrong: only head 1, every position but 0`."""
     count, total = int(wrong.sum()), wrong.numel()
     if count == total:
-        return f"all {total} elements are wrong" if total > 1 else "it is the only element"
+        return f"all {total} elements are wrong" if total > 1 else ""
     places = [place for axis, name in enumerate(names) if (place := _along(wrong, axis, name))]
     places += _triangle(wrong, names)
     return f"{count} of {total} elements are wrong" + (": " + ", ".join(places) if places else "")

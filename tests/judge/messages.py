@@ -1,19 +1,24 @@
-"""What a failing test says: never a dump of tensors, but what a person would want to be told, in this order.
+"""What a failing test says: never a dump of tensors, but what a person would want to be told.
 
-    rms_norm (my_llama) was called with x[1, 2] float32, weight[2] float32, eps=3.0
-    out[0, 0] is 0.25 but should be 0.5
-    all 2 elements are wrong
-    Your output is exactly what you get when eps is added outside the square root.
-    Read tests/unit/model/test_rms_norm.py
     Failed: eps is added to the mean square inside the root, tests/unit/model/test_rms_norm.py:36
+    Read: tests/unit/model/test_rms_norm.py
     Picture: out/failures/rms_norm-test_eps_is_added_to_the_mean_square_inside_the_root-my_llama.png
+    out = rms_norm(torch.tensor([[2.0, 2.0]]), torch.tensor([1.0, 1.0]), eps=3.0)
+    out[0, 0] is 0.25 but should be 0.5; all 2 elements are wrong
+    Your output is exactly what you get when eps is added outside the square root.
+    Tempting: the formula is often read aloud as "divide by the root mean square, plus eps".
 
-Hypothesis' report is left out: the sizes, the dtype and the seed of its smallest example stand in the first line.
+The answer comes last, so that it stands just above the prompt. Hypothesis' report is left out: the sizes, the dtype and
+the seed of its smallest example stand beside the call.
 """
 
+import contextlib
+import io
 import re
+import sys
 import traceback
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +31,13 @@ from llama.kata.board import unit_test
 from tests.cases import target
 from tests.cases.case import Case
 from tests.judge.assertions import differences
-from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose
+from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose, repaired
+from tests.judge.errors import in_words
 from tests.judge.items import claim, subject_of
 from tests.judge.locations import axes, where
 from tests.judge.pictures import FAILURES, save_comparison
 from tests.judge.subject import Call, Mismatch, Subject, tensors, word
+from tests.zoo import Bug
 
 
 @pytest.hookimpl(wrapper=True)
@@ -40,8 +47,11 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> G
     if error is not None and report.failed and call.when == "call" and isinstance(subject, Subject):
         sentence = sentence_of(item, error, Subject.last)
         if sentence is not None:
-            report.sentence = sentence  # for the board
-            report.longrepr = "\n".join(_explain(item, error, subject, sentence))
+            case = Case.last  # before others are asked the same, in cases of their own
+            cause = find_cause(subject, Subject.last)
+            report.sentence, report.cause, report.bugs = sentence, cause.sentence, list(cause.bugs)  # for the board
+            report.longrepr = "\n".join(_explain(item, error, sentence, cause, case))
+            report.sections = _last_words(report.sections)
     return report
 
 
@@ -64,45 +74,123 @@ def sentence_of(item: pytest.Function, error: BaseException, call: Call | None) 
     return None
 
 
-def _explain(item: pytest.Function, error: BaseException, subject: Subject, sentence: str) -> Iterator[str]:
-    call, case, picture = Subject.last, Case.last, None
-    if call is not None:
-        yield f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
-    yield sentence
-    if isinstance(error, Mismatch) and error.differing:
-        actual, expected, wrong = error.differing
-        # The contract names the axes of what the layer returns; a test may compare something else.
-        returned = error.sentence.startswith("out")
-        names = axes(subject.layer, wrong.ndim) if returned else [f"axis {i}" for i in range(wrong.ndim)]
-        yield where(wrong, names) + (_only_in_dtypes(call) if call else "")
-        if wrong.numel() > 1:
-            path = FAILURES / (re.sub(r"\W+", "-", f"{subject.layer} {item.name}").strip("-") + ".png")
-            picture = save_comparison(path, f"{subject.name}: {claim(item)}", expected, actual, names)
-    bugs = diagnose(subject.layer, subject.fresh(), (call.args, call.kwargs)) if call else []
-    if bugs:
-        clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
-        yield f"Your output is exactly what you get when {clauses}."
-    elif call and (bugs := behind_other_faults(subject.layer, subject.fresh(), call.given)):
-        clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
-        yield f"Your values are what you get when {clauses}. That is not all that is wrong."
-    elif isinstance(error, Mismatch) and error.look_at:
-        yield f"Look at: {error.look_at}"
-    yield f"Read {unit_test(subject.layer)}"
+def _explain(
+    item: pytest.Function, error: BaseException, sentence: str, cause: "Cause", case: Case | None
+) -> Iterator[str]:
+    subject, call = subject_of(item), Subject.last
+    assert isinstance(subject, Subject)
     yield f"Failed: {claim(item)}, {_line(item, error)}"
-    if picture:
-        yield f"Picture: {picture}"
+    yield f"Read: {unit_test(subject.layer)}"
+    differing = error.differing if isinstance(error, Mismatch) else None
+    # The contract names the axes of what the layer returns; a test may compare something else.
+    returned = sentence.startswith("out")
+    names = axes(subject.layer, differing[2].ndim) if differing and returned else []
+    if differing and differing[2].numel() > 1:
+        actual, expected, wrong = differing
+        names = names or [f"axis {i}" for i in range(wrong.ndim)]
+        path = FAILURES / (re.sub(r"\W+", "-", f"{subject.layer} {item.name}").strip("-") + ".png")
+        yield f"Picture: {save_comparison(path, f'{subject.name}: {claim(item)}', expected, actual, names)}"
+    yield from _what_happened(subject, call, case, sentence, where(differing[2], names) if differing else "")
+    yield from _why(error, subject, call, cause)
 
 
-def _only_in_dtypes(call: Call) -> str:
-    """` (only in bfloat16)` where the same call is right in the widest dtype."""
+def _what_happened(
+    subject: Subject, call: Call | None, case: Case | None, sentence: str, where_wrong: str
+) -> Iterator[str]:
+    """The call, and what is wrong in it: in one line where the call is short and has one result."""
+    tail = f"; {where_wrong}" if where_wrong else ""
+    if call is None:
+        yield sentence + tail
+        return
+    source = call.source()
+    only = re.match(r"out(?:\[0(?:, 0)*\])? (is \S+ but should be .*)", sentence)
+    if source and only and not tail:
+        yield f"{source} {only[1]}"
+        return
+    yield f"out = {source}" if source else f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
+    yield sentence + tail
+
+
+def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Cause") -> Iterator[str]:
+    """The cause, as far as it is found, and what else is wrong."""
+    if call and error is call.error:
+        yield from in_words(error, set(subject.implementation.files.values()))
+    if call and isinstance(error, Mismatch) and error.differing and not cause.bugs:
+        yield from _only_in_dtypes(call)
+    if cause.sentence:
+        yield cause.sentence
+    if isinstance(error, Mismatch) and error.look_at and not cause.bugs:
+        yield f"Look at: {error.look_at}"
+    if cause.tempting:
+        yield f"Tempting: {cause.tempting}"
+
+
+@dataclass(frozen=True)
+class Cause:
+    sentence: str = ""
+    bugs: tuple[str, ...] = ()
+    tempting: str = ""
+
+
+def find_cause(subject: Subject, call: Call | None) -> Cause:
+    """What the layer does wrong, as far as it is known: a bug, a bug among other faults, or a change that mends it."""
+    if call is None:
+        return Cause()
+    with _silent():
+        layer, function = subject.layer, subject.fresh()
+        if bugs := diagnose(layer, function, (call.args, call.kwargs)):
+            return _named(bugs, "Your output is exactly what you get when {}.")
+        if bugs := behind_other_faults(layer, function, call.given):
+            return _named(bugs, "Your values are what you get when {}. That is not all that is wrong.")
+        return Cause(repaired(layer, function, call.given))
+
+
+def _named(bugs: list[Bug], sentence: str) -> Cause:
+    clauses = "; or when ".join(bug.clause.rstrip(".") for bug in bugs)
+    return Cause(sentence.format(clauses), tuple(bug.name for bug in bugs), bugs[0].tempting if len(bugs) == 1 else "")
+
+
+def _last_words(sections: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What the layer printed in the call that failed, once: a search for examples calls it many times."""
+    call = Subject.last
+    return [
+        (
+            title,
+            text.encode()[call.printed_before :].decode(errors="replace") if call and "stdout call" in title else text,
+        )
+        for title, text in sections
+    ]
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """While a layer is asked what it does, it says nothing and stops nowhere."""
+    hook, sys.breakpointhook = sys.breakpointhook, lambda *args, **kwargs: None
+    nowhere = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
+    finally:
+        sys.breakpointhook = hook
+
+
+def _only_in_dtypes(call: Call) -> Iterator[str]:
+    """What it means where the same call is right in some dtypes."""
     floats = [t.dtype for t in tensors((call.args, call.kwargs)) if t.is_floating_point()]
     if not floats:
-        return ""
+        return
     right = getattr(RIGHT, call.subject.layer)
-    wrong = [d for d in target.ALL if _is_wrong(call, d, call.subject.fresh()) and not _is_wrong(call, d, right)]
-    if floats[0] not in wrong or target.ALL[0] in wrong:
-        return ""
-    return f" (only in {' and '.join(word(dtype) for dtype in wrong)})"
+    with _silent():
+        wrong = [d for d in target.ALL if _is_wrong(call, d, call.subject.fresh()) and not _is_wrong(call, d, right)]
+    if floats[0] not in wrong or len(wrong) == len(target.ALL):
+        return
+    where = f"The same call is wrong in {' and '.join(word(dtype) for dtype in wrong)} alone"
+    if wrong == [torch.float64]:
+        yield f"{where}: something in it is computed in float32."
+    elif torch.float64 not in wrong and torch.float32 not in wrong:
+        yield f"{where}: sums and what they are made of belong in float32 there, and the result in the dtype of x."
+    else:
+        yield f"{where}."
 
 
 def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:

@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import inspect
+import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -43,6 +45,9 @@ REFERENCE = _judge("naive")
 FORMULA = _judge("vectorized")
 
 
+FEW = 12
+"""So many numbers are shown in a call; of more, the shapes."""
+
 LATE = "the result has changed after it was returned: a layer is done when it returns"
 
 
@@ -65,6 +70,18 @@ class Call:
     """Copies of the arguments from before the call, in memory that the layer has never held."""
     error: Exception | None = None
     result: Any = None
+    printed_before: int = 0
+    """How many bytes stood in the captured output before the call."""
+
+    def source(self) -> str:
+        """The call as it can be pasted into Python, where its values are few; else nothing."""
+        try:
+            values = [_literal(value) for value in self.given[0]]
+            values += [f"{name}={_literal(value)}" for name, value in self.given[1].items()]
+        except ValueError:
+            return ""
+        few = sum(t.numel() for t in tensors(self.given)) <= FEW
+        return f"{self.subject.layer}({', '.join(values)})" if few else ""
 
     def name_of(self, value: Any) -> str:
         """`out` where this is the result, `out[1]` where it is a part of it, else nothing."""
@@ -106,6 +123,7 @@ class Subject:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         first = Subject.last is None
         Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
+        call.printed_before = _position(sys.stdout)
         Subject.kept.forget_what_is_written()
         leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
@@ -117,6 +135,8 @@ class Subject:
         except Exception as error:
             call.error = error
             raise
+        if result is None:
+            raise Mismatch("out must be a tensor, got None: is there a return?")
         after = _leaves((args, kwargs))
         if _versions(args, kwargs) != versions or not all(map(_unchanged, leaves, after, _leaves(call.given))):
             raise Mismatch("an argument was changed: `x = x + y` makes a new tensor, `x += y` writes over the old one")
@@ -191,6 +211,39 @@ class Subject:
     def formula(self, *args: Any, **kwargs: Any) -> Any:
         """What plain torch makes of the same arguments, in float64 on the CPU."""
         return getattr(FORMULA, self.layer)(*exact(args), **exact(kwargs))
+
+
+def _position(stream: Any) -> int:
+    """Where a stream that pytest captures has got to; 0 where nobody captures it."""
+    try:
+        return int(stream.tell())
+    except (OSError, ValueError, AttributeError):  # a terminal, or a stream that is closed
+        return 0
+
+
+def _literal(value: Any) -> str:
+    """The source of a value. Raises ValueError where that would be long."""
+    if isinstance(value, Tensor):
+        numbers = map_leaves(lambda number: _number(number, value.dtype), value.tolist())
+        text = repr(numbers).replace("'", "")
+        usual = value.dtype in (torch.float32, torch.int64, torch.bool) and value.numel()
+        return f"torch.tensor({text})" if usual else f"torch.tensor({text}, dtype={value.dtype})"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        parts = [_literal(part) for part in value]
+        return f"[{', '.join(parts)}]" if isinstance(value, list) else f"({', '.join(parts)})"
+    raise ValueError(value)
+
+
+def _number(number: Any, dtype: torch.dtype) -> str:
+    """The shortest numeral that is this number in that dtype."""
+    if not isinstance(number, float):
+        return repr(number)
+    if not math.isfinite(number):
+        return f"{'-' if number < 0 else ''}torch.{'nan' if math.isnan(number) else 'inf'}"
+    shortest = (float(f"{number:.{digits}g}") for digits in range(1, 18))
+    return repr(next(near for near in shortest if torch.tensor(near, dtype=dtype).item() == number))
 
 
 def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:

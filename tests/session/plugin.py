@@ -15,7 +15,6 @@ import torch._functorch.config
 from hypothesis import Phase, is_hypothesis_test
 from hypothesis.internal.conjecture import engine
 
-from llama.layers import LAYERS
 from llama.machine.device import usable
 from tests.cases import target
 from tests.cases.case import Case
@@ -27,6 +26,7 @@ from tests.judge.results import Kept
 from tests.judge.subject import Subject
 from tests.session import cheats_table, gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
+from tests.session.keyword import asked_for
 from tests.session.nested_runs import Background
 from tests.session.others import AsOthers
 from tests.session.selection import UNDER_TEST
@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugins = [selection, gallery, nested_runs, Background(), workers]
     zoo, cheats = config.getoption("--zoo"), config.getoption("--cheats")
     practising = chosen.foreign and bool(config.option.keyword) and not cheats
-    one_layer = practising and config.option.keyword in LAYERS
+    one_layer = practising and len(asked_for(config)) == 1
     if not cheats:  # nobody practises on them
         plugins.append(progress)
     if others := config.getoption("--as"):
@@ -81,6 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
         plugins.append(messages)
         if one_layer and not config.option.maxfail:
             config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
+        if one_layer and config.option.reportchars == "fE":
+            config.option.reportchars = ""  # the failure stands just above
     if config.getoption("--spec"):
         plugins.append(Specification(running=chosen.foreign))
     for plugin in plugins:

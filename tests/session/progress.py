@@ -10,10 +10,10 @@ import pytest
 
 from llama.implementation import Implementation
 from llama.kata import board
-from llama.kata.board import Row
-from llama.layers import LAYERS
+from llama.kata.board import Board, Row
 from tests.judge.items import subject_of
 from tests.judge.subject import Subject
+from tests.session.keyword import asked_for
 
 
 @dataclass
@@ -23,6 +23,10 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     selected: int = 0
     sentence: str = ""
+    """What the first failure says."""
+    cause: str = ""
+    """What it comes from, as far as that is known, and the names of the bugs that do the same."""
+    bugs: list[str] = field(default_factory=list)
 
 
 TALLIES: dict[tuple[str, str], Tally] = defaultdict(Tally)
@@ -63,22 +67,27 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         tally.outcomes[report.outcome] += 1
         if report.failed and not tally.sentence:
             tally.sentence = getattr(report, "sentence", "see above")
+            tally.cause, tally.bugs = getattr(report, "cause", ""), getattr(report, "bugs", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not config.option.collectonly:
         for implementation in IMPLEMENTATIONS.values():
-            terminalreporter.section(f"{implementation.name}, in reading order")
-            terminalreporter.write_line(show(implementation, whole=_is_whole(config)))
+            shown = show(implementation, whole=_is_whole(config))
+            if layers := asked_for(config):
+                terminalreporter.write_line("\n".join(shown.line(layer) for layer in layers))
+            else:
+                terminalreporter.section(f"{implementation.name}, in reading order")
+                terminalreporter.write_line(str(shown))
 
 
 def _is_whole(config: pytest.Config) -> bool:
     """Whether all tests of a layer ran: not only those of a path, or of a part of a name."""
     option = config.option
-    return not option.file_or_dir and not option.markexpr and option.keyword in ("", *LAYERS)
+    return not option.file_or_dir and not option.markexpr and (not option.keyword or bool(asked_for(config)))
 
 
-def show(implementation: Implementation, whole: bool) -> str:
+def show(implementation: Implementation, whole: bool) -> Board:
     """The board after this run, which is also kept for `python -m llama kata --status`."""
     shown, profile = board.load(implementation), hypothesis.settings.get_current_profile_name()
     for (name, layer), tally in TALLIES.items():
@@ -86,6 +95,8 @@ def show(implementation: Implementation, whole: bool) -> str:
         # All of its tests make a layer done, but one makes it fail.
         if name == implementation.name and (failed or (whole and passed == tally.selected)):
             state = "failing" if failed else "done"
-            shown.record(layer, Row(state, passed, failed, tally.selected, tally.sentence, profile))
+            row = Row(state, passed, failed, tally.selected, tally.sentence, profile)
+            row.cause, row.bugs = tally.cause, tally.bugs
+            shown.record(layer, row)
     shown.save()
-    return str(shown)
+    return shown

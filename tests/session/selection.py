@@ -7,7 +7,7 @@ A test takes a layer by its name, and runs once for every implementation under t
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 
 from llama import implementation
 from llama.implementation import OURS, Implementation
-from llama.layers import LAYERS
+from llama.layers import LAYERS, closest, unknown
 from tests import cheats, peers, zoo
 from tests.cases import calls, target
 from tests.judge import surroundings
@@ -25,6 +25,7 @@ from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
 from tests.judge.surroundings import left_alone, refuse_changes
 from tests.session import progress
+from tests.session.keyword import asked_for, is_about
 
 
 @dataclass
@@ -123,23 +124,18 @@ def _places(of: Implementation) -> Iterator[str]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Of `--impl my_llama -k rope`, leave out the files that say nothing of rope: their imports take seconds."""
-    layer, name = _asked_for(config), collection_path.name
-    about = (f"test_{layer}.py", "test_written.py")
-    general = collection_path.parent.name == "every_layer"
-    return True if layer and name.startswith("test_") and name not in about and not general else None
-
-
-def _asked_for(config: pytest.Config) -> str:
-    """The layer that `--impl ... -k LAYER` names: `rope` alone, not rope_frequencies; `llama`, not all of my_llama."""
-    keyword = config.option.keyword
-    return keyword if config.stash[UNDER_TEST].foreign and keyword in LAYERS else ""
+    layers, name = asked_for(config), collection_path.name
+    if not layers or not config.stash[UNDER_TEST].foreign or not name.startswith("test_"):
+        return None
+    about = {"test_written.py", *(f"test_{layer}.py" for layer in layers)}
+    return None if name in about or collection_path.parent.name == "every_layer" else True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     under_test = metafunc.config.stash[UNDER_TEST].implementations
-    if layer := _asked_for(metafunc.config):
+    if layers := asked_for(metafunc.config):
         # Of `--zoo -k rope` a test need not be made for each bug of the other layers, only to be deselected.
-        under_test = [i for i in under_test if layer in i.layers]
+        under_test = [i for i in under_test if not i.layers.keys().isdisjoint(layers)]
     if metafunc.definition.get_closest_marker("tensors"):
         under_test = [i for i in under_test if not (i.is_ours and i.name == "naive")]
     for name in metafunc.fixturenames:
@@ -165,7 +161,19 @@ def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementat
             yield f"{i.name}-parts", i.completed().recomposed()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    _select(config, items)
+    keyword = config.option.keyword
+    if asked_for(config):
+        config.option.keyword = ""  # pytest would look for these letters anywhere
+    try:
+        yield
+    finally:
+        config.option.keyword = keyword
+
+
+def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Worked examples first: the first failure is to be the one that says most.
     items.sort(key=_place)
     selected: list[pytest.Item] = []
@@ -188,17 +196,25 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
         return False
     if item.get_closest_marker("float64") and torch.float64 not in target.ALL:
         return False
+    subject, layers = subject_of(item), asked_for(config)
     if not config.stash[UNDER_TEST].foreign:
-        return True
-    subject = subject_of(item)
+        return not layers or (subject.layer in layers if isinstance(subject, Subject) else is_about(item, layers))
     if subject is None or (item.get_closest_marker("refusal") and not config.getoption("strict")):
         return False
     if isinstance(subject, Subject) and subject.implementation not in config.stash[UNDER_TEST].implementations:
         return False  # a test that brings a layer of its own, as those of the peers do
-    if layer := _asked_for(config):
-        return isinstance(subject, Subject) and subject.layer == layer
+    if layers:
+        return isinstance(subject, Subject) and subject.layer in layers
     # A whole model is not needed to see that a layer is wrong.
     return isinstance(subject, Subject) or not (config.getoption("--zoo") or config.getoption("--cheats"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    keyword = config.option.keyword
+    if keyword.isidentifier() and keyword not in LAYERS and closest(keyword):
+        ran = any(terminalreporter.stats.get(outcome) for outcome in ("passed", "failed", "error", "skipped"))
+        if not ran:
+            terminalreporter.write_line(unknown(keyword))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -31,6 +31,13 @@ class Bug:
         return (inspect.getdoc(self.function) or "").partition("\n\n")[0].replace("\n", " ")
 
     @property
+    def tempting(self) -> str:
+        """Why people do it, in a sentence or two; nothing where the docstring does not say."""
+        paragraphs = (inspect.getdoc(self.function) or "").split("\n\n")[1:]
+        why = next((p for p in paragraphs if p.startswith("Tempting: ")), "").removeprefix("Tempting: ")
+        return why.partition("\nSeen: ")[0].replace("\n", " ")
+
+    @property
     def implementation(self) -> Implementation:
         return Implementation(self.name, {self.layer: self.function})
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama.implementation import Implementation
+from llama.kata import hint_file
 from llama.layers import CHAPTER, LAYERS
 
 FOLDER = Path("out") / "kata"
@@ -76,6 +77,17 @@ class Board:
         lines = [f"{layer:20}{self._words(layer, state)}" for layer, state in states.items()]
         done = sum(state == "done" for state in states.values())
         return "\n".join([*lines, f"{done} of {len(LAYERS)} layers done. {self._next(states)}"])
+
+    def line(self, layer: str) -> str:
+        """How far that layer has come, and what to do next; of one that is done, what was learnt too."""
+        states = {other: self.state(other) for other in LAYERS}
+        done = f"{sum(state == 'done' for state in states.values())} of {len(LAYERS)} layers are done."
+        if states[layer] == "done":
+            learnt = hint_file.read(layer).learnt
+            return f"{layer} is done: {self.rows[layer].passed} tests. {learnt}\n{done} {self._next(states)}"
+        if states[layer] == "failing":
+            return f"{layer} is not right yet. {done} A hint: python -m llama hint {layer}"
+        return f"{layer}: {states[layer]}. {done} {self._next(states)}"
 
     def _words(self, layer: str, state: str) -> str:
         if state == "changed":

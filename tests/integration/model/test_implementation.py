@@ -141,7 +141,7 @@ def test_the_suite_is_green_on_a_right_layer_and_runs_its_tests_only(run):
 @pytest.mark.suite({"mine.py": WRONG}, "tests/unit/model/test_rms_norm.py", LLAMA_IMPL="{folder}/mine.py")
 def test_the_suite_is_red_on_a_wrong_layer_named_by_the_environment(run):
     assert run.returncode == 1, run.stdout
-    assert "rms_norm (mine) was called with x[1, 2] float32" in run.stdout
+    assert "out = rms_norm(torch.tensor([[" in run.stdout
 
 
 HALF = "def silu(x):\n    return {} * x * x.sigmoid().detach()\n"
