@@ -1,14 +1,25 @@
-"""What was expected, what came, and the difference, as a picture."""
+"""What a failing layer was given, what was expected, what came, and the difference, as a picture.
 
-from collections.abc import Callable, Sequence
+A picture is kept until the test that made it passes.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from tests.judge.items import subject_of
+from tests.judge.subject import Call, Subject, tensors
+
 FAILURES = Path("out") / "failures"
+FEW = 64
+"""Up to so many cells have their numbers written into them."""
 
 # What draws one panel.
 Panel = Callable[[Any], None]
@@ -18,49 +29,139 @@ def numbers(values: Any) -> np.ndarray:
     return (values.detach().double().cpu() if isinstance(values, Tensor) else torch.as_tensor(values).double()).numpy()
 
 
-def save_comparison(path: Path, title: str, expected: Tensor, actual: Tensor, axes: Sequence[str]) -> Path:
-    """Expected, yours and the difference, side by side: the last two axes of any size, through the worst element."""
+def picture_of(item: pytest.Function, layer: str) -> Path:
+    """Where the picture of this test's failure is."""
+    return FAILURES / (re.sub(r"\W+", "-", f"{layer} {item.name}").strip("-") + ".png")
+
+
+class Mended:
+    """Plugin: a test that passes takes away the picture of its last failure."""
+
+    def __init__(self) -> None:
+        self.left = set(FAILURES.glob("*.png"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Function, call: pytest.CallInfo) -> Generator[None, Any, Any]:
+        report = yield
+        if self.left and call.when == "call" and report.passed and isinstance(subject := subject_of(item), Subject):
+            path = picture_of(item, subject.layer)
+            if path in self.left:
+                path.unlink(missing_ok=True)
+        return report
+
+
+def save_comparison(
+    path: Path, title: str, expected: Tensor, actual: Tensor, axes: Sequence[str], call: Call | None = None
+) -> Path:
+    """Input, expected, yours and the difference, side by side: the last two axes of any size, at the worst element."""
     e, a = (np.atleast_2d(numbers(t)) for t in (expected, actual))
     axes = ["", *axes][-max(2, len(axes)) :]
-    # An axis of size one has nothing to show; those that have come last.
-    order = sorted(range(e.ndim), key=lambda axis: e.shape[axis] > 1)
-    e, a, axes = e.transpose(order), a.transpose(order), [axes[axis] for axis in order]
+    order = _showing_last(e)
+    axes = [axes[axis] for axis in order]
     with np.errstate(invalid="ignore"):
         difference = np.where(e == a, 0.0, a - e)  # equal infinities do not differ
-    at = np.unravel_index(int(np.nan_to_num(np.abs(difference), nan=np.inf).argmax()), e.shape)[:-2]
-    through = ", ".join(f"{name} {int(i)}" for name, i in zip(axes, at, strict=False))
-    finite = np.concatenate([e[at][np.isfinite(e[at])], a[at][np.isfinite(a[at])]])
+    worst = np.unravel_index(int(np.nan_to_num(np.abs(difference), nan=np.inf).argmax()), e.shape)
+    at = [int(worst[axis]) for axis in order[:-2]]
+    through = ", ".join(f"{name} {i}" for name, i in zip(axes, at, strict=False))
+    e, a, difference = (values.transpose(order)[tuple(at)] for values in (e, a, difference))
+    finite = np.concatenate([e[np.isfinite(e)], a[np.isfinite(a)]])
     shared = {"vmin": finite.min(), "vmax": finite.max()} if finite.size else {}
     labels = {"xlabel": axes[-1], "ylabel": axes[-2]}
     panels: list[Panel] = [
-        lambda panel: draw_matrix(panel, e[at], False, title="expected", **labels, **shared),
-        lambda panel: draw_matrix(panel, a[at], False, title="yours", **labels, **shared),
-        lambda panel: draw_matrix(panel, difference[at], True, title="yours - expected", **labels),
+        lambda panel: draw_matrix(panel, e, False, title="expected", **labels, **shared),
+        lambda panel: draw_matrix(panel, a, False, title="yours", **labels, **shared),
+        lambda panel: draw_matrix(panel, difference, True, ONE_SIDED, title="yours - expected", **labels),
     ]
+    if given := _input(call):
+        name, values = given
+        shown, place = _plane(values, worst, expected.shape)
+        panels.insert(0, lambda panel: draw_matrix(panel, shown, False, title=f"input: {name}{place}"))
     return save(path, panels, title + (f" ({through})" if through else ""))
 
 
-def draw_matrix(axes: Any, values: np.ndarray, signed: bool, vmin: Any = None, vmax: Any = None, **labels: Any) -> None:
-    """Viridis, or, for what has a sign, red and blue with white for zero."""
+def _showing_last(values: np.ndarray) -> list[int]:
+    """The axes in an order in which those of size one, which have nothing to show, come first."""
+    return sorted(range(values.ndim), key=lambda axis: values.shape[axis] > 1)
+
+
+def _input(call: Call | None) -> tuple[str, Tensor] | None:
+    """The first float tensor that the layer was called with, as it was before the call; else the first tensor."""
+    named = call.named(call.given) if call else []
+    given = [(name, t) for name, value in named if not isinstance(value, Mapping) for t in tensors(value) if t.numel()]
+    return next((pair for pair in given if pair[1].is_floating_point()), given[0] if given else None)
+
+
+def _plane(given: Tensor, worst: Sequence[Any], shape: torch.Size) -> tuple[np.ndarray, str]:
+    """Two axes of the input, at the place of the worst element where it has the leading axes of the output."""
+    values = np.atleast_2d(numbers(given))
+    order = _showing_last(values)
+    leading = order[:-2]
+    same = given.ndim == len(shape) and all(given.shape[axis] == shape[axis] for axis in leading)
+    at = [int(worst[axis]) if same else 0 for axis in leading]
+    shown = [str(i) for axis, i in zip(leading, at, strict=True) if values.shape[axis] > 1]
+    return values.transpose(order)[tuple(at)], f"[{', '.join(shown)}]" if shown else ""
+
+
+# What is not finite, by the marker that stands for it.
+SPECIAL = {"x": ("NaN", np.isnan), "^": ("∞", np.isposinf), "v": ("-∞", np.isneginf)}
+ONE_SIDED = {"x": ("infinity or NaN in one of the two", lambda values: ~np.isfinite(values))}
+
+
+def draw_matrix(
+    axes: Any,
+    values: np.ndarray,
+    signed: bool,
+    special: Any = SPECIAL,
+    vmin: Any = None,
+    vmax: Any = None,
+    **labels: Any,
+) -> None:
+    """Viridis, or, for what has a sign, red and blue with white for zero; what is not finite is marked."""
     import matplotlib as mpl
 
     shown = np.where(np.isfinite(values), values, np.nan)
     if signed:
         limit = float(np.nanmax(np.abs(shown), initial=0.0)) or 1.0
         vmin, vmax = -limit, limit
-    colours = mpl.colormaps["RdBu_r" if signed else "viridis"].with_extremes(bad="0.6")
+    colours = mpl.colormaps["RdBu_r" if signed else "viridis"].with_extremes(bad="0.75")
     image = axes.imshow(shown, cmap=colours, aspect="auto", interpolation="nearest", vmin=vmin, vmax=vmax)
-    axes.set(**labels)
     for axis, size in zip((axes.yaxis, axes.xaxis), values.shape, strict=True):
         axis.set_ticks(range(0, size, max(1, size // 8)))
+    axes.set(**labels)
     axes.figure.colorbar(image, ax=axes)
+    if values.size <= FEW:
+        _write_numbers(axes, image, values)
+    _mark(axes, values, special)
+
+
+def _write_numbers(axes: Any, image: Any, values: np.ndarray) -> None:
+    digits = 3 if values.shape[1] <= 6 else 2
+    written = {at: f"{value:.{digits}g}" for at, value in np.ndenumerate(values) if np.isfinite(value)}
+    # A digit is six tenths as wide as high, and the layout leaves the axes about as wide as they are now.
+    cell = 72 * axes.figure.get_figwidth() * axes.get_position().width / values.shape[1]
+    size = min(9.0, cell / 0.7 / max(map(len, written.values()), default=1))
+    for at, number in written.items():
+        red, green, blue, _ = image.cmap(image.norm(values[at]))
+        ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
+        axes.text(at[1], at[0], number, ha="center", va="center", color=ink, fontsize=size)
+
+
+def _mark(axes: Any, values: np.ndarray, special: Any) -> None:
+    """A marker, as large as its cell allows, on each cell that has no number, and a legend of the markers."""
+    size = min(9.0, 100 / max(values.shape))
+    for marker, (label, of) in special.items():
+        if (cells := np.argwhere(of(values))).size:
+            axes.plot(cells[:, 1], cells[:, 0], marker, color="black", markersize=size, label=label)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8, ncols=3)
 
 
 def save(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
     from matplotlib.figure import Figure  # it costs a second, which a green run need not spend
 
-    figure = Figure(figsize=(1 + 3.4 * max(2, len(panels)), 3.6), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    width = 1 + 3.4 * max(2, len(panels))
+    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    figure.suptitle(textwrap.fill(title, int(12 * width)), fontsize=10)
     for draw, axes in zip(panels, np.ravel(figure.subplots(1, len(panels))), strict=True):
         draw(axes)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -92,12 +92,17 @@ class Call:
 
     def __repr__(self) -> str:
         """`x[2, 4, 6] float32, weight[6] float32, eps=1e-05`."""
+        return ", ".join(_describe(name, value) for name, value in self.named((self.args, self.kwargs)))
+
+    def named(self, arguments: Arguments) -> list[tuple[str, Any]]:
+        """The arguments with the names of the parameters."""
+        args, kwargs = arguments
         try:
             names = list(inspect.signature(self.subject.function).parameters)
         except (TypeError, ValueError):
             names = []
-        names += [f"argument {i}" for i in range(len(names), len(self.args))]
-        return ", ".join(_describe(n, v) for n, v in [*zip(names, self.args, strict=False), *self.kwargs.items()])
+        names += [f"argument {i}" for i in range(len(names), len(args))]
+        return [*zip(names, args, strict=False), *kwargs.items()]
 
 
 class Subject:

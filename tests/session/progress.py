@@ -82,9 +82,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _is_whole(config: pytest.Config) -> bool:
-    """Whether all tests of a layer ran: not only those of a path, or of a part of a name."""
+    """Whether all tests of a layer ran: not only those of a path, or of a part of a name, or those that draw."""
     option = config.option
-    return not option.file_or_dir and not option.markexpr and (not option.keyword or bool(asked_for(config)))
+    part = option.plots or option.file_or_dir or option.markexpr
+    return not part and (not option.keyword or bool(asked_for(config)))
 
 
 def show(implementation: Implementation, whole: bool) -> Board:

@@ -54,11 +54,13 @@ def test_fewer_queries_than_keys_are_the_last_ones(attention):
     assert_close(y, _heads([[9.0], [16.0]]), "the mask is aligned at the last key, not at the first")
 
 
-def test_query_heads_share_key_heads_in_order(attention):
+def test_query_heads_share_key_heads_in_order(attention, imshow):
     # Four query heads, two key heads: heads 0 and 1 read the first, 2 and 3 the second.
-    q = _heads(*[[[0.0]]] * 4)
-    y = attention(q, _heads([[0.0]], [[0.0]]), _heads([[5.0]], [[7.0]]))
-    assert_close(y, _heads([[5.0]], [[5.0]], [[7.0]], [[7.0]]), "head h reads h // groups, not h % n_kv_heads")
+    q, k, first, second = _heads(*[[[0.0, 0.0]]] * 4), _heads(*[[[0.0, 0.0]]] * 2), [[5.0, 0.0]], [[0.0, 7.0]]
+    y = attention(q, k, _heads(first, second))
+    labels = {"xlabel": "value head", "ylabel": "query head", "title": "which of 2 value heads each query head reads"}
+    imshow(y[0, :, 0], **labels)
+    assert_close(y, _heads(first, first, second, second), "head h reads h // groups, not h % n_kv_heads")
 
 
 def test_true_in_the_mask_means_may_attend(attention):
@@ -111,7 +113,7 @@ def test_the_weights_of_each_query_end_at_itself_and_sum_to_one(attention, imsho
         for causal in (False, True)
     }
     for causal, title in ((False, "weights without a mask"), (True, "causal")):
-        imshow(weights[causal], title=title, xlabel="kv_len", ylabel="q_len", vmin=0, vmax=1)
+        imshow(weights[causal], title=title, xlabel="key", ylabel="query", vmin=0, vmax=1)
     for w in weights.values():
         assert_close(w.sum(dim=-1), torch.ones_like(w[0]))
     assert_identical(weights[True], weights[True].tril())

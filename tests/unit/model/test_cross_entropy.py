@@ -87,7 +87,16 @@ def test_losses_that_float16_can_hold_are_not_added_up_in_it(cross_entropy):
 def test_a_token_costs_more_the_less_likely_it_was(cross_entropy, plot):
     probability = torch.linspace(0.02, 0.98, 49)
     cost = [cross_entropy(tensor([[math.log(p), math.log(1 - p)]]), tensor([0])) for p in probability.tolist()]
-    plot(probability, {"cost of the right token": torch.stack(cost)}, xlabel="its probability", ylabel="nats")
+    # Lines to what guessing among 2, 8 and 32 tokens costs.
+    guesses = {f"_{n}": torch.tensor([[1 / n, 1 / n, 0.0], [0.0, math.log(n), math.log(n)]]) for n in (2, 8, 32)}
+    x_axis = {
+        "xlabel": "its probability",
+        "xticks": [1 / 32, 1 / 8, 1 / 2, 1],
+        "xticklabels": ["1/32", "1/8", "1/2", "1"],
+    }
+    y_axis = {"yticks": [0, *(math.log(n) for n in (2, 8, 32))], "yticklabels": ["0", "ln 2", "ln 8", "ln 32"]}
+    lines = guesses | {"cost of the right token, in nats": torch.stack(cost)}
+    plot(probability, lines, **x_axis, **y_axis, xlim=(0, 1.02), ylim=(0, 4))
     assert_close(torch.stack(cost), tensor((-probability.double().log()).tolist()).float())
 
 

@@ -104,6 +104,20 @@ def test_eps_is_one_hundred_thousandth_unless_given(decoder_layer):
     assert_close(decoder_layer(x, layer(w_v=ONE, w_o=ONE), *heads), tensor([[[0.710269, 0.710269]]]))
 
 
+def test_a_layer_adds_as_much_to_a_long_stream_as_to_a_short_one(decoder_layer, plot):
+    # Attention adds the norm of a token that is alone, whose root mean square is 1.
+    starts, block = (0.5, 4.0, 16.0), layer(w_v=ONE, w_o=ONE)
+    stream = [tensor([[[start, -start]] for start in starts])]
+    for _ in range(12):
+        stream.append(decoder_layer(stream[-1], block, 1, 1, tensor([0]), tensor([1.0]), eps=0.0))
+    lengths = torch.cat(stream, dim=1).square().mean(dim=-1).sqrt()
+    lines = {f"x starts at {start:g}": length for start, length in zip(starts, lengths, strict=True)}
+    plot(range(13), lines, "o-", title="root mean square of the residual stream", xlabel="after layer", ylim=(0, 30))
+    parts = {label: 1 / line[1:] for label, line in lines.items()}
+    plot(range(1, 13), parts, "o-", title="the part of it that the layer has added", xlabel="layer", ylim=(0, 0.8))
+    assert_close(lengths, tensor([[start + n for n in range(13)] for start in starts]))
+
+
 @pytest.mark.refusal
 def test_a_missing_weight_is_named(decoder_layer):
     x, heads = one_head([1.0, 1.0])

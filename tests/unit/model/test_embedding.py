@@ -7,9 +7,13 @@ from tests.cases.target import tensor
 from tests.judge.assertions import assert_close
 
 
-def test_each_id_is_replaced_by_its_row(embedding):
+def test_each_id_is_replaced_by_its_row(embedding, imshow):
     weight = tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    assert_close(embedding(tensor([2, 0]), weight), tensor([[5.0, 6.0], [1.0, 2.0]]))
+    rows = embedding(tensor([2, 0]), weight)
+    labels = {"xlabel": "feature", "vmin": 1, "vmax": 6}
+    imshow(weight, title="the table", ylabel="id", **labels)
+    imshow(rows, title="the rows of the ids 2 and 0", ylabel="position", yticklabels=["0: id 2", "1: id 0"], **labels)
+    assert_close(rows, tensor([[5.0, 6.0], [1.0, 2.0]]))
 
 
 def test_the_table_is_vocab_by_d_model_where_it_is_square_too(embedding):

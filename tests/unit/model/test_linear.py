@@ -33,6 +33,19 @@ def test_zero_in_zero_out_since_there_is_no_bias(linear):
     assert_close(linear(tensor([[0.0, 0.0]]), tensor([[1.0, 2.0], [3.0, 4.0]])), tensor([[0.0, 0.0]]))
 
 
+def test_each_unit_vector_goes_to_its_column_of_the_weight_and_the_others_follow(linear, plot, imshow):
+    weight = tensor([[1.0, -0.5], [0.25, 1.5]])
+    square = tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    moved = linear(square, weight)
+    imshow(weight, signed=True, title="weight", xlabel="d_in", ylabel="d_out")
+    arms = {"to (1, 0)": moved[:2].T, "to (0, 1)": moved[3:].flip(0).T}
+    names = {"_square": square.T, "_moved": moved.T} | {f"{n}: column {i}": a for i, (n, a) in enumerate(arms.items())}
+    labels = {"aspect": "equal", "xlim": (-1, 2.5), "ylim": (-0.2, 2.2)}
+    plot(None, names, "o-", title="the unit square, and where it goes", **labels)
+    assert_close(moved[[1, 3]], weight.T)
+    assert_close(moved[2], weight.sum(dim=1))
+
+
 @pytest.mark.tensors
 def test_every_token_adds_to_the_gradient_of_the_weight(linear):
     # The output's gradient is 1 for the first token and 10 for the second: 1 + 10 · 3 and 2 + 10 · 4.

@@ -100,6 +100,20 @@ def test_rope_scaling_slows_the_rotation(llama):
     assert_close(logits, tensor([[[1.0, 1.0, 0.0], [1.117709, -0.866445, 0.0]]]), "rope_scaling of the config")
 
 
+def test_a_token_changes_the_logits_from_its_own_place_on(llama, imshow):
+    words, sentence, other = ("the", "cat", "sat"), [0, 1, 2, 0], [0, 2, 2, 0]
+    weights = model({"q": ONE, "k": ONE, "v": [[3.0, 0.0], [0.0, 3.0]], "o": ONE})
+    logits, changed = (llama(tensor([ids]), weights, config())[0] for ids in (sentence, other))
+    for title, values, ids in (("logits", logits, sentence), ("with another second token", changed, other)):
+        read = {"yticklabels": [words[i] for i in ids], "ylabel": "is read", "xticklabels": words}
+        imshow(values, title=title, xlabel="could be next", vmin=-4, vmax=8, **read)
+    imshow(
+        changed - logits, signed=True, title="difference", xlabel="could be next", ylabel="position", xticklabels=words
+    )
+    assert_close(changed[0], logits[0])
+    assert (changed[1:] != logits[1:]).any(dim=-1).all()
+
+
 @pytest.mark.refusal
 def test_a_missing_weight_is_named(llama):
     weights = model()

@@ -38,7 +38,10 @@ def test_a_longer_wavelength_is_never_slowed_less(llama3_frequencies, plot):
     frequencies = 500_000.0 ** -torch.linspace(0, 1, 64, dtype=torch.float64)
     slowed = llama3_frequencies(tensor(frequencies.tolist(), torch.float64))
     times = frequencies / slowed.cpu().double()
-    plot(TURN / frequencies, {"original / rescaled": times}, xscale="log", xlabel="wavelength in positions")
+    ends = {f"_{end}": torch.tensor([[end, end], [1.0, 8.0]]) for end in (2048.0, 8192.0)}
+    labels = {"xlabel": "wavelength in positions", "xticks": [10, 100, 2048, 8192, 100_000, 1_000_000]}
+    labels |= {"xticklabels": ["10", "100", "2048  ", "  8192", "100k", "1M"], "title": "how many times slower"}
+    plot(TURN / frequencies, ends | {"times": times}, "o-", xscale="log", ylabel="original / rescaled", **labels)
     assert times[0] == 1
     assert_close(tensor(times[-1]), tensor(8.0, torch.float64))
     assert (times.diff() >= 0).all()

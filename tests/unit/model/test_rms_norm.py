@@ -1,5 +1,6 @@
 """RMSNorm: divide each token's vector by its root mean square, then scale each feature."""
 
+import math
 import warnings
 
 import pytest
@@ -51,11 +52,17 @@ def test_a_thousand_squared_does_not_overflow_in_float16(rms_norm):
 
 
 def test_vectors_of_any_length_come_out_with_the_same(rms_norm, plot):
-    x = tensor([[3.0, 4.0], [-30.0, 40.0], [0.3, 0.4], [-5.0, -12.0], [8.0, -15.0]])
+    # A spiral, whose vectors are a tenth to four times as long as those of the circle that it is drawn onto.
+    turn, length = torch.linspace(0, 4 * math.pi, 49), 2 ** torch.linspace(-3, 2, 49)
+    x = tensor(torch.stack((length * turn.cos(), length * turn.sin()), dim=-1).tolist())
     y = rms_norm(x, tensor([1.0, 1.0]), eps=0.0)
+    moves = {f"_{i}": torch.stack((x[i], y[i])).T for i in range(0, 49, 4)}
+    labels = {"xlabel": "feature 0", "ylabel": "feature 1", "aspect": "equal"}
+    plot(None, moves | {"before": x.T, "after": y.T}, "o-", title="d_model = 2: a spiral becomes a circle", **labels)
     before, after = (t.square().mean(dim=-1).sqrt() for t in (x, y))
-    plot(range(5), {"before": before, "after": after}, "o", xlabel="token", ylabel="root mean square", yscale="log")
+    plot(range(49), {"before": before, "after": after}, xlabel="token", ylabel="root mean square", yscale="log")
     assert_close(after, torch.ones_like(before))
+    assert_close(y * before[:, None], x, "the direction: one factor for all features of a token")
 
 
 def test_a_small_float16_vector_does_not_vanish_in_its_square(rms_norm):

@@ -69,9 +69,32 @@ def test_pairs_turn_on_circles_the_later_ones_more_slowly(rope, plot, imshow):
     first, second = rope(tensor(x.tolist()), tensor(at.tolist()), frequencies)[0, 0].T.reshape(2, 2, 12)
     angles = tensor(at.tolist())[:, None] * frequencies
     imshow(angles, title="angle in radians", xlabel="pair", ylabel="position")
+    circle = torch.linspace(0, 2 * math.pi, 90)
+    around = {"_circle": torch.stack((circle.cos(), circle.sin()))}
+    labels = {"aspect": "equal", "xlabel": "feature i", "ylabel": "feature i + half"}
     for i in range(2):
-        plot(first[i], {f"pair {i}, positions 0 to 11": second[i]}, "o-", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2))
+        plot(first[i], around | {f"pair {i}, positions 0 to 11": second[i]}, "o-", **labels)
     assert_close(torch.stack((first, second)), torch.stack((angles.cos().T, angles.sin().T)))
+
+
+def test_equal_vectors_match_by_their_distance_alone_and_best_at_distance_zero(rope, plot, imshow):
+    frequencies = 10_000.0 ** -(torch.arange(16, dtype=torch.float64) / 16)
+    turned = rope(tensor([[[[0.25] * 32] * 48]]), tensor(list(range(48))), tensor(frequencies.tolist()))[0, 0]
+    scores = turned @ turned.T
+    labels = {"xlabel": "position of the key", "ylabel": "position of the query"}
+    imshow(scores, title="dot products of one vector, turned", **labels)
+    by_distance = (torch.arange(48)[:, None] * frequencies).cos().sum(dim=-1) / 8
+    plot(
+        range(48),
+        {"dot product": scores[-1].flip(0)},
+        "o-",
+        xlabel="distance",
+        title="the same by distance",
+        ylim=(0, 2.1),
+    )
+    distance = (torch.arange(48)[:, None] - torch.arange(48)).abs()
+    assert_close(scores, tensor(by_distance[distance].tolist()), "the distance alone counts, not the place")
+    assert (scores[0, 1:] < scores[0, 0]).all()
 
 
 def test_a_negative_position_turns_the_other_way(rope):

@@ -27,6 +27,16 @@ def test_one_pair_turns_one_radian_per_position(rope_frequencies):
     assert_close(rope_frequencies(2), torch.tensor([1.0], dtype=torch.float64))
 
 
+def test_each_pair_turns_more_slowly_than_the_one_before_by_the_same_factor(rope_frequencies, plot):
+    speeds = {theta: rope_frequencies(64, theta) for theta in (1e4, 5e5)}
+    lines = {f"theta {theta:,.0f}": speed for theta, speed in speeds.items()}
+    plot(range(32), lines, "o", yscale="log", xlabel="pair", ylabel="radians per position", title="head_dim 64")
+    turns = {f"theta {theta:,.0f}": 2 * torch.pi / speed for theta, speed in speeds.items()}
+    plot(range(32), turns, "o", yscale="log", xlabel="pair", ylabel="positions per turn", title="the wavelengths")
+    for theta, speed in speeds.items():
+        assert_close(speed[1:] / speed[:-1], torch.full((31,), theta ** (-1 / 32), dtype=torch.float64))
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("head_dim", [7, 0, -2])
 def test_a_head_dim_that_has_no_pairs_is_refused(rope_frequencies, head_dim):

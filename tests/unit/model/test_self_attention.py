@@ -67,6 +67,26 @@ def test_head_h_is_the_rows_from_h_times_head_dim(self_attention):
     assert_close(y[:, 1], tensor([[4.0, 2.0]]), "how the rows of w_q are split into heads")
 
 
+def test_where_all_tokens_are_alike_one_head_may_take_their_mean_and_another_look_near(self_attention, imshow):
+    # Features 0 to 7 say which token it is, and are the values; feature 8 is 1 for all and makes queries and keys.
+    # Head 0 asks nothing; head 1 scores 8 · cos(0.3 · distance) / sqrt(8).
+    seq, like = 8, torch.zeros(16, 16)
+    x = torch.eye(seq, 16)
+    x[:, 8] = like[8, 8] = 1.0
+    w_k, w_q = tensor(like[8:].tolist()), tensor((8 * like).tolist())
+    positions, frequencies = tensor(list(range(seq))), tensor([0.3, 0.0, 0.0, 0.0])
+    w_v, w_o = tensor(torch.eye(seq, 16).tolist()), tensor(torch.eye(16).tolist())
+    y = self_attention(tensor([x.tolist()]), w_q, w_k, w_v, w_o, 2, 1, positions, frequencies)[0]
+    mean, near = y[:, :seq], y[:, seq:]
+    for weights, title in ((mean, "head 0: the mean so far"), (near, "head 1: rope lets it look near")):
+        imshow(weights, title=title, xlabel="looked at", ylabel="position", vmin=0, vmax=1)
+    assert_close(mean, tensor((torch.ones(seq, seq).tril() / torch.arange(1, seq + 1)[:, None]).tolist()))
+    distance = torch.arange(seq)[:, None] - torch.arange(seq)
+    scores = (8 * (0.3 * distance).cos() / math.sqrt(8)).masked_fill(distance < 0, -math.inf)
+    assert_close(near, tensor(scores.softmax(dim=-1).tolist()))
+    assert (near[-1].diff() > 0).all()
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(3, 2), (0, 1), (1, 0), (0, 0), (-2, 1), (2, -1)])
 def test_numbers_of_heads_that_do_not_divide_are_refused(self_attention, n_heads, n_kv_heads):

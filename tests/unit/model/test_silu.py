@@ -67,7 +67,7 @@ def test_the_slope_is_one_at_ten_thousand_and_zero_at_minus_ten_thousand(silu):
 def test_it_is_relu_with_a_round_corner_that_dips_below_zero(silu, plot):
     x = tensor(torch.linspace(-6, 6, 121).tolist())
     curves = {"silu": silu(x), "relu": x.relu(), "gelu": torch.nn.functional.gelu(x)}
-    plot(x, curves, xlabel="x", title="silu beside relu and gelu")
+    plot(x, curves, xlabel="x", title="silu beside relu and gelu", ylim=(-0.5, 3), xlim=(-6, 3))
     # relu less silu is |x| · sigmoid(-|x|), the same on both sides.
     assert_close(x.relu() - silu(x), x.abs() * torch.sigmoid(-x.abs()))
 

@@ -100,6 +100,19 @@ def test_logits_at_the_ends_of_float32_do_not_overflow(softmax, size):
     )
 
 
+def test_the_further_apart_the_scores_the_more_the_largest_takes(softmax, plot):
+    # A temperature divides the scores: a low one drives them apart, a high one brings them together.
+    scores, temperature = torch.tensor([2.0, 1.0, 0.0, -1.0]), 2 ** torch.linspace(-3, 4, 36)
+    shares = softmax(tensor((scores / temperature[:, None]).tolist()))
+    lines = {f"score {score:g}": share for score, share in zip(scores, shares.T, strict=True)}
+    labels = {"xlabel": "temperature", "ylabel": "probability"}
+    plot(temperature, lines, title="softmax(scores / temperature)", xscale="log", ylim=(0, 1.02), **labels)
+    colder = {f"temperature {t:g}": softmax(tensor((scores / t).tolist())) for t in (0.5, 1.0, 4.0)}
+    plot(range(4), colder, "bars", title="three temperatures", xlabel="token", ylim=(0, 1.02))
+    assert (shares[:, 0].diff() <= 0).all()
+    assert (shares[:, 3].diff() >= 0).all()
+
+
 @pytest.mark.refusal
 def test_a_row_without_a_score_is_refused(softmax):
     with pytest.raises(ValueError, match=r"softmax: needs at least one score in a row, got shape \[2, 0\]"):

@@ -61,6 +61,20 @@ def test_gates_of_ten_thousand_and_of_minus_ten_thousand_are_open_and_shut(swigl
     assert_close(out, tensor([20000.0]), "exp of a large number")
 
 
+def test_the_gate_decides_how_much_of_the_up_projection_passes(swiglu, plot):
+    # The first feature of a token is its gate and the second its up projection; both are read by one hidden feature.
+    gate, up = torch.linspace(-6, 6, 61), torch.tensor([-2.0, -1.0, 1.0, 2.0])
+    wave = (2 * gate).sin()
+    ups = torch.stack([*up[:, None].expand(4, 61), wave])
+    x = torch.stack((gate.expand(5, 61), ups), dim=-1)
+    y = swiglu(tensor(x.tolist()), tensor([[1.0, 0.0]]), tensor([[0.0, 1.0]]), tensor([[1.0], [0.0]]))[..., 0]
+    lines = {f"up {u:g}": out for u, out in zip(up, y, strict=False)}
+    plot(gate, lines, title="silu(gate) · up", xlabel="gate", ylabel="what passes")
+    opened = {"up": wave, "what passes": y[4]}
+    plot(gate, opened, title="an up projection that swings, while the gate opens", xlabel="gate")
+    assert_close(y, tensor((gate * torch.sigmoid(gate) * ups).tolist()))
+
+
 @pytest.mark.tensors
 def test_their_slopes_are_one_and_zero(swiglu):
     # y = 2 · gate, and 3 · 0. Written as g / (1 + e^-g), the slope of the second would be 0 · inf.

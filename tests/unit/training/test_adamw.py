@@ -118,6 +118,29 @@ def test_an_eps_of_zero_is_allowed(adamw):
     assert_close(adamw(one, one, 0 * one, 0 * one, 1, 0.5, eps=0.0, weight_decay=0.0)[0], tensor([0.5]))
 
 
+def test_a_valley_is_walked_as_if_it_were_round_however_steep_its_sides_are(adamw, plot):
+    # x²/2 + 64y²/2, and beside it x²/2 + y²/2 as the last two features. Plain descent swings across the valley at any
+    # rate near 2/64, and 2/64 is little along it.
+    steep = tensor([1.0, 64.0, 1.0, 1.0])
+    at, zeros = tensor([-2.0, 1.0, -2.0, 1.0]), tensor([0.0] * 4)
+    state, plain, path, plain_path = (at, zeros, zeros), at, [at], [at]
+    for step in range(1, 31):
+        param, *averages = state
+        state = adamw(param, steep * param, *averages, step, 0.1, (0.5, 0.9), 1e-12, 0.0)
+        plain = plain - 0.03 * steep * plain
+        path.append(state[0])
+        plain_path.append(plain)
+    walked, swung = torch.stack(path).T, torch.stack(plain_path).T
+    turn = torch.linspace(0, 2 * math.pi, 90)
+    levels = {f"_{r}": torch.stack((r * turn.cos(), r / 8 * turn.sin())) for r in (1, 2, 4, 8)}
+    lines = {"plain descent": swung[:2], "adamw": walked[:2]}
+    labels = {"xlim": (-2.3, 0.7), "ylim": (-1.1, 1.1), "xlabel": "along the valley", "ylabel": "across it"}
+    plot(None, levels | lines, "o-", title="30 steps, 64 times as steep across", **labels)
+    loss = {name: (steep[:2, None] * line.square()).sum(dim=0) / 2 for name, line in lines.items()}
+    plot(range(31), loss, "o-", title="height above the bottom", xlabel="step", yscale="log")
+    assert_close(walked[:2], walked[2:])
+
+
 @pytest.mark.refusal
 def test_step_zero_is_refused(adamw):
     x = torch.ones(3)

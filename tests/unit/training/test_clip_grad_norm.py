@@ -83,6 +83,21 @@ def test_the_result_carries_no_graph(clip_grad_norm):
         fail("what comes back asks for a gradient: every step would keep all steps before it")
 
 
+def test_a_gradient_beyond_the_limit_is_drawn_back_to_it_and_one_within_it_stays(clip_grad_norm, plot):
+    turn, length = torch.linspace(0, 1.85 * math.pi, 14), torch.linspace(0.35, 3, 14)
+    grads = tensor(torch.stack((length * turn.cos(), length * turn.sin()), dim=-1).tolist())
+    clipped = torch.stack([clip_grad_norm([grad], 1.0)[0][0] for grad in grads])
+    around = torch.linspace(0, 2 * math.pi, 90)
+    moves = {f"_{i}": torch.stack((grads[i], clipped[i])).T for i in range(14)}
+    limit = {"_limit": torch.stack((around.cos(), around.sin()))}
+    labels = {"aspect": "equal", "xlabel": "of the first weight", "ylabel": "of the second weight"}
+    lines = limit | moves | {"gradient": grads.T, "clipped": clipped.T}
+    plot(None, lines, "o", title="max_norm 1: the direction is kept", **labels)
+    norms = {"gradient": grads.norm(dim=-1), "clipped": clipped.norm(dim=-1)}
+    plot(range(14), norms, "o", title="norms", xlabel="gradient", ylim=(0, 3.2))
+    assert_close(clipped, grads / grads.norm(dim=-1, keepdim=True).clamp(min=1.0))
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, math.nan])
 def test_a_limit_that_is_not_positive_is_refused(clip_grad_norm, max_norm):

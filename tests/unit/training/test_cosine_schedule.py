@@ -63,7 +63,7 @@ def test_no_steps_at_all_are_at_the_minimum(cosine_schedule):
 
 def test_it_climbs_to_the_peak_and_glides_down_to_the_minimum(cosine_schedule, plot):
     rates = [cosine_schedule(step, 1.0, 10, 100, 0.2) for step in range(121)]
-    plot(range(121), {"learning rate": rates}, xlabel="step", title="10 steps of warm-up, 100 in all, minimum 0.2")
+    plot(range(121), {"learning rate": rates}, xlabel="step", title="learning rate: 10 steps of warm-up, 100 in all")
     assert_close(rates[9], 1.0)
     assert_close(rates[9:101], sorted(rates[9:101], reverse=True))
     assert_close(rates[100:], [0.2] * 21)

@@ -94,6 +94,22 @@ def test_u_keeps_float64(sample):
     assert_close(sample(tensor([0.0, 0.0], torch.float64), u), tensor(0), "u in float32")
 
 
+def test_as_u_rises_each_token_is_drawn_for_as_long_as_it_is_likely(sample, plot):
+    probabilities, u = (0.15, 0.4, 0.05, 0.25, 0.15), (torch.arange(40) + 0.5) / 40
+    drawn = sample(logits(*probabilities).expand(40, 5), tensor(u.tolist()))
+    ends = torch.tensor([0.0, *probabilities]).cumsum(dim=0)
+    stairs = torch.stack((ends.repeat_interleave(2)[1:-1], torch.arange(5).repeat_interleave(2)))
+    labels = {"xlabel": "u", "ylabel": "token", "yticks": range(5)}
+    plot(
+        u, {"_stairs": stairs, "drawn": drawn}, "o", title="40 values of u, each with the token that it draws", **labels
+    )
+    how_often = torch.bincount(drawn, minlength=5)
+    bars = {"drawn, of 40": how_often / 40, "probability": tensor(probabilities)}
+    plot(range(5), bars, "bars", title="how often", xlabel="token")
+    assert_close(how_often, tensor([6, 16, 2, 10, 6]))
+    assert_close(drawn, drawn.sort().values, "the tokens in the order of their ids")
+
+
 @pytest.mark.refusal
 @pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (-0.5, 0.5)])
 def test_a_u_outside_zero_to_one_is_refused(sample, low, high):
