@@ -20,6 +20,8 @@ from tests.judge.subject import Call, Subject, tensors
 FAILURES = Path("out") / "failures"
 FEW = 64
 """Up to so many cells have their numbers written into them."""
+WIDEST = 128
+"""So many rows and columns are shown at most."""
 
 # What draws one panel.
 Panel = Callable[[Any], None]
@@ -53,7 +55,15 @@ class Mended:
 def save_comparison(
     path: Path, title: str, expected: Tensor, actual: Tensor, axes: Sequence[str], call: Call | None = None
 ) -> Path:
-    """Input, expected, yours and the difference, side by side: the last two axes of any size, at the worst element."""
+    """Input, expected, yours and the difference, side by side."""
+    panels, through = comparison(expected, actual, axes, call)
+    return save(path, panels, title + (f" ({through})" if through else ""))
+
+
+def comparison(
+    expected: Tensor, actual: Tensor, axes: Sequence[str], call: Call | None = None
+) -> tuple[list[Panel], str]:
+    """The panels, of the last two axes of any size around the worst element, and where they lie along the others."""
     e, a = (np.atleast_2d(numbers(t)) for t in (expected, actual))
     axes = ["", *axes][-max(2, len(axes)) :]
     order = _showing_last(e)
@@ -61,22 +71,30 @@ def save_comparison(
     with np.errstate(invalid="ignore"):
         difference = np.where(e == a, 0.0, a - e)  # equal infinities do not differ
     worst = np.unravel_index(int(np.nan_to_num(np.abs(difference), nan=np.inf).argmax()), e.shape)
-    at = [int(worst[axis]) for axis in order[:-2]]
-    through = ", ".join(f"{name} {i}" for name, i in zip(axes, at, strict=False))
-    e, a, difference = (values.transpose(order)[tuple(at)] for values in (e, a, difference))
+    at = [int(worst[axis]) for axis in order]
+    through = ", ".join(f"{name} {i}" for name, i in zip(axes, at[:-2], strict=False))
+    window = _window([e.shape[axis] for axis in order[-2:]], at[-2:])
+    e, a, difference = (t.transpose(order)[tuple(at[:-2])][window] for t in (e, a, difference))
     finite = np.concatenate([e[np.isfinite(e)], a[np.isfinite(a)]])
-    shared = {"vmin": finite.min(), "vmax": finite.max()} if finite.size else {}
-    labels = {"xlabel": axes[-1], "ylabel": axes[-2]}
+    shared: dict[str, Any] = {"vmin": finite.min(), "vmax": finite.max()} if finite.size else {}
+    labels: dict[str, Any] = {"xlabel": axes[-1], "ylabel": axes[-2], "window": window}
     panels: list[Panel] = [
-        lambda panel: draw_matrix(panel, e, False, title="expected", **labels, **shared),
-        lambda panel: draw_matrix(panel, a, False, title="yours", **labels, **shared),
+        lambda panel: draw_matrix(panel, e, title="expected", **labels, **shared),
+        lambda panel: draw_matrix(panel, a, title="yours", **labels, **shared),
         lambda panel: draw_matrix(panel, difference, True, ONE_SIDED, title="yours - expected", **labels),
     ]
     if given := _input(call):
-        name, values = given
-        shown, place = _plane(values, worst, expected.shape)
-        panels.insert(0, lambda panel: draw_matrix(panel, shown, False, title=f"input: {name}{place}"))
-    return save(path, panels, title + (f" ({through})" if through else ""))
+        panels.insert(0, _input_panel(*given, worst, expected.shape))
+    return panels, through
+
+
+Window = tuple[slice, ...]
+
+
+def _window(shape: Sequence[int], at: Sequence[int]) -> Window:
+    """As much around this element as can be told apart in a panel."""
+    firsts = [max(0, min(i - WIDEST // 2, size - WIDEST)) for size, i in zip(shape, at, strict=True)]
+    return tuple(slice(first, min(size, first + WIDEST)) for size, first in zip(shape, firsts, strict=True))
 
 
 def _showing_last(values: np.ndarray) -> list[int]:
@@ -91,15 +109,15 @@ def _input(call: Call | None) -> tuple[str, Tensor] | None:
     return next((pair for pair in given if pair[1].is_floating_point()), given[0] if given else None)
 
 
-def _plane(given: Tensor, worst: Sequence[Any], shape: torch.Size) -> tuple[np.ndarray, str]:
-    """Two axes of the input, at the place of the worst element where it has the leading axes of the output."""
+def _input_panel(name: str, given: Tensor, worst: Sequence[Any], shape: torch.Size) -> Panel:
+    """Two axes of the input, at the place of the worst element where it has the shape of the output."""
     values = np.atleast_2d(numbers(given))
     order = _showing_last(values)
-    leading = order[:-2]
-    same = given.ndim == len(shape) and all(given.shape[axis] == shape[axis] for axis in leading)
-    at = [int(worst[axis]) if same else 0 for axis in leading]
-    shown = [str(i) for axis, i in zip(leading, at, strict=True) if values.shape[axis] > 1]
-    return values.transpose(order)[tuple(at)], f"[{', '.join(shown)}]" if shown else ""
+    at = [int(worst[axis]) if given.shape == shape else 0 for axis in order]
+    window = _window([values.shape[axis] for axis in order[-2:]], at[-2:])
+    shown = [str(i) for axis, i in zip(order[:-2], at, strict=False) if values.shape[axis] > 1]
+    title = f"input: {name}" + (f"[{', '.join(shown)}]" if shown else "")
+    return lambda panel: draw_matrix(panel, values.transpose(order)[tuple(at[:-2])][window], title=title, window=window)
 
 
 # What is not finite, by the marker that stands for it.
@@ -110,13 +128,17 @@ ONE_SIDED = {"x": ("infinity or NaN in one of the two", lambda values: ~np.isfin
 def draw_matrix(
     axes: Any,
     values: np.ndarray,
-    signed: bool,
+    signed: bool = False,
     special: Any = SPECIAL,
+    window: Window = (slice(0), slice(0)),
     vmin: Any = None,
     vmax: Any = None,
     **labels: Any,
 ) -> None:
-    """Viridis, or, for what has a sign, red and blue with white for zero; what is not finite is marked."""
+    """Viridis, or, for what has a sign, red and blue with white for zero; what is not finite is marked.
+
+    `window` says of which rows and columns of something larger these are the values.
+    """
     import matplotlib as mpl
 
     shown = np.where(np.isfinite(values), values, np.nan)
@@ -125,8 +147,10 @@ def draw_matrix(
         vmin, vmax = -limit, limit
     colours = mpl.colormaps["RdBu_r" if signed else "viridis"].with_extremes(bad="0.75")
     image = axes.imshow(shown, cmap=colours, aspect="auto", interpolation="nearest", vmin=vmin, vmax=vmax)
-    for axis, size in zip((axes.yaxis, axes.xaxis), values.shape, strict=True):
-        axis.set_ticks(range(0, size, max(1, size // 8)))
+    for axis, size, part in zip((axes.yaxis, axes.xaxis), values.shape, window, strict=True):
+        first = part.start or 0
+        ticks = range(0, size, max(1, size // (8 if first + size < 1000 else 3)))
+        axis.set_ticks(ticks, [str(first + tick) for tick in ticks])
     axes.set(**labels)
     axes.figure.colorbar(image, ax=axes)
     if values.size <= FEW:
@@ -136,7 +160,7 @@ def draw_matrix(
 
 def _write_numbers(axes: Any, image: Any, values: np.ndarray) -> None:
     digits = 3 if values.shape[1] <= 6 else 2
-    written = {at: f"{value:.{digits}g}" for at, value in np.ndenumerate(values) if np.isfinite(value)}
+    written = {at: _short(value, digits) for at, value in np.ndenumerate(values) if np.isfinite(value)}
     # A digit is six tenths as wide as high, and the layout leaves the axes about as wide as they are now.
     cell = 72 * axes.figure.get_figwidth() * axes.get_position().width / values.shape[1]
     size = min(9.0, cell / 0.7 / max(map(len, written.values()), default=1))
@@ -146,21 +170,27 @@ def _write_numbers(axes: Any, image: Any, values: np.ndarray) -> None:
         axes.text(at[1], at[0], number, ha="center", va="center", color=ink, fontsize=size)
 
 
+def _short(value: float, digits: int) -> str:
+    return f"{value:.0f}" if 100 <= abs(value) < 100_000 else f"{value:.{digits}g}"
+
+
 def _mark(axes: Any, values: np.ndarray, special: Any) -> None:
     """A marker, as large as its cell allows, on each cell that has no number, and a legend of the markers."""
-    size = min(9.0, 100 / max(values.shape))
+    size, style = max(2.0, min(9.0, 100 / max(values.shape))), {"color": "black", "linestyle": "none"}
     for marker, (label, of) in special.items():
         if (cells := np.argwhere(of(values))).size:
-            axes.plot(cells[:, 1], cells[:, 0], marker, color="black", markersize=size, label=label)
+            axes.plot(cells[:, 1], cells[:, 0], marker=marker, markersize=size, **style)
+            axes.plot([], [], marker=marker, markersize=6, label=label, **style)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8, ncols=3)
 
 
 def save(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
     from matplotlib.figure import Figure  # it costs a second, which a green run need not spend
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     width = 1 + 3.4 * max(2, len(panels))
-    figure = Figure(figsize=(width, 3.6), layout="constrained")
+    figure = Figure(figsize=(width, 3.6), layout=ConstrainedLayoutEngine(wspace=0.06))
     figure.suptitle(textwrap.fill(title, int(12 * width)), fontsize=10)
     for draw, axes in zip(panels, np.ravel(figure.subplots(1, len(panels))), strict=True):
         draw(axes)

@@ -122,7 +122,7 @@ def figure(sentence: str, place: str, panels: Sequence[Panel]) -> str:
     from llama.ladder.drawings import svg
 
     with mpl.rc_context(
-        {"axes.prop_cycle": mpl.cycler(color=COLOURS), "axes.titlesize": 11, "axes.spines.right": False}
+        {"axes.prop_cycle": f"cycler(color={COLOURS})", "axes.titlesize": 11, "axes.spines.right": False}
     ):
         drawn = "".join(f"<div>{svg(panel)}</div>" for panel in panels)
     words = html.escape(f"{sentence[0].upper()}{sentence[1:]}.")
