@@ -13,7 +13,7 @@ Read in this order:
     messages.py       what a failing test says
     locations.py      where the wrong elements lie, in words
     diagnosis.py      which known bug a wrong layer has
-    pictures.py       expected, yours and the difference, as a picture
+    pictures.py       input, expected, yours and the difference, as a picture
     items.py          what a test is about, from pytest's point of view
 
 Never uses the code under test to say what is right. Imports tests.cases, tests.zoo and the project.

@@ -55,9 +55,10 @@ class Mended:
 def save_comparison(
     path: Path, title: str, expected: Tensor, actual: Tensor, axes: Sequence[str], call: Call | None = None
 ) -> Path:
-    """Input, expected, yours and the difference, side by side."""
+    """Input, expected, yours and the difference, side by side; what is a single long row, one below the other."""
     panels, through = comparison(expected, actual, axes, call)
-    return save(path, panels, title + (f" ({through})" if through else ""))
+    a_row = max(expected.shape) == expected.numel() > 8
+    return save(path, panels, title + (f" ({through})" if through else ""), stacked=a_row)
 
 
 def comparison(
@@ -121,8 +122,8 @@ def _input_panel(name: str, given: Tensor, worst: Sequence[Any], shape: torch.Si
 
 
 # What is not finite, by the marker that stands for it.
-SPECIAL = {"x": ("NaN", np.isnan), "^": ("∞", np.isposinf), "v": ("-∞", np.isneginf)}
-ONE_SIDED = {"x": ("infinity or NaN in one of the two", lambda values: ~np.isfinite(values))}
+SPECIAL = {"x": ("× NaN", np.isnan), "^": ("▲ ∞", np.isposinf), "v": ("▼ -∞", np.isneginf)}
+ONE_SIDED = {"x": ("× infinity or NaN in one of the two", lambda values: ~np.isfinite(values))}
 
 
 def draw_matrix(
@@ -149,7 +150,8 @@ def draw_matrix(
     image = axes.imshow(shown, cmap=colours, aspect="auto", interpolation="nearest", vmin=vmin, vmax=vmax)
     for axis, size, part in zip((axes.yaxis, axes.xaxis), values.shape, window, strict=True):
         first = part.start or 0
-        ticks = range(0, size, max(1, size // (8 if first + size < 1000 else 3)))
+        digits = len(str(first + size))
+        ticks = range(0, size, max(1, size // {1: 8, 2: 8, 3: 5}.get(digits, 3)))
         axis.set_ticks(ticks, [str(first + tick) for tick in ticks])
     axes.set(**labels)
     axes.figure.colorbar(image, ax=axes)
@@ -161,39 +163,51 @@ def draw_matrix(
 def _write_numbers(axes: Any, image: Any, values: np.ndarray) -> None:
     digits = 3 if values.shape[1] <= 6 else 2
     written = {at: _short(value, digits) for at, value in np.ndenumerate(values) if np.isfinite(value)}
-    # A digit is six tenths as wide as high, and the layout leaves the axes about as wide as they are now.
-    cell = 72 * axes.figure.get_figwidth() * axes.get_position().width / values.shape[1]
-    size = min(9.0, cell / 0.7 / max(map(len, written.values()), default=1))
+    size, turned = _size_of_text(axes, values.shape, max(map(len, written.values()), default=1))
     for at, number in written.items():
         red, green, blue, _ = image.cmap(image.norm(values[at]))
         ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
-        axes.text(at[1], at[0], number, ha="center", va="center", color=ink, fontsize=size)
+        place = {"ha": "center", "va": "center", "rotation": 90 if turned else 0}
+        axes.text(at[1], at[0], number, color=ink, fontsize=size, **place)
+
+
+def _size_of_text(axes: Any, shape: Sequence[int], letters: int) -> tuple[float, bool]:
+    """How large so many letters fit into a cell, and whether they do so from bottom to top."""
+    width, height = _cell(axes, shape)
+    level, upright = (min(along / 0.7 / letters, across / 1.3) for along, across in ((width, height), (height, width)))
+    return min(9.0, max(level, upright)), level < min(4.5, upright)
+
+
+def _cell(axes: Any, shape: Sequence[int]) -> tuple[float, float]:
+    """Its width and height in points. The layout, which is made later, leaves the axes about as large as they are."""
+    place, (rows, columns) = axes.get_position(), shape
+    width, height = 72 * axes.figure.get_size_inches()
+    return place.width * width / columns, place.height * height / rows
 
 
 def _short(value: float, digits: int) -> str:
-    return f"{value:.0f}" if 100 <= abs(value) < 100_000 else f"{value:.{digits}g}"
+    return f"{value:.0f}" if 100 <= abs(value) < 100_000 else f"{value + 0.0:.{digits}g}"  # no -0
 
 
 def _mark(axes: Any, values: np.ndarray, special: Any) -> None:
-    """A marker, as large as its cell allows, on each cell that has no number, and a legend of the markers."""
-    size, style = max(2.0, min(9.0, 100 / max(values.shape))), {"color": "black", "linestyle": "none"}
-    for marker, (label, of) in special.items():
+    """A marker, as large as its cell allows, on each cell that has no number; what they mean stands below."""
+    size = max(2.0, min(9.0, 0.6 * min(_cell(axes, values.shape))))
+    for marker, (meaning, of) in special.items():
         if (cells := np.argwhere(of(values))).size:
-            axes.plot(cells[:, 1], cells[:, 0], marker=marker, markersize=size, **style)
-            axes.plot([], [], marker=marker, markersize=6, label=label, **style)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8, ncols=3)
+            axes.plot(cells[:, 1], cells[:, 0], marker, color="black", markersize=size)
+            axes.set_xlabel(f"{axes.get_xlabel()}\n{meaning}")
 
 
-def save(path: Path, panels: Sequence[Panel], title: str = "") -> Path:
+def save(path: Path, panels: Sequence[Panel], title: str = "", stacked: bool = False) -> Path:
     from matplotlib.figure import Figure  # it costs a second, which a green run need not spend
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    width = 1 + 3.4 * max(2, len(panels))
-    figure = Figure(figsize=(width, 3.6), layout=ConstrainedLayoutEngine(wspace=0.06))
+    width, height = (12.0, 0.6 + 1.6 * len(panels)) if stacked else (1 + 3.4 * max(2, len(panels)), 3.6)
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.06))
     figure.suptitle(textwrap.fill(title, int(12 * width)), fontsize=10)
-    for draw, axes in zip(panels, np.ravel(figure.subplots(1, len(panels))), strict=True):
+    places = figure.subplots(*((len(panels), 1) if stacked else (1, len(panels))))
+    for draw, axes in zip(panels, np.ravel(places), strict=True):
         draw(axes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=150)
     return path

@@ -105,16 +105,13 @@ def test_up_to_64_cells_have_their_numbers():
     assert [len(axes.texts) for axes in (few, many)] == [64, 0]
 
 
-def _legend(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()] if axes.get_legend() else []
-
-
 def test_where_infinity_or_nan_meets_a_number_there_is_a_mark():
     expected = torch.tensor([[0.0, torch.inf, -torch.inf, 1.0]])
     actual = torch.tensor([[torch.nan, torch.inf, 5.0, 1.0]])
     panels, _ = comparison(expected, actual, ["seq", "vocab"])
     shown = _drawn(panels)
-    assert [_legend(axes) for axes in shown] == [["∞", "-∞"], ["NaN", "∞"], ["infinity or NaN in one of the two"]]
+    said = [axes.get_xlabel().splitlines()[1:] for axes in shown]
+    assert said == [["▲ ∞", "▼ -∞"], ["× NaN", "▲ ∞"], ["× infinity or NaN in one of the two"]]
     assert shown[2].lines[0].get_xdata().tolist() == [0, 2]  # not where both are the same infinity
 
 
