@@ -42,7 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="print the tests as sentences, without running them; with --impl, run them and tick each",
     )
-    group.addoption("--plots", action="store_true", help="draw what the layers do, into out/plots/index.html")
+    group.addoption(
+        "--plots",
+        action="store_true",
+        help="draw what the layers do, into out/plots/index.html; runs only the tests that draw",
+    )
     group.addoption("--peers", action="store_true", help="run the suite against right implementations of other kinds")
     group.addoption("--zoo", action="store_true", help="run the suite against each known bug, and show what kills it")
     group.addoption("--cheats", action="store_true", help="run the suite against each cheat, and show what refuses it")

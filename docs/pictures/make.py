@@ -1,10 +1,11 @@
-"""Make the pictures of README.md and docs/ from real runs: failing_test.svg and ladder.svg, beside this file.
+"""Make the pictures of README.md and docs/ from real runs, beside this file.
 
     python docs/pictures/make.py
 
 failing_test.svg is a terminal: `pytest --impl my_llama -k rms_norm` on a layer with a common bug. The header, and what
-follows the message, are left out. ladder.svg shows three rungs of `python -m llama ladder`: the loss that each model
-reports, and its loss when each position is computed from its own prefix alone. Both runs together take half a minute.
+follows the message, are left out. failure.png is what such a run draws of another bug. ladder.svg shows three rungs of
+`python -m llama ladder`: the loss that each model reports, and its loss when each position is computed from its own
+prefix alone. All runs together take half a minute.
 
 It needs `pip install -e '.[dev]'`, and TinyShakespeare, which `python -m llama` has fetched or LLAMA_DATA_DIR holds.
 """
@@ -13,6 +14,7 @@ import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,11 @@ COLUMNS = 80
 LAYER = """\
 def rms_norm(x, weight, eps=1e-5):
     return x / ((x * x).mean(-1, keepdim=True).sqrt() + eps) * weight
+"""
+
+OVER_TOKENS = """\
+def rms_norm(x, weight, eps=1e-5):
+    return x / ((x * x).mean(-2, keepdim=True) + eps).sqrt() * weight
 """
 
 # The fonts that a browser has: rich's own template fetches one.
@@ -70,6 +77,7 @@ text { font: 20px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         failing_test(Path(folder) / "my_llama")
+        failure(Path(folder) / "wrong" / "my_llama")
         ladder(Path(folder) / "ladder")
 
 
@@ -87,6 +95,18 @@ def failing_test(folder: Path) -> None:
     console.print(Text.from_ansi(shown))
     svg = console.export_svg(code_format=TERMINAL, theme=SVG_EXPORT_THEME, unique_id="failing")
     write(HERE / "failing_test.svg", svg)
+
+
+def failure(folder: Path) -> None:
+    """The picture of a test that fails, of a layer that takes the mean over the tokens instead of the features."""
+    folder.mkdir(parents=True)
+    (folder / "rms_norm.py").write_text(OVER_TOKENS, encoding="utf-8")
+    test = "tests/unit/model/test_rms_norm.py::test_each_token_is_normalised_by_itself"
+    printed = python("-m", "pytest", "--color=no", test, "--impl", str(folder)).stdout
+    drawn = next(line for line in printed.splitlines() if line.startswith("Picture: ")).removeprefix("Picture: ")
+    path = HERE / "failure.png"
+    shutil.copy(ROOT / drawn, path)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 
 def ladder(folder: Path) -> None:

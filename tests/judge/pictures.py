@@ -23,6 +23,9 @@ FEW = 64
 WIDEST = 128
 """So many rows and columns are shown at most."""
 
+HUGE = 1e300
+"""What is larger has the colour of this: a scale cannot be wider than the largest float."""
+
 # What draws one panel.
 Panel = Callable[[Any], None]
 
@@ -69,14 +72,14 @@ def comparison(
     axes = ["", *axes][-max(2, len(axes)) :]
     order = _showing_last(e)
     axes = [axes[axis] for axis in order]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         difference = np.where(e == a, 0.0, a - e)  # equal infinities do not differ
     worst = np.unravel_index(int(np.nan_to_num(np.abs(difference), nan=np.inf).argmax()), e.shape)
     at = [int(worst[axis]) for axis in order]
     through = ", ".join(f"{name} {i}" for name, i in zip(axes, at[:-2], strict=False))
     window = _window([e.shape[axis] for axis in order[-2:]], at[-2:])
     e, a, difference = (t.transpose(order)[tuple(at[:-2])][window] for t in (e, a, difference))
-    finite = np.concatenate([e[np.isfinite(e)], a[np.isfinite(a)]])
+    finite = np.concatenate([e[np.isfinite(e)], a[np.isfinite(a)]]).clip(-HUGE, HUGE)
     shared: dict[str, Any] = {"vmin": finite.min(), "vmax": finite.max()} if finite.size else {}
     labels: dict[str, Any] = {"xlabel": axes[-1], "ylabel": axes[-2], "window": window}
     panels: list[Panel] = [
@@ -142,7 +145,7 @@ def draw_matrix(
     """
     import matplotlib as mpl
 
-    shown = np.where(np.isfinite(values), values, np.nan)
+    shown = np.where(np.isfinite(values), values, np.nan).clip(-HUGE, HUGE)
     if signed:
         limit = float(np.nanmax(np.abs(shown), initial=0.0)) or 1.0
         vmin, vmax = -limit, limit

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from llama import implementation
 from llama.layers import CHAPTER, LAYERS
@@ -71,6 +70,8 @@ def test_a_picture_of_a_failure_goes_when_its_test_passes(tmp_path, monkeypatch,
 
 def _drawn(panels):
     """The axes of the panels, drawn."""
+    from matplotlib.figure import Figure  # not where tests are merely collected
+
     shown = np.ravel(Figure(figsize=(14, 4)).subplots(1, len(panels)))
     for draw, axes in zip(panels, shown, strict=True):
         draw(axes)
@@ -113,6 +114,13 @@ def test_where_infinity_or_nan_meets_a_number_there_is_a_mark():
     said = [axes.get_xlabel().splitlines()[1:] for axes in shown]
     assert said == [["▲ ∞", "▼ -∞"], ["× NaN", "▲ ∞"], ["× infinity or NaN in one of the two"]]
     assert shown[2].lines[0].get_xdata().tolist() == [0, 2]  # not where both are the same infinity
+
+
+def test_numbers_at_the_ends_of_float64_can_be_drawn():
+    largest = torch.tensor([[1.7e308, -1.7e308]], dtype=torch.float64)
+    expected, actual, _ = _drawn(comparison(largest, -largest, ["seq", "vocab"])[0])
+    assert [text.get_text() for text in expected.texts] == ["1.7e+308", "-1.7e+308"]
+    assert [text.get_text() for text in actual.texts] == ["-1.7e+308", "1.7e+308"]
 
 
 def test_of_a_large_result_the_panels_show_what_lies_around_the_worst_element():

@@ -1,6 +1,5 @@
 """RMSNorm: divide each token's vector by its root mean square, then scale each feature."""
 
-import math
 import warnings
 
 import pytest
@@ -53,7 +52,7 @@ def test_a_thousand_squared_does_not_overflow_in_float16(rms_norm):
 
 def test_vectors_of_any_length_come_out_with_the_same(rms_norm, plot):
     # A spiral, whose vectors are a tenth to four times as long as those of the circle that it is drawn onto.
-    turn, length = torch.linspace(0, 4 * math.pi, 49), 2 ** torch.linspace(-3, 2, 49)
+    turn, length = torch.linspace(0, 4 * torch.pi, 49), 2 ** torch.linspace(-3, 2, 49)
     x = tensor(torch.stack((length * turn.cos(), length * turn.sin()), dim=-1).tolist())
     y = rms_norm(x, tensor([1.0, 1.0]), eps=0.0)
     moves = {f"_{i}": torch.stack((x[i], y[i])).T for i in range(0, 49, 4)}
