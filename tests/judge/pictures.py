@@ -31,7 +31,7 @@ Panel = Callable[[Any], None]
 
 
 def numbers(values: Any) -> np.ndarray:
-    return (values.detach().double().cpu() if isinstance(values, Tensor) else torch.as_tensor(values).double()).numpy()
+    return (values.detach().cpu().double() if isinstance(values, Tensor) else torch.as_tensor(values).double()).numpy()
 
 
 def picture_of(item: pytest.Function, layer: str) -> Path:
