@@ -33,6 +33,8 @@ class Crash:
     error: BaseException
     expression: str
     """The source of what was evaluated."""
+    line: str
+    """The whole line."""
     names: Mapping[str, Any]
     """The variables that stand in the expression, and what they hold."""
     scope: Mapping[str, Any]
@@ -55,11 +57,12 @@ def in_words(error: BaseException, files: Collection[str]) -> list[str]:
         return []
     frame = place.tb_frame
     (summary,) = traceback.StackSummary.extract([(frame, place.tb_lineno)], lookup_lines=True) or [None]
-    line = _expression(place) or (summary.line if summary else "") or ""
+    whole = (summary.line if summary else "") or ""
+    line = _expression(place) or whole
     if line.startswith("raise "):
         return []  # its own words say what it means
     scope = {**frame.f_locals}
-    crash = Crash(error, line, _names(line, scope), scope, frame.f_code.co_name)
+    crash = Crash(error, line, whole, _names(line, scope), scope, frame.f_code.co_name)
     where = f"In line {place.tb_lineno} of {Path(frame.f_code.co_filename).name}"
     where += f", `{_shortened(line)}`" if line else ""
     held = ", ".join(f"{name} is {words}" for name, value in crash.names.items() if (words := _held(value)))
@@ -228,7 +231,7 @@ def _indices(crash: Crash, match: re.Match[str]) -> str:
 
 @_for(r"(?:not enough|too many) values to unpack \(expected (\d+)")
 def _unpack(crash: Crash, match: re.Match[str]) -> str:
-    if ".shape" in crash.expression or "size()" in crash.expression:
+    if ".shape" in crash.line or ".size()" in crash.line:
         return "There is another number of axes than you expect. Count sizes from the end: x.shape[-1]."
     return f"There are not {match[1]} values to take apart here."
 
@@ -244,9 +247,7 @@ def _broadcast(crash: Crash, match: re.Match[str]) -> str:
                 return f"{one} has no last axis any more, and axes are compared from the right: keepdim=True keeps it."
             lost = next((i for i in range(b.ndim) if a.shape == b.shape[:i] + b.shape[i + 1 :]), None)
             if lost is not None:
-                return (
-                    f"{one} lacks the axis {lost} of {other}: unsqueeze({lost}) puts one in, or keepdim=True keeps it."
-                )
+                return f"{one} lacks axis {lost} of {other}: unsqueeze({lost}) puts one in, or keepdim=True keeps it."
         if a.ndim == b.ndim and a.shape[:-1] == b.shape[:-1] and 2 * a.shape[-1] == b.shape[-1]:
             return f"{one} has half as many columns as {other}: they belong to one half of it each."
         if a.ndim and b.ndim and 2 * a.shape[-1] == b.shape[-1]:

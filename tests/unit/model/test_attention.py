@@ -19,13 +19,13 @@ def _heads(*heads):
 
 def test_values_are_weighted_by_the_softmax_of_the_scores(attention):
     # One feature, so the scale is 1. Scores 0 and ln 3, weights 1/4 and 3/4: 1/4 · 8 + 3/4 · 16 = 14.
-    y = attention(_heads([[1.0]]), _heads([[0.0], [LOG3]]), _heads([[8.0], [16.0]]))
+    y = attention(_heads([[1.0]]), _heads([[0.0], [LOG3]]), _heads([[8.0], [16.0]]), causal=False)
     assert_close(y, _heads([[14.0]]))
 
 
 def test_the_opposite_query_reads_the_opposite_key(attention):
     # Scores 0 and -ln 3, weights 3/4 and 1/4: 3/4 · 8 + 1/4 · 16 = 10.
-    y = attention(_heads([[-1.0]]), _heads([[0.0], [LOG3]]), _heads([[8.0], [16.0]]))
+    y = attention(_heads([[-1.0]]), _heads([[0.0], [LOG3]]), _heads([[8.0], [16.0]]), causal=False)
     assert_close(y, _heads([[10.0]]), "scores: the product of query and key")
 
 
@@ -33,19 +33,19 @@ def test_scores_are_divided_by_the_square_root_of_head_dim(attention):
     # Four features: products 0 and 2 · ln 3, over sqrt(4) = 0 and ln 3.
     k = _heads([[0.0] * 4, [2 * LOG3, 0.0, 0.0, 0.0]])
     v = _heads([[8.0] * 4, [16.0] * 4])
-    y = attention(_heads([[1.0, 0.0, 0.0, 0.0]]), k, v)
+    y = attention(_heads([[1.0, 0.0, 0.0, 0.0]]), k, v, causal=False)
     assert_close(y, _heads([[14.0] * 4]), "the scale is head_dim to the power -1/2")
+
+
+def test_without_causal_every_query_sees_everything(attention):
+    same = _heads([[0.0], [0.0]])
+    assert_close(attention(same, same, _heads([[6.0], [12.0]]), causal=False), _heads([[9.0], [9.0]]))
 
 
 def test_a_query_sees_itself_and_what_came_before_and_nothing_after(attention):
     same = _heads([[0.0], [0.0], [0.0]])
     y = attention(same, same, _heads([[6.0], [12.0], [30.0]]))
     assert_close(y, _heads([[6.0], [9.0], [16.0]]), "the causal mask: the diagonal is visible, above it is not")
-
-
-def test_without_causal_every_query_sees_everything(attention):
-    same = _heads([[0.0], [0.0]])
-    assert_close(attention(same, same, _heads([[6.0], [12.0]]), causal=False), _heads([[9.0], [9.0]]))
 
 
 def test_fewer_queries_than_keys_are_the_last_ones(attention):
