@@ -164,7 +164,7 @@ def _compare(
             fail(f"{name} must be one tensor, got a {type(actual).__name__} of {len(actual)}: return the tensor alone")
         fail(f"{name} must be a tensor, got {type(actual).__name__}")
     if actual.shape != expected.shape:
-        fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}")
+        fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}", _on_shapes(actual, expected))
     should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
     if actual.dtype != should_be:
         told = "the result has the dtype of the argument: tell torch.zeros and torch.tensor, or end with .to(x.dtype)"
@@ -177,6 +177,12 @@ def _compare(
     if placed and actual.device.type != target.DEVICE.type:
         fail(f"{name} must be on {target.DEVICE}, got {actual.device}", look_at)
     _compare_values(actual, expected, look_at, name, within, beyond)
+
+
+def _on_shapes(actual: Tensor, expected: Tensor) -> str:
+    differing = [(a, e) for a, e in zip(actual.shape, expected.shape, strict=False) if a != e]
+    stretched = actual.ndim == expected.ndim and all(e == 1 < a for a, e in differing)
+    return "an axis that is missing, so that two others were broadcast against each other" if stretched else ""
 
 
 def _compare_values(

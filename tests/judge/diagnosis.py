@@ -89,20 +89,22 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     where its wrong values are those of `function` in two calls at least, among them those of `calls`, and where
     `function` is right in no call in which the bug is wrong. In what other calls something else may be wrong too.
     """
-    known = _known(layer)
-    asked = [_as_probe(layer, call) for call in calls if not any(t.dtype in HALF for t in tensors(call))]
-    probes = [*asked, *known.plain, *_more(layer)]
+    asked = [_values(call) for call in calls if not any(t.dtype in HALF for t in tensors(call))]
+    probes = [*asked, *map(_values, _known(layer).calls), *map(_values, _more(layer))]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
     numbers = [i for i in range(len(probes)) if (of := _numbers(theirs[i])) and not all(n.isnan().all() for n in of)]
     wrong = [i for i in numbers if not _same_numbers(layer, theirs[i], right[i], slack=4)]
-    first = [i for i in wrong if i < len(asked) + len(known.plain)]
+
+    few = (
+        4 if calls_of(layer).rounds_within else len(wrong)
+    )  # a whole model takes long, and shows most bugs in any call
 
     def agrees(bug: Outcomes, i: int) -> bool:
         return _same_numbers(layer, theirs[i], bug[i])
 
     def shared(bug: Outcomes) -> int:
         """In how many calls the bug explains the values, and 0 where anything speaks against it."""
-        if not any(agrees(bug, i) for i in first) or not all(agrees(bug, i) for i in wrong if i < len(asked)):
+        if not any(agrees(bug, i) for i in wrong[:few]) or not all(agrees(bug, i) for i in wrong if i < len(asked)):
             return 0
         if any(not _same_numbers(layer, right[i], bug[i], slack=4) for i in numbers if i not in wrong):
             return 0
@@ -117,9 +119,11 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
 def repaired(layer: str, function: Layer, *calls: Arguments) -> str:
     """Where no bug fits: the one change that would make the result right, in a sentence, or nothing."""
     results = []
-    for call in [*_known(layer).calls, *(call for call in calls if not any(t.dtype in HALF for t in tensors(call)))]:
-        probe = _as_probe(layer, call)
-        theirs, right = (_numbers(_outcome(probe, f)) for f in (function, getattr(RIGHT, layer)))
+    for call in [
+        *_known(layer).calls[:4],
+        *(call for call in calls if not any(t.dtype in HALF for t in tensors(call))),
+    ]:
+        theirs, right = (_numbers(_outcome(_values(call), f)) for f in (function, getattr(RIGHT, layer)))
         if theirs and len(theirs) == len(right):
             numbers = named(layer, *call)
             results.append(
@@ -157,7 +161,7 @@ def _same_numbers(layer: str, a: Any, b: Any, slack: float = 1) -> bool:
 @dataclass
 class _Known:
     calls: list[Arguments]
-    """Those of `plain` in float64."""
+    """Those of `plain`."""
     plain: list[Probe]
     special: list[Probe]
     bugs: dict[Bug, Outcomes]
@@ -182,8 +186,18 @@ def _known(layer: str) -> _Known:
     )
 
 
+def _values(arguments: Arguments) -> Probe:
+    """What a call returns, and nothing else."""
+
+    def probe(function: Layer) -> Any:
+        args, kwargs = map_leaves(_copy, arguments)
+        return [function(*args, **kwargs)]
+
+    return probe
+
+
 @functools.cache
-def _more(layer: str) -> list[Probe]:
+def _more(layer: str) -> list[Arguments]:
     """Calls in float64 with all flags, so that in some of them lesser faults do not show."""
     ranges = {axis: RANGES[axis] for axis in calls_of(layer).sizes.split()}
     seeds = [*range(FLAGS), *range(FLAGS, FLAGS + 16 * 4, 16)]
@@ -191,10 +205,8 @@ def _more(layer: str) -> list[Probe]:
         {axis: max(low, high - (seed + i) % 3) for i, (axis, (low, high)) in enumerate(ranges.items())}
         for seed in seeds
     ]
-    return [
-        _as_probe(layer, calls_of(layer).arguments(Case(of, target.ALL[0], seed=seed)))
-        for of, seed in zip(sizes, seeds, strict=True)
-    ]
+    cases = [Case(of, target.ALL[0], seed=seed) for of, seed in zip(sizes, seeds, strict=True)]
+    return [calls_of(layer).arguments(case) for case in cases]
 
 
 def _outcome(probe: Probe, function: Layer) -> Any:

@@ -269,12 +269,15 @@ def _product(crash: Crash) -> str:
         turned = f"{reversing[1]} has {value.ndim} axes, and .T turns all of them around"
         return f"{turned}: .transpose(-1, -2) exchanges the last two."
     for (one, a), (other, b) in _pairs(list(crash.tensors.items())):
-        if a.ndim == b.ndim == 4 and a.shape[1] != b.shape[1]:
+        along = -1 if re.search(r"transpose|mT\b", crash.expression) else -2
+        if a.ndim == b.ndim == 4 and a.shape[1] != b.shape[1] and a.shape[-1] == b.shape[along]:
             few, many = (one, other) if a.shape[1] < b.shape[1] else (other, one)
             return (
                 f"{few} has fewer heads than {many}: each of its heads belongs to several of {many}, "
                 f"one after the other: repeat_interleave(..., dim=1)."
             )
+        if not reversing and a.ndim == 2 < b.ndim and a.shape[-1] == b.shape[-1]:
+            return f"{other} has its features in its last axis, so the weight stands on the right: {other} @ {one}.T."
         if not reversing and b.ndim == 2 and a.ndim and a.shape[-1] == b.shape[-1]:
             return f"{other} is [out in], and its last axis is the one to sum over: {one} @ {other}.T."
         if not reversing and b.ndim > 2 and a.shape[-1] == b.shape[-1]:
@@ -322,6 +325,8 @@ def _key(crash: Crash, match: re.Match[str]) -> str:
     names = [key for mapping in mappings for key in mapping if isinstance(key, str)]
     if not names:
         return ""
+    if match[1] == "lm_head.weight":
+        return "Without lm_head.weight the head is tied: the weight of the embedding takes its place."
     close = next((key for key in names if key.startswith(match[1]) or key.endswith(match[1])), "")
     close = close or _closest(match[1], names)
     return f"There is no {match[1]}." + (

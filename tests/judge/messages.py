@@ -37,6 +37,7 @@ from tests.judge.items import claim, subject_of
 from tests.judge.locations import axes, where
 from tests.judge.pictures import picture_of, save_comparison
 from tests.judge.subject import Call, Mismatch, Subject, tensors, word
+from tests.judge.tolerances import tolerance
 from tests.zoo import Bug
 
 
@@ -69,6 +70,8 @@ def sentence_of(item: pytest.Function, error: BaseException, call: Call | None) 
         return f"it is not so that {claim(item)}"
     if "does not require grad" in str(error):
         return "the result has no gradient: detach, no_grad, .data, .item() or NumPy has cut it off"
+    if "'float' object has no attribute" in str(error):
+        return "the result is a Python float, which has no gradient: return a tensor, without .item() or float()"
     if call is not None and call.subject.implementation.source:
         return f"the test could not use what came back: {type(error).__name__}: {_first_line(error)}"
     return None
@@ -187,10 +190,8 @@ def _only_in_dtypes(call: Call) -> Iterator[str]:
     where = f"The same call is wrong in {' and '.join(word(dtype) for dtype in wrong)} alone"
     if wrong == [torch.float64]:
         yield f"{where}: something in it is computed in float32."
-    elif torch.float64 not in wrong and torch.float32 not in wrong:
+    elif not {torch.float64, torch.float32} & set(wrong):
         yield f"{where}: sums and what they are made of belong in float32 there, and the result in the dtype of x."
-    else:
-        yield f"{where}."
 
 
 def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:
@@ -202,8 +203,9 @@ def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:
     args, kwargs = map_leaves(cast, (call.args, call.kwargs))
     try:
         actual, expected = (tensors(f(*args, **kwargs)) for f in (function, call.subject.formula))
+        within = tolerance(dtype, call.subject.layer)
         pairs = zip(actual, expected, strict=True)
-        return any(bool(differences(a, e, call.subject.layer)[1].any()) for a, e in pairs)
+        return any(bool(differences(a, e, within=within if a.is_floating_point() else None)[1].any()) for a, e in pairs)
     except Exception:  # it does not even get through the call
         return True
 

@@ -237,8 +237,7 @@ def _pattern(layer: str, results: list[Result]) -> str:
 
 
 def _constant(values: Tensor, axis: int) -> bool:
-    values = values.masked_fill(~values.isfinite(), 0.0)
-    return not _differ(values, values.narrow(axis, 0, 1).expand_as(values))
+    return bool(values.isfinite().all()) and not _differ(values, values.narrow(axis, 0, 1).expand_as(values))
 
 
 def _order(wrong: list[list[Result]]) -> str:
