@@ -1,13 +1,13 @@
 """The gradients of a layer, beside those of the formula: the plain torch of `vectorized`, in float64."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llama.implementation import Layer, map_leaves
-from tests.cases.calls import Arguments, calls_of
+from tests.cases.calls import Arguments, calls_of, names_of
 from tests.judge.assertions import allowance, assert_close, at_least_single, fail
 from tests.judge.subject import FORMULA, Subject, exact, tensors
 
@@ -61,6 +61,22 @@ def differentiable(
     return asking, call
 
 
+CUT_OFF = ".data, detach, no_grad, .item(), torch.tensor or NumPy cut it off"
+
+
+def leaf_names(layer: str, args: Sequence[Any], only: int | None = None) -> list[str]:
+    """What the leaves of `differentiable` are called: `weight`, or `weights["self_attn.q_proj.weight"]`."""
+    parameters = names_of(layer)
+    names: list[str] = []
+    for place in calls_of(layer).gradients:
+        if isinstance(args[place], Mapping):
+            names += [f'{parameters[place]}["{key}"]' for key in args[place]]
+        else:
+            count = len(tensors(args[place]))
+            names += [parameters[place]] if count == 1 else [f"{parameters[place]}[{i}]" for i in range(count)]
+    return names if only is None else [names[only]]
+
+
 def upstream(out: Tensor) -> Tensor:
     """A gradient of the loss with respect to `out`.
 
@@ -107,9 +123,10 @@ def assert_gradients_equal_the_formula(
     leaves, call = differentiable(layer.layer, layer, args, kwargs, only)
     out = call(*leaves)
     if not out.requires_grad:
-        fail("the result has no gradient", "an argument that is detached, or turned into a NumPy array")
+        fail(f"no gradient reaches {' or '.join(leaf_names(layer.layer, args, only))}: {CUT_OFF}")
     toward = towards(out) if out.ndim else _for_each_token(out, leaves[0])
-    compare_gradients(layer.layer, vjp(out, leaves, toward), leaves, arguments, toward, only, look_at)
+    gradients = vjp(out, leaves, toward, allow_unused=True)
+    compare_gradients(layer.layer, gradients, leaves, arguments, toward, only, look_at)
 
 
 def compare_gradients(
@@ -130,9 +147,9 @@ def compare_gradients(
     own_leaves, formula = differentiable(layer, getattr(FORMULA, layer), args, kwargs, only)
     out = formula(*own_leaves)
     of_formula = vjp(out, own_leaves, toward.to(out.dtype))
-    for i, (actual, right, own) in enumerate(zip(gradients, expected, of_formula, strict=True)):
-        name = f"gradient {i + 1} of {len(leaves)} at "
+    names = leaf_names(layer, args, only)
+    for name, leaf, actual, right, own in zip(names, leaves, gradients, expected, of_formula, strict=True):
         if actual is None:
-            fail(f"{name.removesuffix(' at ')} is missing", look_at)
-        beyond = allowance(leaves[i].dtype, layer, own, right)
-        assert_close(actual, right, look_at, dtype=leaves[i].dtype, name=name, beyond=beyond)
+            fail(f"no gradient reaches {name}: {CUT_OFF}", look_at)
+        beyond = allowance(leaf.dtype, layer, own, right)
+        assert_close(actual, right, look_at, dtype=leaf.dtype, name=f"the gradient of {name}", beyond=beyond)

@@ -1,10 +1,14 @@
 """What a pytest item is about: its layer, and its name as a sentence."""
 
+import functools
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 from llama.implementation import Implementation
+from llama.layers import LAYERS, layer_module
 from tests.judge.subject import Subject
 
 TESTS = Path(__file__).parents[1]
@@ -23,5 +27,19 @@ def room(item: pytest.Item) -> str:
 
 
 def claim(item: pytest.Function) -> str:
-    """The test's name as words."""
-    return item.originalname.removeprefix("test_").replace("_", " ")
+    """The test's name as words, with the points of its numbers and the underscores of names: `12.5`, `w_v`."""
+    words = item.originalname.removeprefix("test_").replace("_", " ")
+    words = re.sub(r"\b(\d+) (\d+)\b", r"\1.\2", words)
+    return _identifiers().sub(lambda match: match[0].replace(" ", "_"), words)
+
+
+@functools.cache
+def _identifiers() -> re.Pattern[str]:
+    """The layers, their parameters and the axes of these, whose names have an underscore, as they stand in words."""
+    modules = [layer_module(layer) for layer in LAYERS]
+    signatures = [inspect.signature(getattr(module, "naive", None) or module.compose) for module in modules]
+    parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
+    axes = [axis for p in parameters for axis in re.findall(r"\w+", getattr(p.annotation, "dim_str", ""))]
+    names = {name for name in (*LAYERS, *axes, *(p.name for p in parameters)) if "_" in name}
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile(rf"\b({'|'.join(name.replace('_', ' ') for name in longest_first)})\b")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from llama.layers import layer_module
+from tests.cases.calls import names_of
 from tests.judge.assertions import differences
 from tests.judge.locations import NOUNS, axes
 from tests.judge.tolerances import tolerance
@@ -256,8 +257,7 @@ def named(layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[di
     module = layer_module(layer)
     function = getattr(module, "naive", None) or module.compose
     parameters = inspect.signature(function).parameters
-    names = [name for name in parameters if name not in ("layers", "cache", "dropout")]
-    given = dict(zip(names, args, strict=False)) | kwargs
+    given = dict(zip(names_of(layer), args, strict=False)) | kwargs
     numbers = {n: float(v) for n, v in given.items() if type(v) in (int, float)}
     tensors = {n: v.double() for n, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
     for name, value in given.items():

@@ -15,7 +15,14 @@ from tests.cases.calls import FLAGS, SAME_FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LAYOUTS, Case, laid_out
 from tests.cases.sizes import small
 from tests.judge.assertions import assert_close, assert_finite, fail
-from tests.judge.gradients import assert_gradients_equal_the_formula, compare_gradients, differentiable, upstream, vjp
+from tests.judge.gradients import (
+    assert_gradients_equal_the_formula,
+    compare_gradients,
+    differentiable,
+    leaf_names,
+    upstream,
+    vjp,
+)
 from tests.judge.subject import FORMULA
 from tests.judge.tolerances import DERIVATIVE, STEP
 
@@ -28,6 +35,14 @@ def test_the_values_are_the_same_where_gradients_are_wanted(differentiable_layer
     leaves, call = differentiable(name, differentiable_layer, args, kwargs)
     expected = differentiable_layer.expected(*args, **kwargs)
     assert_close(call(*leaves).detach(), expected, "a path of its own for training", dtype=leaves[0].dtype)
+
+
+@pytest.mark.tensors
+@given(data=st.data())
+def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_layer, data):
+    name = differentiable_layer.layer
+    call = arguments(name, data.draw(drawn(name, target.ALL, layouts=True)))
+    assert_gradients_equal_the_formula(differentiable_layer, call)
 
 
 @pytest.mark.tensors
@@ -55,14 +70,6 @@ def test_the_gradient_is_the_derivative(differentiable_layer, data):
 
 
 @pytest.mark.tensors
-@given(data=st.data())
-def test_the_gradients_equal_those_of_the_formula_in_every_dtype(differentiable_layer, data):
-    name = differentiable_layer.layer
-    call = arguments(name, data.draw(drawn(name, target.ALL, layouts=True)))
-    assert_gradients_equal_the_formula(differentiable_layer, call)
-
-
-@pytest.mark.tensors
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 1e4])
 @given(data=st.data())
 def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer, scale, data):
@@ -73,8 +80,8 @@ def test_values_and_gradients_are_finite_at_extreme_inputs(differentiable_layer,
     leaves, call = differentiable(name, differentiable_layer, args, kwargs)
     out = call(*leaves)
     assert_finite(out)
-    for i, gradient in enumerate(torch.autograd.grad(out.sum(), leaves)):
-        assert_finite(gradient, name=f"gradient {i + 1} of {len(leaves)} at ")
+    for of, gradient in zip(leaf_names(name, args), torch.autograd.grad(out.sum(), leaves), strict=True):
+        assert_finite(gradient, name=f"the gradient of {of}")
 
 
 # What follows is about how gradients are asked for, for which one size will do, with various flags.
