@@ -3,6 +3,7 @@
 python -m llama kata my_llama                 # my_llama/softmax.py, my_llama/cross_entropy.py, ...
 python -m llama kata my_llama rope attention  # these two alone
 python -m llama kata my_llama --status        # how far it has come
+python -m llama kata my_llama --watch         # tests a layer whenever its file is saved
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ class Kata:
     """The layers to write stubs of; all of them by default."""
     status: bool = False
     """Print the board of the last test runs instead."""
+    watch: bool = False
+    """Then test each layer whenever its file is saved, until q is pressed."""
+    time_limit: float = 60.0
+    """Of --watch: seconds after which a run is stopped."""
 
 
 def run(kata: Kata) -> None:
@@ -54,9 +59,16 @@ def run(kata: Kata) -> None:
     kept = [layer for layer in wanted if layer not in written]
     if written:
         print(f"{kata.folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")
-    if kept:
+    if kept and not kata.watch:
         print(f"{kata.folder}: kept {', '.join(f'{layer}.py' for layer in kept)} unchanged")
     first = written[0] if written else wanted[0]
+    if kata.watch:
+        try:
+            from llama.kata.watch import watch
+        except ModuleNotFoundError as error:
+            raise ValueError(f"kata: --watch needs {error.name}; pip install -e '.[dev]' installs it") from error
+        watch(kata.folder, kata.time_limit)
+        return
     print(f"Next: write {kata.folder / first}.py, then pytest --impl {kata.folder} -k {first}")
 
 

@@ -1,0 +1,86 @@
+"""The terminal that a program talks to: its keys, one at a time, and what is written on it.
+
+    with keys(tell=print):
+        ...                          # tell("h") as soon as h is pressed
+
+Where standard input is no terminal there are no keys; where standard output is none, or NO_COLOR says so, no colour.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+
+class Screen:
+    """What is written, on a screen that is cleared where it can be."""
+
+    def __init__(self, file: TextIO | None = None):
+        self.file = file if file is not None else sys.stdout
+        self.is_terminal = self.file.isatty() and os.environ.get("TERM") != "dumb" and _understands_codes()
+        self.colour = self.is_terminal and not os.environ.get("NO_COLOR")
+
+    def clear(self) -> None:
+        self.write("\x1b[H\x1b[2J" if self.is_terminal else "\n")
+
+    def write(self, text: str) -> None:
+        self.file.write(text)
+        self.file.flush()
+
+    def line(self, text: str, code: str = "") -> None:
+        """A line, in that colour: 1 is bold, 2 faint, 31 red, 32 green."""
+        self.write(f"\x1b[{code}m{text}\x1b[0m\n" if code and self.colour else f"{text}\n")
+
+
+def _understands_codes() -> bool:
+    """Everywhere; in a console of Windows, from when it has been told to."""
+    if sys.platform == "win32":
+        os.system("")
+    return True
+
+
+@contextlib.contextmanager
+def keys(tell: Callable[[str], object]) -> Iterator[bool]:
+    """Tell of each key as it is pressed, from a thread. Gives whether there are keys."""
+    if not _has_keys():
+        yield False
+    elif sys.platform == "win32":
+        _listen(_windows_key, tell)
+        yield True
+    else:
+        import termios
+        import tty
+
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+        tty.setcbreak(terminal)
+        try:
+            _listen(lambda: os.read(terminal, 1).decode("ascii", "ignore"), tell)
+            yield True
+        finally:
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _has_keys() -> bool:
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    # In the background (`&`) a shell stops whoever reads.
+    return sys.platform == "win32" or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+
+
+def _windows_key() -> str:
+    import msvcrt
+
+    pressed: str = msvcrt.getwch()  # type: ignore[attr-defined]
+    return pressed
+
+
+def _listen(read: Callable[[], str], tell: Callable[[str], object]) -> None:
+    def listen() -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            while True:
+                tell(read())
+
+    threading.Thread(target=listen, daemon=True).start()

@@ -1,0 +1,255 @@
+"""Runs of the tests that begin at once: each in a process of its own, which has imported everything before it is asked.
+
+    tests = Tests(Path("my_llama"), tell=print)
+    run = tests.start("rope")        # tell(Printed(run, text)) as the run prints, and Ended(run, board) at its end
+    tests.stop(run)                  # whatever it is doing
+    tests.close()
+
+One process always waits for the next request. On Linux it is forked, in milliseconds, from a server that has imported
+torch, pytest and the tests. Elsewhere, where Windows cannot fork and Apple's libraries do not survive it, it is started
+as soon as the one before it is in use, and imports them while the learner writes.
+"""
+
+import contextlib
+import gc
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import torch
+
+from llama import implementation
+from llama.kata import board
+from llama.layers import LAYERS
+
+FORKS = sys.platform == "linux"
+QUIETLY = (
+    "-q",
+    "-rN",
+    "--no-header",
+    "-p",
+    "no:cacheprovider",
+    "-W",
+    "ignore:Module already imported so cannot be rewritten",
+)
+"""Options of pytest. It would rather import the package itself, to rewrite its asserts, which none of them needs."""
+UNIT = "tests/unit/"
+PREPARED = "llama.kata.prepared"
+"""The module whose import is `prepare`: the server of multiprocessing is told what to import, not what to call."""
+
+
+@dataclass(frozen=True)
+class Request:
+    folder: str
+    layer: str = ""
+    """Without one no test runs, and the board is as earlier runs left it."""
+    every_failure: bool = False
+    """Run all tests of the layer, and do not stop at the first that fails."""
+    columns: int = 80
+    colour: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a board says, in short."""
+
+    done: tuple[str, ...]
+    following: str
+    """The layer to go on with: the first that fails, else the first that is not done; none when all are."""
+    problem: str = ""
+    """Why the folder could not be loaded."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    run: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    run: int
+    progress: Progress | None
+    """None where the process died: a crash in C, or os.kill."""
+
+
+class Tests:
+    """The tests of the layers in a folder. What the runs do is told from threads, in order, to `tell`."""
+
+    def __init__(self, folder: Path, tell: Callable[[Printed | Ended], object], colour: bool = False):
+        self.folder, self.tell, self.colour = folder, tell, colour
+        self._context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+        if FORKS:
+            self._context.set_forkserver_preload([PREPARED])
+        self._running: dict[int, _Process] = {}
+        self._count = 0
+        self._ready = self._process()
+
+    def start(self, layer: str = "", every_failure: bool = False) -> int:
+        """Run the tests of a layer; without one, only find out how far the folder has come. Gives the run's number."""
+        process, self._count = self._ready, self._count + 1
+        self._running[self._count] = process
+        process.requests.send(
+            Request(str(self.folder), layer, every_failure, shutil.get_terminal_size().columns, self.colour)
+        )
+        threading.Thread(target=self._listen, args=(self._count, process.replies), daemon=True).start()
+        self._ready = self._process()
+        return self._count
+
+    def stop(self, run: int) -> None:
+        """End a run, if it has not ended. What it has printed until then may still be told."""
+        if process := self._running.pop(run, None):
+            process.kill()
+
+    def close(self) -> None:
+        """End every process."""
+        for run in list(self._running):
+            self.stop(run)
+        self._ready.kill()
+
+    def _process(self) -> "_Process":
+        requests, ours = self._context.Pipe(duplex=False)
+        replies, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_wait_and_run, args=(requests, theirs))
+        process.start()
+        requests.close()  # that of the process is another, and the only one by now: its end is seen
+        theirs.close()
+        return _Process(process, ours, replies)
+
+    def _listen(self, run: int, replies: "Connection") -> None:
+        progress = None
+        with contextlib.suppress(EOFError, OSError):  # the process has ended
+            while progress is None:
+                reply = replies.recv()
+                if isinstance(reply, Progress):
+                    progress = reply
+                else:
+                    self.tell(Printed(run, reply))
+        self.tell(Ended(run, progress))
+
+
+@dataclass(frozen=True)
+class _Process:
+    process: multiprocessing.process.BaseProcess
+    requests: Connection
+    replies: Connection
+
+    def kill(self) -> None:
+        """End it, with what it has started."""
+        if self.process.pid and hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join()
+        self.requests.close()
+
+
+def prepare() -> None:
+    """Import what the tests need, and leave it out of every later collection of garbage."""
+    torch.set_num_threads(1)  # the tests ask for it; a fork does not survive more, once they have worked
+    import matplotlib.figure  # noqa: F401  # draws what failed
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main([*QUIETLY, "--collect-only", "--impl", "vectorized", "tests/unit", "tests/property"])
+    gc.collect()
+    gc.freeze()
+
+
+def _wait_and_run(requests: Connection, replies: Connection) -> None:
+    """What a process does: get ready, wait for a request, answer it, and end."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C does not come here, and what this process starts can be ended with it
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if PREPARED not in sys.modules:
+        prepare()
+    try:
+        request: Request = requests.recv()
+    except EOFError:
+        return
+    threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
+    os.environ["COLUMNS"] = str(request.columns)
+    output = _Output(replies)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        if request.layer:
+            options = ["--maxfail=1000"] if request.every_failure else []
+            pytest.main(
+                [
+                    *QUIETLY,
+                    f"--color={'yes' if request.colour else 'no'}",
+                    *("--impl", request.folder, "-k", request.layer),
+                    *options,
+                ],
+                plugins=[_Announcer()],
+            )
+        progress = _progress(request.folder)
+    replies.send(progress)
+
+
+def _end_with(requests: Connection) -> None:
+    """End this process when the one that asked has ended, however that ended."""
+    with contextlib.suppress(EOFError, OSError):
+        requests.recv()
+    os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+
+
+def _progress(folder: str) -> Progress:
+    try:
+        found = board.load(implementation.load(folder))
+    except implementation.ImplementationError as error:
+        return Progress((), "", str(error))
+    states = {layer: found.state(layer) for layer in LAYERS}
+    order = ("failing", "changed", "not run", "not written")
+    unfinished = sorted((layer for layer in LAYERS if states[layer] != "done"), key=lambda at: order.index(states[at]))
+    return Progress(
+        tuple(layer for layer in LAYERS if states[layer] == "done"), unfinished[0] if unfinished else "", ""
+    )
+
+
+class _Output(io.TextIOBase):
+    """Standard output that goes to the process that asked."""
+
+    def __init__(self, replies: Connection):
+        self.replies = replies
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if text:
+            self.replies.send(text)
+        return len(text)
+
+
+class _Announcer:
+    """A plugin of pytest that says so when the worked examples have passed: the other tests take seconds."""
+
+    def __init__(self) -> None:
+        self.left = self.examples = self.others = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.left = self.examples = sum(item.nodeid.startswith(UNIT) for item in session.items)
+        self.others = len(session.items) - self.examples
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: object) -> tuple[str, str, str] | None:
+        """No dots: what a test says, it says in words."""
+        outcome = getattr(report, "outcome", "")
+        if not isinstance(report, pytest.TestReport) or (report.when != "call" and outcome == "passed"):
+            return None
+        return ("error" if outcome == "failed" and report.when != "call" else outcome), "", ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed and report.nodeid.startswith(UNIT):
+            self.left -= 1
+            if not self.left:
+                print(f"{self.examples} worked examples pass; {self.others} more tests to go")
