@@ -66,8 +66,12 @@ def keys(tell: Callable[[str], object]) -> Iterator[bool]:
 def _has_keys() -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         return False
-    # In the background (`&`) a shell stops whoever reads.
-    return sys.platform == "win32" or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    if sys.platform == "win32":
+        return True
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()  # in the background (`&`) whoever reads is stopped
+    except OSError:
+        return True  # not a terminal that controls processes
 
 
 def _windows_key() -> str:

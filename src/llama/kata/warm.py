@@ -29,6 +29,7 @@ import torch
 
 from llama import implementation
 from llama.kata import board
+from llama.kata.sharing import Shared
 from llama.layers import LAYERS
 
 FORKS = sys.platform == "linux"
@@ -36,6 +37,7 @@ QUIETLY = (
     "-q",
     "-rN",
     "--no-header",
+    "--capture=sys",
     "-p",
     "no:cacheprovider",
     "-W",
@@ -156,12 +158,21 @@ class _Process:
 def prepare() -> None:
     """Import what the tests need, and leave it out of every later collection of garbage."""
     torch.set_num_threads(1)  # the tests ask for it; a fork does not survive more, once they have worked
-    import matplotlib.figure  # noqa: F401  # draws what failed
-
+    _draw()
     with contextlib.redirect_stdout(io.StringIO()):
         pytest.main([*QUIETLY, "--collect-only", "--impl", "vectorized", "tests/unit", "tests/property"])
     gc.collect()
     gc.freeze()
+
+
+def _draw() -> None:
+    """A picture, as a failing test leaves one: the first takes longer than those after it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow([[0.0, 1.0]]), ax=axes)
+    figure.savefig(io.BytesIO(), format="png")
 
 
 def _wait_and_run(requests: Connection, replies: Connection) -> None:
@@ -178,6 +189,8 @@ def _wait_and_run(requests: Connection, replies: Connection) -> None:
         return
     threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
     os.environ["COLUMNS"] = str(request.columns)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)  # what is written past Python would come between the lines
     output = _Output(replies)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         if request.layer:
@@ -189,7 +202,7 @@ def _wait_and_run(requests: Connection, replies: Connection) -> None:
                     *("--impl", request.folder, "-k", request.layer),
                     *options,
                 ],
-                plugins=[_Announcer()],
+                plugins=[_Announcer(), *([Shared(UNIT)] if FORKS and (os.cpu_count() or 1) > 1 else [])],
             )
         progress = _progress(request.folder)
     replies.send(progress)

@@ -130,7 +130,7 @@ class Watch:
         self.run = None
         if progress is None:
             self.screen.line(f"The process that tested {self.layer} has died: a crash in C, or too little memory.", RED)
-        elif progress.problem:
+        elif progress.problem and not self.output:
             self.screen.line(progress.problem, RED)
         else:
             self.progress = progress
