@@ -47,6 +47,8 @@ def run(kata: Kata) -> None:
             f"kata: {str(kata.folder)!r} is where Python looks first, and llama.py there would hide the project; "
             "give another folder, such as my_llama"
         )
+    if not kata.time_limit > 0:
+        raise ValueError(f"kata: --time-limit must be more than 0 seconds, got {kata.time_limit:g}")
     if kata.status and not kata.folder.exists():
         raise ValueError(f"kata: there is no {kata.folder} yet; python -m llama kata {kata.folder} writes it")
     if kata.status:

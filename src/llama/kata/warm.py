@@ -32,6 +32,10 @@ from llama.kata import board
 from llama.kata.sharing import Shared
 from llama.layers import LAYERS
 
+if sys.platform == "linux":
+    CONTEXT = multiprocessing.get_context("forkserver")
+else:
+    CONTEXT = multiprocessing.get_context("spawn")
 FORKS = sys.platform == "linux"
 QUIETLY = (
     "-q",
@@ -89,9 +93,8 @@ class Tests:
 
     def __init__(self, folder: Path, tell: Callable[[Printed | Ended], object], colour: bool = False):
         self.folder, self.tell, self.colour = folder, tell, colour
-        self._context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         if FORKS:
-            self._context.set_forkserver_preload([PREPARED])
+            CONTEXT.set_forkserver_preload([PREPARED])
         self._running: dict[int, _Process] = {}
         self._count = 0
         self._ready = self._process()
@@ -119,9 +122,9 @@ class Tests:
         self._ready.kill()
 
     def _process(self) -> "_Process":
-        requests, ours = self._context.Pipe(duplex=False)
-        replies, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_wait_and_run, args=(requests, theirs))
+        requests, ours = CONTEXT.Pipe(duplex=False)
+        replies, theirs = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=_wait_and_run, args=(requests, theirs))
         process.start()
         requests.close()  # that of the process is another, and the only one by now: its end is seen
         theirs.close()
