@@ -191,6 +191,8 @@ def _wait_and_run(requests: Connection, replies: Connection) -> None:
     except EOFError:
         return
     threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
+    # Python knows compiled files by the second and the size: of two saves in a second it would run the first again.
+    sys.dont_write_bytecode = True
     os.environ["COLUMNS"] = str(request.columns)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)  # what is written past Python would come between the lines

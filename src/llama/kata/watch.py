@@ -96,7 +96,7 @@ class Watch:
         if self.run is not None and self.clock() - self.began > self.time_limit:
             self._stop()
             self.screen.line(
-                f"{self.layer} was stopped after {self.time_limit:g} seconds: does a loop in it never end? "
+                f"{self.layer or self.folder} was stopped after {self.time_limit:g} seconds: does a loop in it never end? "
                 "Save the file to run it again; --time-limit allows it more.",
                 RED,
             )
