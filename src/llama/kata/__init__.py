@@ -9,6 +9,11 @@ Read in this order:
     hint_file.py         such a file, read
     hint.py              python -m llama hint
     solution.py          python -m llama solution
+    watch.py             python -m llama kata --watch: what happens when a file is saved or a key is pressed
+    terminal.py          its keys and its screen
+    warm.py              runs of the tests that begin at once
+    prepared.py          what they have imported before they begin
+    sharing.py           the tests of a run, shared by two processes
     pytest_options.py    --impl and --device, as a plugin of pytest
 
 Imports machine, layers and implementation.

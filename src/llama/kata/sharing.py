@@ -7,6 +7,7 @@ tests each process takes the next as soon as it has time. What the second has fo
 import os
 import signal
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from multiprocessing import Pipe
@@ -31,13 +32,17 @@ class Shared:
         others = [i for i in range(len(session.items)) if i not in own]
         queue, fill = os.pipe()
         found, tell = Pipe(duplex=False)
+        alive, keep = os.pipe()
         # Before the first test: when torch has computed gradients, a fork of the process can compute none.
         with warnings.catch_warnings(action="ignore"):  # Python warns of forks where there are threads
             second = os.fork()
         if not second:
             os.close(fill)
+            os.close(keep)
+            threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
             _run_second(session, queue, tell)
         tell.close()
+        os.close(alive)
         try:
             for i in own:
                 _run(session, i)
@@ -57,6 +62,7 @@ class Shared:
             os.kill(second, signal.SIGKILL)
             os.waitpid(second, 0)
             os.close(queue)
+            os.close(keep)
             found.close()
         return True
 
@@ -65,6 +71,12 @@ def _taken(queue: int) -> Iterator[int]:
     """The numbers in a pipe that several processes read."""
     while taken := os.read(queue, INDEX.size):
         yield INDEX.unpack(taken)[0]
+
+
+def _end_with(alive: int) -> None:
+    """End this process when the one that holds the other end of that pipe has ended, however that ended."""
+    os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _run(session: pytest.Session, index: int) -> None:

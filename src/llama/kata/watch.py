@@ -8,9 +8,10 @@ ended. `watch` collects them from the threads that wait for them; `Watch` decide
 
 import queue
 import re
+import shutil
+import textwrap
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,14 @@ from typing import Protocol
 
 import watchfiles
 
-from llama.kata import terminal
+from llama.kata import hint, terminal
 from llama.kata.board import unit_test
 from llama.kata.terminal import Screen
 from llama.kata.warm import Ended, Printed, Progress, Tests
-from llama.layers import CHAPTER, LAYERS
+from llama.layers import LAYERS
 
 KEYS = "h hint   n next layer   p picture   a all tests   q quit"
-GREEN, RED, FAINT = "32", "31", "2"
-HINTS = Path(__file__).parent / "hints"
+RED, FAINT = "31", "2"
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Watch:
         if self.run is not None and self.clock() - self.began > self.time_limit:
             self._stop()
             self.screen.line(
-                f"{self.layer or self.folder} was stopped after {self.time_limit:g} seconds: does a loop in it never end? "
-                "Save the file to run it again; --time-limit allows it more.",
+                f"{self.layer or self.folder} was stopped after {self.time_limit:g} seconds. Does a loop never end? "
+                "Save the file to run it again; --time-limit allows more.",
                 RED,
             )
             self._show_keys()
@@ -127,6 +127,7 @@ class Watch:
         self.run = None
 
     def _ended(self, progress: Progress | None) -> None:
+        """Whether the layer is right, and what comes next, the run itself has said last."""
         self.run = None
         if progress is None:
             self.screen.line(f"The process that tested {self.layer} has died: a crash in C, or too little memory.", RED)
@@ -136,9 +137,6 @@ class Watch:
             self.progress = progress
             if not self.layer:  # nothing was saved yet
                 self.screen.line(self._board())
-                self._show_next()
-            elif self.layer in progress.done:
-                self.screen.line(f"{self.layer} is right. {_learnt(self.layer)}".rstrip(), GREEN)
                 self._show_next()
         self._show_keys()
 
@@ -156,18 +154,21 @@ class Watch:
             self.screen.line(KEYS, FAINT)
 
     def _key(self, letter: str) -> bool:
-        layer = self.layer or self.progress.following
-        if letter in ("q", "\x04"):
+        if letter in ("q", "\x04"):  # Ctrl-D
             return False
-        if letter == "h" and layer:
+        if letter == "h" and (layer := self._unfinished()):
             self.screen.line(_hint(layer, self.folder))
         elif letter == "n":
             self._next()
         elif letter == "p":
             self._picture()
-        elif letter == "a" and layer:
+        elif letter == "a" and (layer := self.layer or self.progress.following):
             self._test(layer, every_failure=True)
         return True
+
+    def _unfinished(self) -> str:
+        """The layer that is worked on, or the next where that one is done."""
+        return self.progress.following if self.layer in ("", *self.progress.done) else self.layer
 
     def _next(self) -> None:
         """Go on with the layer after this one that is not done, or the first such."""
@@ -187,18 +188,10 @@ class Watch:
         self.screen.line(Path(found[-1]).resolve().as_uri() if found else "The last run has left no picture.")
 
 
-def _learnt(layer: str) -> str:
-    """What has been learnt with a layer, in a sentence."""
-    file = HINTS / CHAPTER[layer] / f"{layer}.toml"
-    return str(tomllib.loads(file.read_text(encoding="utf-8")).get("learnt", "")) if file.is_file() else ""
-
-
 def _hint(layer: str, folder: Path) -> str:
-    try:
-        from llama.kata.hint import next_hint
-    except ImportError:
-        return f"Read {unit_test(layer)}"
-    return next_hint(layer, folder)
+    columns = min(shutil.get_terminal_size().columns, hint.WIDTH)
+    paragraphs = hint.next_hint(layer, str(folder))
+    return "\n".join(textwrap.fill(text, columns, break_on_hyphens=False) for text in paragraphs)
 
 
 def watch(folder: Path, time_limit: float = 60.0) -> None:
