@@ -2,7 +2,7 @@
 
     tests = Tests(Path("my_llama"), tell=print)
     run = tests.start("rope")        # tell(Printed(run, text)) as the run prints, and Ended(run, board) at its end
-    tests.stop(run)                  # whatever it is doing
+    tests.stop()                     # whatever it is doing
     tests.close()
 
 One process always waits for the next request. On Linux it is forked, in milliseconds, from a server that has imported
@@ -38,17 +38,14 @@ else:
     CONTEXT = multiprocessing.get_context("spawn")
 FORKS = sys.platform == "linux"
 QUIETLY = (
-    "-q",
-    "-rN",
-    "--no-header",
-    "--capture=sys",
-    "-p",
-    "no:cacheprovider",
-    "-W",
-    "ignore:Module already imported so cannot be rewritten",
+    *("-q", "-rN", "--no-header", "-p", "no:cacheprovider"),
+    "--capture=sys",  # two processes would write to the file that it captures in otherwise
+    "-Wignore:Module already imported so cannot be rewritten",  # it would rewrite asserts of ours, which need it not
 )
-"""Options of pytest. It would rather import the package itself, to rewrite its asserts, which none of them needs."""
+"""Options of pytest."""
 UNIT = "tests/unit/"
+ORDER = ("failing", "changed", "not run", "not written")
+"""What to go on with first, of the states of a board."""
 PREPARED = "llama.kata.prepared"
 """The module whose import is `prepare`: the server of multiprocessing is told what to import, not what to call."""
 
@@ -89,36 +86,38 @@ class Ended:
 
 
 class Tests:
-    """The tests of the layers in a folder. What the runs do is told from threads, in order, to `tell`."""
+    """The tests of the layers in a folder, one run at a time. What a run does is told from a thread, to `tell`."""
 
     def __init__(self, folder: Path, tell: Callable[[Printed | Ended], object], colour: bool = False):
         self.folder, self.tell, self.colour = folder, tell, colour
         if FORKS:
             CONTEXT.set_forkserver_preload([PREPARED])
-        self._running: dict[int, _Process] = {}
         self._count = 0
+        self._running: _Process | None = None
         self._ready = self._process()
 
     def start(self, layer: str = "", every_failure: bool = False) -> int:
-        """Run the tests of a layer; without one, only find out how far the folder has come. Gives the run's number."""
-        process, self._count = self._ready, self._count + 1
-        self._running[self._count] = process
-        process.requests.send(
-            Request(str(self.folder), layer, every_failure, shutil.get_terminal_size().columns, self.colour)
-        )
-        threading.Thread(target=self._listen, args=(self._count, process.replies), daemon=True).start()
+        """Run the tests of a layer; without one, only find out how far the folder has come. Gives the run's number.
+
+        The run before it is stopped.
+        """
+        self.stop()
+        self._running, self._count = self._ready, self._count + 1
+        columns = shutil.get_terminal_size().columns
+        self._running.requests.send(Request(str(self.folder), layer, every_failure, columns, self.colour))
+        threading.Thread(target=self._listen, args=(self._count, self._running.replies), daemon=True).start()
         self._ready = self._process()
         return self._count
 
-    def stop(self, run: int) -> None:
-        """End a run, if it has not ended. What it has printed until then may still be told."""
-        if process := self._running.pop(run, None):
-            process.kill()
+    def stop(self) -> None:
+        """End the run, if it has not ended. What it has printed until then may still be told."""
+        if self._running is not None:
+            self._running.kill()
+        self._running = None
 
     def close(self) -> None:
         """End every process."""
-        for run in list(self._running):
-            self.stop(run)
+        self.stop()
         self._ready.kill()
 
     def _process(self) -> "_Process":
@@ -130,9 +129,9 @@ class Tests:
         theirs.close()
         return _Process(process, ours, replies)
 
-    def _listen(self, run: int, replies: "Connection") -> None:
+    def _listen(self, run: int, replies: Connection) -> None:
         progress = None
-        with contextlib.suppress(EOFError, OSError):  # the process has ended
+        with replies, contextlib.suppress(EOFError, OSError):  # the process has ended
             while progress is None:
                 reply = replies.recv()
                 if isinstance(reply, Progress):
@@ -199,18 +198,16 @@ def _wait_and_run(requests: Connection, replies: Connection) -> None:
     output = _Output(replies)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         if request.layer:
-            options = ["--maxfail=1000"] if request.every_failure else []
-            pytest.main(
-                [
-                    *QUIETLY,
-                    f"--color={'yes' if request.colour else 'no'}",
-                    *("--impl", request.folder, "-k", request.layer),
-                    *options,
-                ],
-                plugins=[_Announcer(), *([Shared(UNIT)] if FORKS and (os.cpu_count() or 1) > 1 else [])],
-            )
+            _test(request)
         progress = _progress(request.folder)
     replies.send(progress)
+
+
+def _test(request: Request) -> None:
+    colour = "yes" if request.colour else "no"
+    options = [f"--color={colour}", *(["--maxfail=1000"] if request.every_failure else [])]
+    shared = [Shared(UNIT)] if FORKS and (os.cpu_count() or 1) > 1 else []
+    pytest.main([*QUIETLY, *options, "--impl", request.folder, "-k", request.layer], plugins=[_Announcer(), *shared])
 
 
 def _end_with(requests: Connection) -> None:
@@ -226,11 +223,9 @@ def _progress(folder: str) -> Progress:
     except implementation.ImplementationError as error:
         return Progress((), "", str(error))
     states = {layer: found.state(layer) for layer in LAYERS}
-    order = ("failing", "changed", "not run", "not written")
-    unfinished = sorted((layer for layer in LAYERS if states[layer] != "done"), key=lambda at: order.index(states[at]))
-    return Progress(
-        tuple(layer for layer in LAYERS if states[layer] == "done"), unfinished[0] if unfinished else "", ""
-    )
+    done = tuple(layer for layer in LAYERS if states[layer] == "done")
+    following = [layer for state in ORDER for layer in LAYERS if states[layer] == state]
+    return Progress(done, following[0] if following else "")
 
 
 class _Output(io.TextIOBase):

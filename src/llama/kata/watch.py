@@ -47,7 +47,7 @@ class Runs(Protocol):
 
     def start(self, layer: str = "", every_failure: bool = False) -> int: ...
 
-    def stop(self, run: int) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Watch:
@@ -117,13 +117,11 @@ class Watch:
         self._start(layer, every_failure)
 
     def _start(self, layer: str, every_failure: bool = False) -> None:
-        self._stop()
         self.output, self.began = "", self.clock()
         self.run = self.tests.start(layer, every_failure)
 
     def _stop(self) -> None:
-        if self.run is not None:
-            self.tests.stop(self.run)
+        self.tests.stop()
         self.run = None
 
     def _ended(self, progress: Progress | None) -> None:
