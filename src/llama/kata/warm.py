@@ -38,7 +38,7 @@ else:
     CONTEXT = multiprocessing.get_context("spawn")
 FORKS = sys.platform == "linux"
 QUIETLY = (
-    *("-q", "-rN", "--no-header", "-p", "no:cacheprovider"),
+    *("-qq", "-rN", "--no-header", "-p", "no:cacheprovider"),
     "--capture=sys",  # two processes would write to the file that it captures in otherwise
     "-Wignore:Module already imported so cannot be rewritten",  # it would rewrite asserts of ours, which need it not
 )
