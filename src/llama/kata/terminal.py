@@ -1,7 +1,7 @@
 """The terminal that a program talks to: its keys, one at a time, and what is written on it.
 
     with keys(tell=print):
-        ...                          # tell("h") as soon as h is pressed
+        ...                          # tell("h") as soon as h is pressed; tell(END) when the terminal is closed
 
 Where standard input is no terminal there are no keys; where standard output is none, or NO_COLOR says so, no colour.
 """
@@ -12,6 +12,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TextIO
+
+END = "\x04"
+"""Ctrl-D."""
 
 
 class Screen:
@@ -57,7 +60,7 @@ def keys(tell: Callable[[str], object]) -> Iterator[bool]:
         before = termios.tcgetattr(terminal)
         tty.setcbreak(terminal)
         try:
-            _listen(lambda: os.read(terminal, 1).decode("ascii", "ignore"), tell)
+            _listen(lambda: os.read(terminal, 1).decode("latin-1"), tell)
             yield True
         finally:
             termios.tcsetattr(terminal, termios.TCSADRAIN, before)
@@ -83,8 +86,9 @@ def _windows_key() -> str:
 
 def _listen(read: Callable[[], str], tell: Callable[[str], object]) -> None:
     def listen() -> None:
-        with contextlib.suppress(OSError):  # the terminal is gone
-            while True:
-                tell(read())
+        with contextlib.suppress(OSError):
+            while key := read():
+                tell(key)
+        tell(END)  # the terminal is gone
 
     threading.Thread(target=listen, daemon=True).start()

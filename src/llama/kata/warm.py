@@ -204,10 +204,13 @@ def _wait_and_run(requests: Connection, replies: Connection) -> None:
 
 
 def _test(request: Request) -> None:
-    colour = "yes" if request.colour else "no"
-    options = [f"--color={colour}", *(["--maxfail=1000"] if request.every_failure else [])]
-    shared = [Shared(UNIT)] if FORKS and (os.cpu_count() or 1) > 1 else []
-    pytest.main([*QUIETLY, *options, "--impl", request.folder, "-k", request.layer], plugins=[_Announcer(), *shared])
+    options = [f"--color={'yes' if request.colour else 'no'}", "--impl", request.folder, "-k", request.layer]
+    plugins: list[object] = [Shared(UNIT)] if FORKS and (os.cpu_count() or 1) > 1 else []
+    if request.every_failure:
+        options.append("--maxfail=1000")  # with pytest's own dots, for this may take long
+    else:
+        plugins.append(_Announcer())
+    pytest.main([*QUIETLY, *options], plugins=plugins)
 
 
 def _end_with(requests: Connection) -> None:

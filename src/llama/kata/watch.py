@@ -129,8 +129,9 @@ class Watch:
         self.run = None
         if progress is None:
             self.screen.line(f"The process that tested {self.layer} has died: a crash in C, or too little memory.", RED)
-        elif progress.problem and not self.output:
-            self.screen.line(progress.problem, RED)
+        elif progress.problem:
+            if not self.output:
+                self.screen.line(progress.problem, RED)
         else:
             self.progress = progress
             if not self.layer:  # nothing was saved yet
@@ -152,7 +153,7 @@ class Watch:
             self.screen.line(KEYS, FAINT)
 
     def _key(self, letter: str) -> bool:
-        if letter in ("q", "\x04"):  # Ctrl-D
+        if letter in ("q", terminal.END):
             return False
         if letter == "h" and (layer := self._unfinished()):
             self.screen.line(_hint(layer, self.folder))

@@ -12,7 +12,7 @@ import pytest
 
 from llama.__main__ import main
 from llama.kata.board import unit_test
-from llama.kata.terminal import Screen
+from llama.kata.terminal import END, Screen
 from llama.kata.warm import Ended, Printed, Progress
 from llama.kata.watch import Key, Saved, Watch, watch
 from llama.layers import LAYERS
@@ -138,6 +138,17 @@ def test_a_layer_that_ends_its_process_is_named(learner):
     assert "The process that tested rope has died" in learner.sees()
 
 
+def test_a_folder_that_cannot_be_imported_says_why_once_and_forgets_nothing(learner):
+    learner.saves("rope.py")
+    learner.ends(Progress(("softmax",), "rope"))
+    learner.sees()
+    learner.saves("rope.py")
+    learner.reads("SyntaxError: rope.py, line 3\n")
+    learner.ends(Progress((), "", "SyntaxError: rope.py, line 3"))
+    assert learner.sees().count("SyntaxError: rope.py, line 3") == 1
+    assert learner.watch.progress.done == ("softmax",)
+
+
 def test_n_goes_on_with_the_next_layer_that_is_not_done(learner):
     learner.watch.progress = Progress(("cross_entropy",), "softmax")
     learner.presses("n")
@@ -184,6 +195,10 @@ def test_q_quits_and_an_unknown_key_does_nothing(learner):
     assert learner.presses("x")
     assert learner.runs.started == before
     assert not learner.presses("q")
+
+
+def test_a_terminal_that_is_closed_ends_it(learner):
+    assert not learner.presses(END)
 
 
 def test_where_there_are_no_keys_none_are_offered():
