@@ -23,17 +23,22 @@ class Screen:
     def __init__(self, file: TextIO | None = None):
         self.file = file if file is not None else sys.stdout
         self.is_terminal = self.file.isatty() and os.environ.get("TERM") != "dumb" and _understands_codes()
+        self.within_a_line = False
         self.colour = self.is_terminal and not os.environ.get("NO_COLOR")
 
     def clear(self) -> None:
         self.write("\x1b[H\x1b[2J" if self.is_terminal else "\n")
+        self.within_a_line = False
 
     def write(self, text: str) -> None:
         self.file.write(text)
         self.file.flush()
+        self.within_a_line = not text.endswith("\n") if text else self.within_a_line
 
     def line(self, text: str, code: str = "") -> None:
-        """A line, in that colour: 1 is bold, 2 faint, 31 red, 32 green."""
+        """A line of its own, in that colour: 1 is bold, 2 faint, 31 red, 32 green."""
+        if self.within_a_line:
+            self.write("\n")
         self.write(f"\x1b[{code}m{text}\x1b[0m\n" if code and self.colour else f"{text}\n")
 
 

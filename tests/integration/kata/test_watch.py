@@ -123,13 +123,14 @@ def test_what_a_run_says_last_stays_above_the_keys(learner):
 
 def test_a_layer_that_hangs_is_stopped_after_the_time_limit(learner):
     learner.saves("rope.py")
+    learner.reads("..F")
     learner.now = 60.0
     learner.watch.check_time()
     assert learner.runs.stops == 0
     learner.now = 60.1
     learner.watch.check_time()
     assert learner.runs.stops == 1
-    assert "rope was stopped after 60 seconds" in learner.sees()
+    assert "..F\nrope was stopped after 60 seconds" in learner.sees()
 
 
 def test_a_layer_that_ends_its_process_is_named(learner):
