@@ -35,7 +35,7 @@ from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose, repaired
 from tests.judge.errors import in_words
 from tests.judge.items import claim, subject_of
 from tests.judge.locations import axes, where
-from tests.judge.pictures import picture_of, save_comparison
+from tests.judge.pictures import draw_later, picture_of
 from tests.judge.subject import Call, Mismatch, Subject, tensors, word
 from tests.judge.tolerances import tolerance
 from tests.zoo import Bug
@@ -92,7 +92,7 @@ def _explain(
         actual, expected, wrong = differing
         names = names or [f"axis {i}" for i in range(wrong.ndim)]
         title, path = f"{subject.name}: {claim(item)}", picture_of(item, subject.layer)
-        yield f"Picture: {save_comparison(path, title, expected, actual, names, call)}"
+        yield f"Picture: {draw_later(path, title, expected, actual, names, call)}"
     yield from _what_happened(subject, call, case, sentence, where(differing[2], names) if differing else "")
     yield from _why(error, subject, call, cause)
 

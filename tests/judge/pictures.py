@@ -3,6 +3,7 @@
 A picture is kept until the test that made it passes.
 """
 
+import functools
 import re
 import textwrap
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -39,8 +40,22 @@ def picture_of(item: pytest.Function, layer: str) -> Path:
     return FAILURES / (re.sub(r"\W+", "-", f"{layer} {item.name}").strip("-") + ".png")
 
 
-class Mended:
-    """Plugin: a test that passes takes away the picture of its last failure."""
+_TO_DRAW: dict[Path, Callable[[], Path]] = {}
+
+
+def draw_later(path: Path, title: str, *result: Any) -> Path:
+    """A comparison that is drawn when the run has ended: it takes half a second, for which the answer need not wait."""
+    _TO_DRAW[path] = functools.partial(save_comparison, path, title, *result)
+    return path
+
+
+class Drawings:
+    """Plugin: it draws the failures of a run at its end; a test that passes takes away the picture of its last one."""
+
+    def pytest_unconfigure(self) -> None:
+        for draw in _TO_DRAW.values():
+            draw()
+        _TO_DRAW.clear()
 
     def __init__(self) -> None:
         self.left = set(FAILURES.glob("*.png"))

@@ -22,7 +22,7 @@ from tests.judge import messages, surroundings
 from tests.judge.assertions import fail
 from tests.judge.endings import release_the_process
 from tests.judge.items import subject_of
-from tests.judge.pictures import Mended
+from tests.judge.pictures import Drawings
 from tests.judge.results import Kept
 from tests.judge.subject import Subject
 from tests.session import cheats_table, gallery, nested_runs, progress, selection, workers
@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     elif cheats:
         plugins.append(cheats_table.Table(chosen.refused))
     else:
-        plugins += [messages, Mended()]
+        plugins += [messages, Drawings()]
         if one_layer and not config.option.maxfail:
             config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
         if one_layer and config.option.reportchars == "fE":

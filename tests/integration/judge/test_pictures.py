@@ -11,7 +11,7 @@ import torch
 
 from llama import implementation
 from llama.layers import CHAPTER, LAYERS
-from tests.judge.pictures import FAILURES, WIDEST, Mended, comparison, draw_matrix, picture_of
+from tests.judge.pictures import FAILURES, WIDEST, Drawings, comparison, draw_later, draw_matrix, picture_of
 from tests.judge.subject import Call, Subject
 from tests.session.gallery import FIXTURES, Gallery, figure
 
@@ -60,7 +60,7 @@ def test_a_picture_of_a_failure_goes_when_its_test_passes(tmp_path, monkeypatch,
     one, two = (_item(f"test_{n}[mine]") for n in ("one", "two"))
     for item in (one, two):
         picture_of(item, "silu").write_bytes(b"")
-    made = Mended().pytest_runtest_makereport(one, SimpleNamespace(when="call"))
+    made = Drawings().pytest_runtest_makereport(one, SimpleNamespace(when="call"))
     next(made)
     with pytest.raises(StopIteration):
         made.send(SimpleNamespace(passed=passed))
@@ -132,3 +132,11 @@ def test_of_a_large_result_the_panels_show_what_lies_around_the_worst_element():
     assert values.shape == (3, WIDEST)
     assert values[1, WIDEST // 2] == 1.0
     assert difference.get_xticklabels()[0].get_text() == str(60_000 - WIDEST // 2)
+
+
+def test_a_failure_is_drawn_when_the_run_has_ended(tmp_path):
+    path = tmp_path / "later.png"
+    assert draw_later(path, "silu", torch.ones(2, 3), torch.zeros(2, 3), ["seq", "d_model"]) == path
+    assert not path.exists()
+    Drawings().pytest_unconfigure()
+    assert path.read_bytes().startswith(b"\x89PNG")
