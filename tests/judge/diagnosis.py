@@ -8,6 +8,7 @@ than a right layer. Where two cannot be told apart, both are named; where none f
 values alone, and where none fits these either, nothing is said.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -114,6 +115,40 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     most = max([2, *counts.values()])
     found = [bug for bug, count in counts.items() if count == most]
     return found if len(found) <= 2 else []
+
+
+def lesser_faults(layer: str, function: Layer, bug: Bug) -> list[str]:
+    """What else is wrong with a layer that has the values of this bug, as far as that is sure."""
+    sizes = {axis: RANGES[axis][1] for axis in calls_of(layer).sizes.split()}
+    exact, *others = target.ALL
+    faults: list[str] = []
+    for dtype in (exact, *(d for d in others if d in HALF)):
+        args, kwargs = calls_of(layer).arguments(Case(dict(sizes), dtype, seed=1))
+        given = tensors((args, kwargs))
+        before = [_copy(t) for t in given]
+        theirs, expected = (_outcome(_values((args, kwargs)), f) for f in (function, bug.function))
+        with contextlib.suppress(Exception):
+            function(*args, **kwargs)
+        if any(not torch.equal(a, b) for a, b in zip(given, before, strict=True)):
+            return [*faults, "an argument is changed"]
+        if isinstance(theirs, Raised):
+            shapes = ", ".join(str(list(t.shape)) for t in given[:6])
+            return [*faults, f"it raises {theirs.error} for tensors of shapes {shapes}"]
+        got, right = ([t.dtype for t in tensors(outcome)] for outcome in (theirs, expected))
+        kind = str(dtype).removeprefix("torch.")
+        if got != right:
+            faults += [f"in {kind} the result is {str(got[0]).removeprefix('torch.')}"] if got else []
+        elif any(bool(t.isnan().any()) for t in tensors(theirs)) and not any(
+            t.isnan().any() for t in tensors(expected)
+        ):
+            return [*faults, "some results are NaN"]
+        elif not _same(layer, theirs, expected, 4, 0.0):
+            near = _same(layer, theirs, expected, 4, tolerance(torch.float32) if dtype == exact else 0.0)
+            if dtype == exact and not near:
+                return faults  # what that is would be a guess
+            rule = "something is computed in float32" if dtype == exact else "sums are rounded, which belong in float32"
+            faults.append(f"in {kind} {rule}")
+    return faults
 
 
 def repaired(layer: str, function: Layer, *calls: Arguments) -> str:

@@ -18,7 +18,7 @@ import re
 import sys
 import traceback
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from llama.kata.board import unit_test
 from tests.cases import target
 from tests.cases.case import Case
 from tests.judge.assertions import differences
-from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose, repaired
+from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose, lesser_faults, repaired
 from tests.judge.errors import in_words
 from tests.judge.items import claim, subject_of
 from tests.judge.locations import axes, where
@@ -126,6 +126,8 @@ def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Caus
         yield f"Look at: {error.look_at}"
     if cause.tempting:
         yield f"Tempting: {cause.tempting}"
+    if cause.besides:
+        yield f"Besides: {cause.besides}."
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class Cause:
     sentence: str = ""
     bugs: tuple[str, ...] = ()
     tempting: str = ""
+    besides: str = ""
+    """What else is wrong."""
 
 
 def find_cause(subject: Subject, call: Call | None) -> Cause:
@@ -144,7 +148,8 @@ def find_cause(subject: Subject, call: Call | None) -> Cause:
         if bugs := diagnose(layer, function, (call.args, call.kwargs)):
             return _named(bugs, "Your output is exactly what you get when {}.")
         if bugs := behind_other_faults(layer, function, call.given):
-            return _named(bugs, "Your values are what you get when {}. That is not all that is wrong.")
+            cause = _named(bugs, "Your values are what you get when {}. That is not all that is wrong.")
+            return replace(cause, besides="; ".join(lesser_faults(layer, function, bugs[0])))
         return Cause(repaired(layer, function, call.given))
 
 

@@ -13,7 +13,7 @@ from llama.implementation import map_leaves
 from llama.layers import LAYERS
 from tests import zoo
 from tests.judge.assertions import Mismatch, assert_finite, differences
-from tests.judge.diagnosis import behind_other_faults, diagnose
+from tests.judge.diagnosis import behind_other_faults, diagnose, lesser_faults
 from tests.judge.locations import axes, where
 from tests.judge.pictures import save_comparison
 from tests.judge.subject import tensors
@@ -135,3 +135,38 @@ def test_a_value_that_is_not_finite_is_shown_with_its_place():
 def test_only_the_same_infinity_is_equal_to_an_infinity_and_nothing_to_nan(actual, expected):
     _, wrong = differences(torch.tensor([2.0, actual, math.inf]), torch.tensor([2.0, expected, math.inf]))
     assert wrong.tolist() == [False, True, False]
+
+
+def _clockwise_and_for_single_sequences(x, positions, frequencies):
+    angle = positions[:, None].double() * frequencies  # only [seq]
+    (a, b), cos, sin = x.chunk(2, -1), angle.cos(), angle.sin()
+    return torch.cat((a * cos + b * sin, b * cos - a * sin), -1).float().to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("of", "function", "bug", "besides"),
+    [
+        (
+            "rope",
+            _clockwise_and_for_single_sequences,
+            "clockwise",
+            ["it raises RuntimeError for tensors of shapes [3, 9, 7, 10], [3, 7], [5]"],
+        ),
+        (
+            "rms_norm",
+            lambda x, weight, eps=1e-5: (
+                x.float() * (x.float().pow(2).sum(-1, keepdim=True) + eps).rsqrt() * weight.float()
+            ),
+            "divided_by_the_length",
+            [
+                "in float64 the result is float32",
+                "in bfloat16 the result is float32",
+                "in float16 the result is float32",
+            ],
+        ),
+    ],
+)
+def test_lesser_faults_are_told_beside_the_bug(of, function, bug, besides):
+    (found,) = behind_other_faults(of, function)
+    assert found.name == bug
+    assert lesser_faults(of, function, found) == besides
