@@ -2,8 +2,8 @@
 
     python docs/pictures/make.py
 
-failing_test.svg is a terminal: `pytest --impl my_llama -k rms_norm` on a layer with a common bug. The header, and what
-follows the message, are left out. failure.png is what such a run draws of another bug. ladder.svg shows three rungs of
+failing_test.svg is a terminal: `pytest --impl my_llama -k rms_norm` on a layer with a common bug, without the header and
+the last lines. failure.png is what such a run draws of another bug. ladder.svg shows three rungs of
 `python -m llama ladder`: the loss that each model reports, and its loss when each position is computed from its own
 prefix alone. All runs together take half a minute.
 
@@ -86,7 +86,7 @@ def failing_test(folder: Path) -> None:
     (folder / "rms_norm.py").write_text(LAYER, encoding="utf-8")
     run = python("-m", "pytest", "--color=yes", "--impl", str(folder), "-k", "rms_norm")
     printed = run.stdout.replace(str(folder), "my_llama")
-    shown = printed[printed.index("tests/unit/test_written.py") : printed.index("\nPicture:")]
+    shown = printed[printed.index("tests/unit/test_written.py") : printed.rindex("\n", 0, printed.index("!!!"))]
 
     console = Console(width=COLUMNS, record=True, file=io.StringIO(), force_terminal=True)
     console.print(Text("$ cat my_llama/rms_norm.py", style="bold"))
