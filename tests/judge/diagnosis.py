@@ -107,7 +107,7 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
         """In how many calls the bug explains the values, and 0 where anything speaks against it."""
         if not any(agrees(bug, i) for i in wrong[:few]) or not all(agrees(bug, i) for i in wrong if i < len(asked)):
             return 0
-        if any(not _same_numbers(layer, right[i], bug[i], slack=4) for i in numbers if i not in wrong):
+        if any(not _same_numbers(layer, theirs[i], bug[i], slack=4) for i in numbers if i not in wrong):
             return 0
         return sum(agrees(bug, i) for i in wrong)
 

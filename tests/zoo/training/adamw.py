@@ -333,3 +333,136 @@ def weights_of_the_average_swapped(
 
 def _wide(*tensors):
     return [t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in tensors]
+
+
+def corrected_for_the_next_step(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """the averages are divided by 1 - beta^(step + 1), one step too far.
+
+    Tempting: loops count from 0, so that a step + 1 stands in many programs.
+    """
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step + 1, lr, betas, eps, weight_decay)
+
+
+def corrected_for_the_step_before(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """the averages are divided by 1 - beta^(step - 1), one step too early, which at step 1 is a division by zero.
+
+    Tempting: Python counts from 0, and step counts from 1.
+    """
+    m, v, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step - 1, betas)
+    return _moved(param, m / (v.sqrt() + eps), averages, lr, weight_decay)
+
+
+def second_average_not_corrected(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """only exp_avg is corrected, and exp_avg_sq is used as it is.
+
+    Tempting: the two lines look alike, and one seems to be there already.
+    """
+    m, _, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    return _moved(param, m / (averages[1].sqrt() + eps), averages, lr, weight_decay)
+
+
+def old_averages_in_the_step(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the step is taken with the averages as they were before this gradient.
+
+    Tempting: the new ones are computed for the next call, and the old names are still at hand.
+    """
+    _, _, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    m, v = (old / (1 - beta**step) for old, beta in zip(_wide(exp_avg, exp_avg_sq), betas, strict=True))
+    return _moved(param, m / (v.sqrt() + eps), averages, lr, weight_decay)
+
+
+def gradient_for_its_average(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the step follows the gradient itself, and not the average of the gradients.
+
+    Tempting: RMSProp does so, and the formula with the root below looks the same.
+    """
+    _, v, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    return _moved(param, _wide(grad)[0] / (v.sqrt() + eps), averages, lr, weight_decay)
+
+
+def gradient_not_squared(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """exp_avg_sq averages the gradient itself, and not its square.
+
+    Tempting: the line of exp_avg is copied, and only the names in it are changed.
+    """
+    m, v, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas, squared=grad)
+    return _moved(param, m / (v.sqrt() + eps), averages, lr, weight_decay)
+
+
+def root_forgotten(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the step is divided by exp_avg_sq itself: the root is missing.
+
+    Tempting: it is one call in a long line, and near 1 it changes little.
+    """
+    m, v, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    return _moved(param, m / (v + eps), averages, lr, weight_decay)
+
+
+def eps_forgotten(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """eps is not added at all, so that a weight which never had a gradient becomes NaN.
+
+    Tempting: 1e-8 is too small to change anything else.
+    """
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, 0.0, weight_decay)
+
+
+def lr_forgotten_in_the_step(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """only the decay is multiplied by lr, and the step along the gradient is not.
+
+    Tempting: lr stands twice in the formula.
+    """
+    m, v, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    before, towards = _wide(param)[0], m / (v.sqrt() + eps)
+    return tuple(t.to(param.dtype) for t in (before - lr * weight_decay * before - towards, *averages))
+
+
+def decay_forgotten(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the weight does not decay: it is Adam, and not AdamW.
+
+    Tempting: the W is one letter, and the decay one term.
+    """
+    return LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, 0.0)
+
+
+def decay_added(param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1):
+    """the decay is added to the weight and not taken from it, so that large weights grow.
+
+    Tempting: in the loss the penalty has a plus.
+    """
+    m, v, *averages = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    return _moved(param, m / (v.sqrt() + eps), averages, lr, -weight_decay)
+
+
+def corrected_averages_returned(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """the averages that are returned are the corrected ones, which the next step then corrects again.
+
+    Tempting: m and v are what the step has been taken with.
+    """
+    m, v, *_ = _wide_step(param, grad, exp_avg, exp_avg_sq, step, betas)
+    return _moved(param, m / (v.sqrt() + eps), [m, v], lr, weight_decay)
+
+
+def averages_returned_in_the_wrong_order(
+    param, grad, exp_avg, exp_avg_sq, step, lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1
+):
+    """exp_avg_sq is returned before exp_avg.
+
+    Tempting: a tuple of three tensors of one shape says nothing about their order.
+    """
+    new, average, square = LAYERS.adamw(param, grad, exp_avg, exp_avg_sq, step, lr, betas, eps, weight_decay)
+    return new, square, average
+
+
+def _moved(param, towards, averages, lr, weight_decay):
+    """The weight after the decay and a step against `towards`, and the averages."""
+    before = _wide(param)[0]
+    new = before - lr * weight_decay * before - lr * towards
+    return tuple(t.to(param.dtype) for t in (new, *averages))

@@ -194,3 +194,90 @@ def norm_after_clipping(grads, max_norm):
     """
     clipped, norm = LAYERS.clip_grad_norm(grads, max_norm)
     return clipped, norm.clamp(max=max_norm)
+
+
+def largest_element_for_the_norm(grads, max_norm):
+    """the largest magnitude of any element is taken for the norm.
+
+    Tempting: it is the maximum norm, and "no gradient larger than a limit" sounds like it.
+    """
+    return _clipped(grads, max_norm, _every_element(grads).abs().max)
+
+
+def magnitudes_added_up(grads, max_norm):
+    """the magnitudes of all elements are added up, without squares and root.
+
+    Tempting: abs().sum() is a norm too.
+    """
+    return _clipped(grads, max_norm, _every_element(grads).abs().sum)
+
+
+def root_of_the_mean_square(grads, max_norm):
+    """the squares are averaged over all elements, and not added up.
+
+    Tempting: RMSNorm does so, and the number then does not depend on the size of the model.
+    """
+    return _clipped(grads, max_norm, lambda: _every_element(grads).square().mean().sqrt())
+
+
+def norm_of_the_last_gradient(grads, max_norm):
+    """the norm is that of the last gradient alone, though all are scaled by it.
+
+    Tempting: norm = ... in a loop where it should be +=.
+    """
+    return _clipped(grads, max_norm, lambda: _norm(grads[-1:]))
+
+
+def scale_upside_down(grads, max_norm):
+    """gradients that are too long are multiplied by norm / max_norm, which makes them longer still.
+
+    Tempting: a fraction is easily turned over.
+    """
+    _, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    scale = (norm / max_norm).clamp(min=1)
+    return [(grad * scale).to(grad.dtype) for grad in grads], norm
+
+
+def short_ones_scaled_up_and_long_ones_left(grads, max_norm):
+    """the gradients are scaled where the norm is below max_norm, and left as they are where it is above.
+
+    Tempting: a comparison is easily turned around.
+    """
+    _, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    scale = max_norm / norm if 0 < norm < max_norm else 1.0
+    return [(grad * scale).to(grad.dtype) for grad in grads], norm
+
+
+def shortened_to_length_one(grads, max_norm):
+    """gradients that are too long are divided by the norm alone, so that their length is 1 and not max_norm.
+
+    Tempting: max_norm is nearly always 1.
+    """
+    _, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    scale = 1 / norm if norm > max_norm else 1.0
+    return [(grad * scale).to(grad.dtype) for grad in grads], norm
+
+
+def scaled_in_place(grads, max_norm):
+    """the result is right, but it is written over the gradients that were given.
+
+    Tempting: torch's own clip_grad_norm_ does just this; its name ends in an underscore.
+    """
+    clipped, norm = LAYERS.clip_grad_norm(grads, max_norm)
+    for grad, new in zip(grads, clipped, strict=True):
+        grad.detach().copy_(new)
+    return grads, norm
+
+
+def _every_element(grads):
+    """All elements in one row, in at least float32."""
+    return torch.cat([grad.detach().flatten().to(torch.promote_types(grad.dtype, torch.float32)) for grad in grads])
+
+
+def _clipped(grads, max_norm, norm):
+    """Clipped by what `norm` returns."""
+    if not grads:
+        return [], torch.zeros(())
+    length = norm()
+    scale = (max_norm / length).clamp(max=1)
+    return [(grad * scale).to(grad.dtype) for grad in grads], length

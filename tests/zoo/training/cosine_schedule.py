@@ -139,3 +139,106 @@ def whole_turn(step, peak_lr, warmup_steps, total_steps, min_lr):
         return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     return min_lr + (peak_lr - min_lr) * (1 + math.cos(2 * math.pi * progress)) / 2
+
+
+def half_forgotten(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """1 + cos is not divided by 2, so that the fall starts from nearly twice the peak.
+
+    Tempting: a cosine seems to go from 1 to 0, but it goes from 1 to -1.
+    """
+    return _falling(step, peak_lr, warmup_steps, total_steps, min_lr, lambda p: 1 + math.cos(math.pi * p))
+
+
+def quarter_of_a_turn(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the fall is the first quarter of a cosine, cos(π/2 · progress), which ends steeply.
+
+    Tempting: it goes from 1 to 0 by itself, and needs neither the 1 nor the half.
+    """
+    return _falling(step, peak_lr, warmup_steps, total_steps, min_lr, lambda p: math.cos(math.pi / 2 * p))
+
+
+def sine_for_the_cosine(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the fall has a sine in place of the cosine.
+
+    Tempting: both are waves, and which of them starts at 1 is easily forgotten.
+    """
+    return _falling(step, peak_lr, warmup_steps, total_steps, min_lr, lambda p: (1 + math.sin(math.pi * p)) / 2)
+
+
+def cosine_subtracted(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """it is 1 - cos and not 1 + cos, so that the rate rises from min_lr to the peak.
+
+    Tempting: a fall seems to need a minus.
+    """
+    return _falling(step, peak_lr, warmup_steps, total_steps, min_lr, lambda p: (1 - math.cos(math.pi * p)) / 2)
+
+
+def pi_forgotten(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the cosine is taken of the progress itself, without π, so that the rate hardly falls.
+
+    Tempting: progress goes from 0 to 1, as if that were all the way.
+    """
+    return _falling(step, peak_lr, warmup_steps, total_steps, min_lr, lambda p: (1 + math.cos(p)) / 2)
+
+
+def angle_in_degrees(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the cosine is taken of 180 times the progress, as if it were in degrees.
+
+    Tempting: half a turn is 180 degrees; math.cos takes radians.
+    """
+    return _falling(step, peak_lr, warmup_steps, total_steps, min_lr, lambda p: (1 + math.cos(180 * p)) / 2)
+
+
+def minimum_added_on_top(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the cosine falls from peak_lr to 0 and min_lr is added to it, so that it starts above the peak.
+
+    Tempting: adding the minimum puts the end where it belongs.
+    """
+    rate = LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, 0.0)
+    return rate if step < warmup_steps else rate + min_lr
+
+
+def progress_over_all_steps(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the progress is (step - warmup_steps) / total_steps, so that the rate jumps down to min_lr in the end.
+
+    Tempting: total_steps sounds like what one divides by.
+    """
+    if step < warmup_steps or step >= total_steps:
+        return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+    progress = (step - warmup_steps) / total_steps
+    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def one_step_ahead(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the progress is counted from step + 1, so that the fall begins one step too early.
+
+    Tempting: the warm-up has a step + 1 too.
+    """
+    ahead = step if step < warmup_steps else step + 1
+    return LAYERS.cosine_schedule(ahead, peak_lr, warmup_steps, total_steps, min_lr)
+
+
+def warm_up_forgotten(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """there is no warm-up: the first steps have the peak rate.
+
+    Tempting: the cosine is what the schedule is named after.
+    """
+    rate = LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+    return peak_lr if step < warmup_steps else rate
+
+
+def warm_up_from_the_minimum(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the warm-up rises from min_lr to the peak, and not from 0.
+
+    Tempting: a minimum sounds as if it held everywhere.
+    """
+    if step < warmup_steps:
+        return min_lr + (peak_lr - min_lr) * (step + 1) / warmup_steps
+    return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+
+
+def _falling(step, peak_lr, warmup_steps, total_steps, min_lr, left):
+    """Right before and after the fall; `left` says how much of it is still to come at a progress."""
+    if step < warmup_steps or step >= total_steps:
+        return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
+    return min_lr + (peak_lr - min_lr) * left((step - warmup_steps) / (total_steps - warmup_steps))
