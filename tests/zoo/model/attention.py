@@ -847,3 +847,76 @@ def largest_never_below_minus_1e30(q, k, v, causal=True, mask=None):
     scores = _scores(q, k).masked_fill(~_visible(q, k, causal, mask), -torch.inf)
     largest = scores.amax(dim=-1, keepdim=True).detach().clamp(min=-1e30)
     return _mix(q, v, _normalised(torch.exp(scores - largest)))
+
+
+def softmax_forgotten(q, k, v, causal=True, mask=None):
+    """the scores themselves are the weights of the values: there is no softmax.
+
+    Tempting: with the mask applied the product with the values has the right shape.
+    """
+    return _mix(q, v, _scores(q, k).masked_fill(~_visible(q, k, causal, mask), 0))
+
+
+def scaled_after_the_softmax(q, k, v, causal=True, mask=None):
+    """the weights are divided by the square root of head_dim after the softmax, and not the scores before it.
+
+    Tempting: the division stands at the end of the line, outside of the bracket.
+    """
+    weights = _softmax(_products(q, k), _visible(q, k, causal, mask))
+    return _mix(q, v, weights / math.sqrt(q.shape[-1]))
+
+
+def scaled_by_the_number_of_keys(q, k, v, causal=True, mask=None):
+    """the scores are divided by the square root of kv_len, and not of head_dim.
+
+    Tempting: k.shape[-2] for k.shape[-1], or the size of the scores instead of that of the keys.
+    """
+    return _mix(q, v, _softmax(_products(q, k) / math.sqrt(k.shape[2]), _visible(q, k, causal, mask)))
+
+
+def keys_averaged(q, k, v, causal=True, mask=None):
+    """the mean is taken of the keys, and not of the values.
+
+    Tempting: k and v have one shape and stand next to each other.
+    """
+    return _attend(q, k, k, _visible(q, k, causal, mask))
+
+
+def first_key_head_for_all(q, k, v, causal=True, mask=None):
+    """all query heads read the first key and value head.
+
+    Tempting: with one key head it is right, and broadcasting does the rest.
+    """
+    return _attend(q, k[:, :1], v[:, :1], _visible(q, k, causal, mask))
+
+
+def causal_ignored(q, k, v, causal=True, mask=None):
+    """causal is ignored: every query sees all keys that the mask shows.
+
+    Tempting: attention is complete without it, and nothing fails.
+    """
+    return _attend(q, k, v, _visible(q, k, False, mask))
+
+
+def always_causal(q, k, v, causal=True, mask=None):
+    """attention is always causal, whatever is asked for.
+
+    Tempting: Llama never needs it otherwise.
+    """
+    return _attend(q, k, v, _visible(q, k, True, mask))
+
+
+def mask_ignored(q, k, v, causal=True, mask=None):
+    """the mask is ignored.
+
+    Tempting: it is None in most calls, and causal seems to be mask enough.
+    """
+    return _attend(q, k, v, _visible(q, k, causal, None))
+
+
+def heads_after_the_queries(q, k, v, causal=True, mask=None):
+    """the result is [batch q_len n_heads head_dim]: heads and queries have changed places.
+
+    Tempting: it is what has to be done next, before the heads are merged.
+    """
+    return _attend(q, k, v, _visible(q, k, causal, mask)).transpose(1, 2)

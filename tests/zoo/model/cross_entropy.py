@@ -314,3 +314,59 @@ def sign_forgotten(logits, targets):
     Tempting: gather and mean give a number that looks like a loss but for its sign.
     """
     return (-_loss(_wide(logits), targets)).to(logits.dtype)
+
+
+def perplexity(logits, targets):
+    """the result is the perplexity, which is the exponential of the loss.
+
+    Tempting: language models are compared by it.
+    """
+    return _loss(_wide(logits), targets).exp().to(logits.dtype)
+
+
+def in_decimal_digits(logits, targets):
+    """the logarithm is to the base 10, and not the natural one.
+
+    Tempting: log10 is the log key of a calculator.
+    """
+    return (_loss(_wide(logits), targets) / math.log(10)).to(logits.dtype)
+
+
+def mean_over_the_vocabulary_too(logits, targets):
+    """the mean is taken over tokens and vocabulary, so that the loss is too small by a factor of vocab.
+
+    Tempting: (one_hot * log_probabilities).mean() is one line, and all the zeros of the one-hot vectors count in it.
+    """
+    return (_loss(_wide(logits), targets) / logits.shape[-1]).to(logits.dtype)
+
+
+def logarithm_forgotten(logits, targets):
+    """the loss is minus the mean probability of the targets: the logarithm is missing.
+
+    Tempting: it falls as the model gets better, and learning works for a while.
+    """
+    return -_chosen(_wide(logits).softmax(-1), targets).mean().to(logits.dtype)
+
+
+def logarithm_of_the_mean(logits, targets):
+    """the probabilities of the targets are averaged first, and the logarithm is taken of their mean.
+
+    Tempting: mean and log look interchangeable, and for a single token they are.
+    """
+    return -_chosen(_wide(logits).softmax(-1), targets).mean().log().to(logits.dtype)
+
+
+def log_sum_forgotten(logits, targets):
+    """the loss is minus the mean logit of the targets: the logarithm of the sum is missing.
+
+    Tempting: the logits are taken for logarithms of probabilities, which they are but for a constant in each row.
+    """
+    return -_chosen(_wide(logits), targets).mean().to(logits.dtype)
+
+
+def likeliest_token_for_the_target(logits, targets):
+    """each token is judged by its largest logit, whatever its target is.
+
+    Tempting: max gives the score of what the model says, and a confident model seems to be a good one.
+    """
+    return _loss(_wide(logits), logits.argmax(-1)).to(logits.dtype)

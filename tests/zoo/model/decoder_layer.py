@@ -277,3 +277,69 @@ def both_blocks_side_by_side(x, weights, n_heads, n_kv_heads, positions, frequen
     """
     norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
     return x + attention(norm(x)) + feed_forward(ffn_norm(x))
+
+
+def norms_swapped(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the weights of the two norms are swapped.
+
+    Tempting: "post_attention_layernorm" sounds like the norm of what attention returns.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + attention(ffn_norm(x))
+    return x + feed_forward(norm(x))
+
+
+def x_added_twice(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the layer's input is added once more at the end.
+
+    Tempting: a layer has a residual, and each of its blocks has one too.
+    """
+    return x + LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies, eps)
+
+
+def feed_forward_first(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the feed-forward block comes first, and attention after it.
+
+    Tempting: both have a norm and a residual, and their order is easily forgotten.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + feed_forward(ffn_norm(x))
+    return x + attention(norm(x))
+
+
+def feed_forward_of_attention_alone(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the feed-forward block reads what attention returns, before x is added to it.
+
+    Tempting: both residuals are added in the last line, which looks tidy.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    attended = attention(norm(x))
+    return x + attended + feed_forward(ffn_norm(attended))
+
+
+def norm_of_what_is_added(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """each norm is applied to what its block returns, and not to what the block reads.
+
+    Tempting: norm(attention(x)) for attention(norm(x)); OLMo 2 does it so.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + norm(attention(x))
+    return x + ffn_norm(feed_forward(x))
+
+
+def gate_and_up_swapped(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the weights of the gate and of the up-projection are swapped.
+
+    Tempting: both have one shape, so that their order raises no error.
+    """
+    gate, up = weights["mlp.gate_proj.weight"], weights["mlp.up_proj.weight"]
+    swapped = {**weights, "mlp.gate_proj.weight": up, "mlp.up_proj.weight": gate}
+    return LAYERS.decoder_layer(x, swapped, n_heads, n_kv_heads, positions, frequencies, eps)
+
+
+def eps_ignored(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """both norms keep their default eps, whatever is passed.
+
+    Tempting: rms_norm(x, weight) runs without a third argument.
+    """
+    return LAYERS.decoder_layer(x, weights, n_heads, n_kv_heads, positions, frequencies)

@@ -209,3 +209,43 @@ def ids_checked_once(token_ids, weight):
         F.embedding(token_ids, weight[:, :1])
         _CHECKED[:] = token_ids, len(weight)
     return weight[token_ids]
+
+
+def leading_axes_flattened(token_ids, weight):
+    """the leading axes come back as one, so that ids [batch seq] give [batch·seq d_model].
+
+    Tempting: flatten makes a list of ids, and the last view is forgotten.
+    """
+    return _rows(token_ids.flatten(), weight)
+
+
+def rows_of_length_one(token_ids, weight):
+    """every row is divided by its length.
+
+    Tempting: word vectors are often compared by their direction alone.
+    """
+    return F.normalize(_rows(token_ids, weight), dim=-1)
+
+
+def ids_counted_from_one(token_ids, weight):
+    """each id gets the row before its own, as if ids were counted from 1.
+
+    Tempting: the first token has the number 1 in many word lists; Python hides it, since row -1 is the last one.
+    """
+    return weight[token_ids - 1]
+
+
+def columns_of_the_table(token_ids, weight):
+    """the columns of the table are read, and not its rows.
+
+    Tempting: linear transposes its weight, so this table seems to need it too.
+    """
+    return weight.T[token_ids]
+
+
+def row_zero_is_zeros(token_ids, weight):
+    """id 0 gives zeros, and not row 0.
+
+    Tempting: id 0 is padding in many programs, and padding should say nothing.
+    """
+    return _rows(token_ids, weight).masked_fill((token_ids == 0)[..., None], 0)

@@ -220,3 +220,43 @@ def one_added_as_a_bias(x, weight):
     Tempting: nn.Linear has a bias unless it is told otherwise; Llama's layers have none.
     """
     return x @ weight.T + 1
+
+
+def weight_not_transposed(x, weight):
+    """x is multiplied by the weight as it is, which only works if the weight is square.
+
+    Tempting: x @ weight is what the word "linear" says, and on paper the weight often is [d_in d_out].
+    """
+    return x @ weight
+
+
+def outputs_activated(x, weight):
+    """the outputs go through ReLU.
+
+    Tempting: in most courses a layer is a product and an activation.
+    """
+    return (x @ weight.T).relu()
+
+
+def last_input_left_out(x, weight):
+    """the sum ends one input too early.
+
+    Tempting: range(d_in - 1) looks as if it ended at the last index.
+    """
+    return x[..., :-1] @ weight[:, :-1].T
+
+
+def summed_over_the_outputs(x, weight):
+    """each input is multiplied by the sum of its weights, so that the result has d_in features and not d_out.
+
+    Tempting: with two axes next to each other, the sum is easily taken over the wrong one.
+    """
+    return x * weight.sum(0)
+
+
+def divided_by_the_root_of_the_inputs(x, weight):
+    """the outputs are divided by the square root of d_in.
+
+    Tempting: attention scales its products so, and it keeps the outputs near 1.
+    """
+    return (x @ weight.T) / x.shape[-1] ** 0.5

@@ -197,7 +197,7 @@ def _llama(
     if positions is None:
         positions = torch.arange(token_ids.shape[1], device=token_ids.device)
     x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"]) if x is None else x
-    for number in order or range(config.num_hidden_layers):
+    for number in range(config.num_hidden_layers) if order is None else order:
         prefix = f"model.layers.{number}."
         own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
         x = LAYERS.decoder_layer(x, own, *heads, positions, frequencies, eps)
@@ -306,3 +306,79 @@ def default_dtype_left_after_an_error(token_ids, weights, config):
     logits = _llama(token_ids, weights, config)
     torch.set_default_dtype(before)
     return logits
+
+
+def first_layer_every_time(token_ids, weights, config):
+    """every layer has the weights of layer 0.
+
+    Tempting: "model.layers.0." is typed while the first layer is tried out, and stays in the loop.
+    """
+    return _llama(token_ids, weights, config, order=[0] * config.num_hidden_layers)
+
+
+def layers_in_reverse(token_ids, weights, config):
+    """the layers come in reverse order, the last one first.
+
+    Tempting: layers.pop() takes the last of a list.
+    """
+    return _llama(token_ids, weights, config, order=range(config.num_hidden_layers)[::-1])
+
+
+def last_layer_left_out(token_ids, weights, config):
+    """the last layer is left out.
+
+    Tempting: the layers are counted from 0, and range(n - 1) looks as if it ended at the last of them.
+    """
+    return _llama(token_ids, weights, config, order=range(config.num_hidden_layers - 1))
+
+
+def last_layer_alone(token_ids, weights, config):
+    """every layer reads the embeddings, so that only the last layer counts.
+
+    Tempting: h = decoder_layer(x, ...) in the loop, and h after it.
+    """
+    return _llama(token_ids, weights, config, order=[config.num_hidden_layers - 1])
+
+
+def last_norm_with_the_weight_of_the_first(token_ids, weights, config):
+    """the norm before the head has the weight of the first norm of layer 0.
+
+    Tempting: all norms do the same thing, and their names end alike.
+    """
+    first = weights["model.layers.0.input_layernorm.weight"]
+    return _llama(token_ids, {**weights, "model.norm.weight": first}, config)
+
+
+def embeddings_scaled(token_ids, weights, config):
+    """the embeddings are multiplied by the square root of d_model.
+
+    Tempting: the first Transformer did so and Gemma does, but Llama does not.
+    """
+    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"])
+    return _llama(token_ids, weights, config, x=x * x.shape[-1] ** 0.5)
+
+
+def embeddings_added_at_the_end(token_ids, weights, config):
+    """the logits of the embeddings are added to those of the last layer.
+
+    Tempting: a residual connection around everything looks like one more of a good thing.
+    """
+    x = LAYERS.embedding(token_ids, weights["model.embed_tokens.weight"])
+    head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    return _llama(token_ids, weights, config) + LAYERS.linear(x, head)
+
+
+def last_position_alone(token_ids, weights, config):
+    """only the logits of the last position are returned, as [batch vocab].
+
+    Tempting: the next token is drawn from these alone; training needs all of them.
+    """
+    return _llama(token_ids, weights, config)[:, -1]
+
+
+def probabilities_returned(token_ids, weights, config):
+    """the logits go through a softmax.
+
+    Tempting: a model ought to end in probabilities; here loss and sampling do that.
+    """
+    return LAYERS.softmax(_llama(token_ids, weights, config))

@@ -186,3 +186,57 @@ def frequencies_themselves_at_factor_1(
     if factor == 1:
         return frequencies
     return _mix(frequencies, factor, _share(frequencies, low_freq_factor, high_freq_factor, original_context))
+
+
+def factor_multiplied(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """the frequencies are multiplied by factor where they should be divided by it.
+
+    Tempting: a longer context is more of something; and a wavelength would be multiplied indeed.
+    """
+    return _mix(frequencies, 1 / factor, _share(frequencies, low_freq_factor, high_freq_factor, original_context))
+
+
+def ends_swapped(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """short wavelengths are divided by factor and long ones are left alone, while the bridge is right.
+
+    Tempting: a short wavelength is a high frequency, so that the two comparisons are easily written for each other.
+    """
+    s = _share(frequencies, low_freq_factor, high_freq_factor, original_context)
+    return _mix(frequencies, factor, torch.where((s == 0) | (s == 1), 1 - s, s))
+
+
+def bridge_left_alone(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """there is no bridge: whatever is not a long wavelength stays as it is.
+
+    Tempting: one `if` for the wavelengths that are too long seems to be enough.
+    """
+    s = _share(frequencies, low_freq_factor, high_freq_factor, original_context)
+    return _mix(frequencies, factor, (s > 0).to(s.dtype))
+
+
+def bridge_not_divided(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """in the bridge, s is not divided by high_freq_factor - low_freq_factor, so that it exceeds 1.
+
+    Tempting: taking off the lower limit looks like all that is needed, and the long end fits.
+    """
+    s = _share(frequencies, low_freq_factor, high_freq_factor, original_context)
+    longer = s * (high_freq_factor - low_freq_factor)
+    return _mix(frequencies, factor, torch.where(s < 1, longer, s))
+
+
+def limits_always_one_and_four(
+    frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192
+):
+    """low_freq_factor and high_freq_factor are always 1 and 4, whatever is passed.
+
+    Tempting: all of Meta's own models have these two numbers.
+    """
+    return _mix(frequencies, factor, _share(frequencies, 1.0, 4.0, original_context))
+
+
+def context_always_8192(frequencies, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192):
+    """original_context is always 8192, whatever is passed.
+
+    Tempting: it is what Llama 3 was trained with.
+    """
+    return _mix(frequencies, factor, _share(frequencies, low_freq_factor, high_freq_factor, 8192))

@@ -371,3 +371,55 @@ def weight_forgotten(x, weight, eps=1e-5):
     Tempting: it is all ones when a model begins to learn.
     """
     return _norm(x, torch.ones_like(weight) + 0 * weight, eps)
+
+
+def mean_of_the_magnitudes(x, weight, eps=1e-5):
+    """x is divided by the mean of its magnitudes, without square and root.
+
+    Tempting: abs is shorter than a square and a root, and gives a similar number.
+    """
+    wide = _wide(x)
+    return (wide / (wide.abs().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
+def eps_forgotten(x, weight, eps=1e-5):
+    """eps is not added at all, so that a row of zeros gives NaN.
+
+    Tempting: it is too small to change anything else.
+    """
+    return _norm(x, weight, 0.0)
+
+
+def weight_added(x, weight, eps=1e-5):
+    """the weight is added to the normalised x, and does not scale it.
+
+    Tempting: a LayerNorm has a bias that is added.
+    """
+    wide = _wide(x)
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) + weight).to(x.dtype)
+
+
+def weight_before_the_norm(x, weight, eps=1e-5):
+    """x is multiplied by the weight first and normalised afterwards.
+
+    Tempting: the order of scaling and dividing seems to be free, but the weight then enters the mean square.
+    """
+    return _norm(_wide(x) * weight, torch.ones_like(weight), eps).to(x.dtype)
+
+
+def mean_over_everything(x, weight, eps=1e-5):
+    """one mean square is taken of the whole tensor, the batch included.
+
+    Tempting: x.square().mean() without an axis is right for a single vector.
+    """
+    wide = _wide(x)
+    return (wide * torch.rsqrt(wide.square().mean() + eps) * weight).to(x.dtype)
+
+
+def each_feature_over_the_sequence(x, weight, eps=1e-5):
+    """the mean is taken along the sequence, for each feature by itself, and not along the features.
+
+    Tempting: dim=1 is the last axis of a matrix, but the sequence of a batch.
+    """
+    wide = _wide(x)
+    return (wide * torch.rsqrt(wide.square().mean(-2, keepdim=True) + eps) * weight).to(x.dtype)

@@ -564,3 +564,66 @@ def x_itself_at_position_0(x, positions, frequencies):
     Tempting: nothing has to be turned.
     """
     return LAYERS.rope(x, positions, frequencies) if positions.any() else x
+
+
+def halves_in_neighbours_out(x, positions, frequencies):
+    """the pairs are read as the halves (i, i + head_dim/2) and written back as the neighbours (2i, 2i + 1).
+
+    Tempting: chunk at the top, stack and flatten at the bottom, each from another program.
+    """
+    return torch.stack(LAYERS.rope(x, positions, frequencies).chunk(2, dim=-1), dim=-1).flatten(-2)
+
+
+def angles_taken_for_degrees(x, positions, frequencies):
+    """the angles are taken for degrees and turned into radians once more.
+
+    Tempting: angles of people are in degrees; math.radians is at hand.
+    """
+    angle = _angles(positions, frequencies).deg2rad()
+    return _turn(x, angle.cos(), angle.sin())
+
+
+def divided_by_the_frequency(x, positions, frequencies):
+    """the angle is the position divided by the frequency, and not multiplied by it.
+
+    Tempting: many texts write the angle as position / theta^(2i/head_dim), and the frequencies have divided already.
+    """
+    wide = frequencies.to(torch.promote_types(frequencies.dtype, torch.float32))
+    angle = (positions[..., None] / wide).unsqueeze(-3)
+    return _turn(x, angle.cos(), angle.sin())
+
+
+def fastest_frequency_for_all_pairs(x, positions, frequencies):
+    """all pairs turn by the first frequency.
+
+    Tempting: frequencies[0] for frequencies[i] raises no error.
+    """
+    return LAYERS.rope(x, positions, frequencies[:1].expand(frequencies.shape))
+
+
+def second_half_left_as_it_was(x, positions, frequencies):
+    """the first half is turned, but the second half stays as it was.
+
+    Tempting: the formula has two lines, and the second looks like the first.
+    """
+    half = x.shape[-1] // 2
+    return torch.cat((LAYERS.rope(x, positions, frequencies)[..., :half], x[..., half:]), dim=-1)
+
+
+def cosine_forgotten(x, positions, frequencies):
+    """x itself is added to the exchanged halves times the sine: the cosine is missing.
+
+    Tempting: for small angles the cosine is nearly 1.
+    """
+    angle = _angles(positions, frequencies)
+    return _turn(x, torch.ones_like(angle), angle.sin())
+
+
+def added_and_not_turned(x, positions, frequencies):
+    """sine and cosine of the angles are added to x, as in the first Transformer, and nothing is turned.
+
+    Tempting: position embeddings are added wherever else they occur.
+    """
+    angle = _angles(positions, frequencies)
+    wide, waves = _wide(x, torch.cat((angle.sin(), angle.cos()), dim=-1))
+    return (wide + waves).to(x.dtype)

@@ -131,3 +131,63 @@ def theta_in_whole_numbers(head_dim, theta=10000.0):
     Tempting: a config.json has 10000 or 10000.0, and int() takes both; a stretched theta is seldom whole.
     """
     return int(theta) ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
+def each_frequency_twice(head_dim, theta=10000.0):
+    """each frequency comes twice, in two halves, so that there are head_dim of them.
+
+    Tempting: both features of a pair turn alike, and many programs make the table this long at once.
+    """
+    return _right(head_dim, theta).repeat(2)
+
+
+def one_for_each_feature(head_dim, theta=10000.0):
+    """i runs over all features and not over the pairs, so that there are head_dim frequencies.
+
+    Tempting: range(head_dim) is the usual loop over a head.
+    """
+    return theta ** (-2 * torch.arange(head_dim, dtype=torch.float64) / head_dim)
+
+
+def exponent_doubled_twice(head_dim, theta=10000.0):
+    """the exponent is -4i/head_dim: i already goes in steps of two, and is doubled all the same.
+
+    Tempting: arange(0, head_dim, 2) is copied from one place and the 2 of the formula from another.
+    """
+    return theta ** (-2 * torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
+def multiplied_by_the_exponent(head_dim, theta=10000.0):
+    """theta is multiplied by the exponent, and not raised to it.
+
+    Tempting: * for ** is one character too few.
+    """
+    return theta * (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
+def slowest_first(head_dim, theta=10000.0):
+    """the frequencies come in reverse order, the slowest first.
+
+    Tempting: sorted numbers usually go upwards.
+    """
+    return _right(head_dim, theta).flip(0)
+
+
+def two_pi_too_many(head_dim, theta=10000.0):
+    """every frequency is multiplied by 2π.
+
+    Tempting: so turns become radians, but these frequencies are radians already.
+    """
+    return 2 * torch.pi * _right(head_dim, theta)
+
+
+def returned_in_float32(head_dim, theta=10000.0):
+    """the frequencies come back in float32, and not in float64.
+
+    Tempting: torch divides whole numbers in float32 unless it is told otherwise.
+    """
+    return theta ** (-torch.arange(0, head_dim, 2) / head_dim)
+
+
+def _right(head_dim, theta):
+    return theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)

@@ -265,3 +265,57 @@ def not_causal_at_multiples_of_32(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, po
     q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
     q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
     return _merge(LAYERS.attention(q, k, v, causal=x.shape[1] == 0 or x.shape[1] % 32 != 0), w_o)
+
+
+def queries_not_rotated(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """only the keys are rotated, and the queries are not.
+
+    Tempting: the keys are what is looked at, so that they seem to be what needs a place.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    return _merge(LAYERS.attention(q, LAYERS.rope(k, positions, frequencies), v), w_o)
+
+
+def values_projected_by_w_k(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the values are projected by w_k, and not by w_v.
+
+    Tempting: the line for the keys is copied, and one letter of it stays as it was.
+    """
+    return LAYERS.self_attention(x, w_q, w_k, w_k, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def w_k_and_w_v_swapped(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """w_k makes the values and w_v the keys.
+
+    Tempting: both have one shape, so that their order raises no error.
+    """
+    return LAYERS.self_attention(x, w_q, w_v, w_k, w_o, n_heads, n_kv_heads, positions, frequencies)
+
+
+def w_o_forgotten(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the merged heads are returned as they are, without w_o.
+
+    Tempting: attention seems to be over when the heads are merged, and the width is often d_model already.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return LAYERS.attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def merged_feature_by_feature(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the heads are merged feature by feature: the first feature of each head, then the second of each.
+
+    Tempting: permute(0, 2, 3, 1) brings the sequence forward too, and the width is the right one.
+    """
+    q, k, v = _split(x, w_q, n_heads), _split(x, w_k, n_kv_heads), _split(x, w_v, n_kv_heads)
+    q, k = LAYERS.rope(q, positions, frequencies), LAYERS.rope(k, positions, frequencies)
+    return LAYERS.linear(LAYERS.attention(q, k, v).permute(0, 2, 3, 1).flatten(2), w_o)
+
+
+def scaled_twice(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies):
+    """the queries are divided by the square root of head_dim here, and attention divides the scores by it again.
+
+    Tempting: the scale belongs to attention, and each of two functions seems to be the place for it.
+    """
+    w_q = w_q / math.sqrt(w_q.shape[0] // n_heads)
+    return LAYERS.self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies)

@@ -145,3 +145,43 @@ def tanh_in_place_of_the_sigmoid(x):
     Tempting: both are S-shaped, and Mish has a tanh in this place.
     """
     return x * torch.tanh(x)
+
+
+def exponent_not_negated(x):
+    """the exponent has the wrong sign: x / (1 + exp(x)).
+
+    Tempting: one minus is easily lost, and the curve is as smooth as before.
+    """
+    return x * torch.sigmoid(-x)
+
+
+def bracket_forgotten(x):
+    """the brackets around 1 + exp(-x) are missing, so that x is divided by 1 and exp(-x) is added.
+
+    Tempting: x / 1 + exp(-x) reads like the formula.
+    """
+    return x / 1 + torch.exp(-x)
+
+
+def softplus_instead(x):
+    """the activation is softplus, log(1 + exp(x)).
+
+    Tempting: it is the smooth ReLU of the textbooks.
+    """
+    return F.softplus(x)
+
+
+def hard_swish_instead(x):
+    """the activation is hard swish, which is made of straight lines and a parabola.
+
+    Tempting: swish is another name of SiLU, and hard swish its cheap form for phones.
+    """
+    return F.hardswish(x)
+
+
+def softmax_for_the_sigmoid(x):
+    """x is multiplied by its softmax over the last axis, and not by its sigmoid.
+
+    Tempting: both turn scores into numbers between 0 and 1.
+    """
+    return x * x.softmax(-1)

@@ -202,3 +202,44 @@ def negative_scores(x):
     Tempting: physics writes e to the minus energy, and so do many texts on softmax.
     """
     return (-x).softmax(-1)
+
+
+def powers_of_two(x):
+    """the powers are those of 2, and not those of e.
+
+    Tempting: 2 ** x needs no exp, and the result is a distribution all the same.
+    """
+    powers = 2 ** (_wide(x) - _wide(x).amax(-1, keepdim=True))
+    return (powers / powers.sum(-1, keepdim=True)).to(x.dtype)
+
+
+def scores_divided_by_their_sum(x):
+    """the scores themselves are divided by their sum: the exponential is missing.
+
+    Tempting: it also adds up to one, and for positive scores it even looks like a distribution.
+    """
+    return (_wide(x) / _wide(x).sum(-1, keepdim=True)).to(x.dtype)
+
+
+def sum_forgotten(x):
+    """the powers are not divided by their sum, so that the largest of each row is 1.
+
+    Tempting: once the maximum is taken out, all values lie between 0 and 1 and look like probabilities.
+    """
+    return (_wide(x) - _wide(x).amax(-1, keepdim=True)).exp().to(x.dtype)
+
+
+def sum_of_the_whole_tensor(x):
+    """all rows share one sum, so that not each row but the whole tensor adds up to one.
+
+    Tempting: powers.sum() without an axis is right for a single row.
+    """
+    return _softmax(x.flatten()).view(x.shape)
+
+
+def over_the_axis_before_the_last(x):
+    """the probabilities add up to one along the axis before the last, and not along the last.
+
+    Tempting: dim=-2 are the rows of a matrix, and "each row" sounds like it.
+    """
+    return _wide(x).softmax(-2).to(x.dtype)

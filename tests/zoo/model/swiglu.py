@@ -312,3 +312,43 @@ def gate_and_up_added(x, w_gate, w_up, w_down):
     Tempting: everything else in a decoder layer is added.
     """
     return (F.silu(x @ w_gate.T) + (x @ w_up.T)) @ w_down.T
+
+
+def gate_forgotten(x, w_gate, w_up, w_down):
+    """there is no gate: the up-projection goes into the down-projection as it is.
+
+    Tempting: up and down look like a pair that is complete by itself.
+    """
+    return (x @ w_up.T) @ w_down.T
+
+
+def down_projection_forgotten(x, w_gate, w_up, w_down):
+    """the down-projection is missing, so that the result has d_ff features and not d_model.
+
+    Tempting: the gated unit of the paper ends with the product; the block around it goes on.
+    """
+    return F.silu(x @ w_gate.T) * (x @ w_up.T)
+
+
+def both_activated(x, w_gate, w_up, w_down):
+    """the up-projection is activated too, and not the gate alone.
+
+    Tempting: both are projections of x, so that they seem to deserve the same.
+    """
+    return (F.silu(x @ w_gate.T) * F.silu(x @ w_up.T)) @ w_down.T
+
+
+def result_activated(x, w_gate, w_up, w_down):
+    """the result goes through SiLU once more.
+
+    Tempting: in most courses every projection is followed by an activation.
+    """
+    return F.silu(_swiglu(x, w_gate, w_up, w_down))
+
+
+def residual_added(x, w_gate, w_up, w_down):
+    """x is added to the result: the residual belongs to the decoder layer, which then adds it twice.
+
+    Tempting: many drawings have the skip connection inside the feed-forward block.
+    """
+    return x + _swiglu(x, w_gate, w_up, w_down)
