@@ -277,3 +277,89 @@ def zero_where_it_should_be_minus_infinity(logits, temperature=1.0, top_k=None, 
     """
     kept = LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
     return kept.masked_fill((kept == -torch.inf) & (logits > -torch.inf), 0.0)
+
+
+def kth_dropped(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_k keeps only what is larger than the k-th largest, which is dropped itself.
+
+    Tempting: "below the k-th" and "not above the k-th" differ by one character.
+    """
+    logits = LAYERS.filter_logits(logits, temperature)
+    if top_k is not None and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits <= logits.topk(top_k, dim=-1).values[..., -1:], -torch.inf)
+    return LAYERS.filter_logits(logits, top_p=top_p, min_p=min_p)
+
+
+def top_p_for_each_token(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_p drops every token whose own probability is below top_p: nothing is added up.
+
+    Tempting: the parameter is a probability, and so is what it seems to be compared with.
+    """
+    logits = LAYERS.filter_logits(logits, temperature, top_k)
+    if top_p is not None:
+        logits = logits.masked_fill(_wide(logits).softmax(-1) < top_p, -torch.inf)
+    return LAYERS.filter_logits(logits, min_p=min_p)
+
+
+def top_p_added_up_by_id(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """top_p adds up the probabilities in the order of the ids, and not from the most likely token on.
+
+    Tempting: cumsum works on what is there, and the sort before it is forgotten.
+    """
+    logits = LAYERS.filter_logits(logits, temperature, top_k)
+    if top_p is not None:
+        probabilities = _wide(logits).softmax(-1)
+        logits = logits.masked_fill(probabilities.cumsum(-1) - probabilities >= top_p, -torch.inf)
+    return LAYERS.filter_logits(logits, min_p=min_p)
+
+
+def min_p_of_the_largest_logit(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """min_p drops every logit below min_p times the largest logit: no probabilities are taken.
+
+    Tempting: "of the largest" is the part of the rule that is remembered.
+    """
+    logits = LAYERS.filter_logits(logits, temperature, top_k, top_p)
+    if min_p is None:
+        return logits
+    return logits.masked_fill(logits < min_p * logits.amax(-1, keepdim=True), -torch.inf)
+
+
+def temperature_zero_is_no_temperature(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """a temperature of 0 is taken for none at all, so that the logits stay as they are.
+
+    Tempting: `if temperature:` is false for 0 as well as for None.
+    """
+    return LAYERS.filter_logits(logits, temperature or 1.0, top_k, top_p, min_p)
+
+
+def temperature_ignored(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the logits are not divided by the temperature, and only 0 has an effect.
+
+    Tempting: dividing all logits alike changes no order, and greedy decoding works.
+    """
+    return LAYERS.filter_logits(logits, 1.0 if temperature else 0.0, top_k, top_p, min_p)
+
+
+def dropped_at_minus_1e9(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """what is dropped becomes -1e9, and not -inf.
+
+    Tempting: it is as good as nothing in a softmax, and -inf makes NaN.
+    """
+    kept = LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p)
+    return kept.masked_fill(kept == -torch.inf, -1e9)
+
+
+def likeliest_first(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the logits come back sorted, the largest first, so that places are no longer ids.
+
+    Tempting: top_p has to sort them, and the way back is forgotten.
+    """
+    return LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p).sort(-1, descending=True).values
+
+
+def probabilities_returned(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """the probabilities of what is left are returned, and not its logits.
+
+    Tempting: a token is drawn next, and that takes probabilities.
+    """
+    return LAYERS.softmax(LAYERS.filter_logits(logits, temperature, top_k, top_p, min_p))

@@ -255,3 +255,64 @@ def logits_taken_for_probabilities(logits, u):
     shares = logits.masked_fill(logits == -torch.inf, 0).abs().double()
     cumulative = shares.cumsum(-1) / shares.sum(-1, keepdim=True).clamp(min=1e-30)
     return (cumulative <= u[..., None]).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def ids_counted_from_one(logits, u):
+    """every id is one too high, as if they were counted from 1.
+
+    Tempting: "the first token" is number 1 in everyday language.
+    """
+    return _draw(logits, u) + 1
+
+
+def u_compared_with_each_probability(logits, u):
+    """the token drawn is the first whose own probability exceeds u: nothing is added up.
+
+    Tempting: both are numbers between 0 and 1, and the cumsum is one call that is easily left out.
+    """
+    probabilities, _ = _distribution(logits)
+    return (probabilities > u[..., None]).to(torch.int64).argmax(-1)
+
+
+def powers_not_divided_by_their_sum(logits, u):
+    """the exponentials of the logits are added up as they are, and not divided by their sum.
+
+    Tempting: larger logits are still more likely.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    ids = (wide.exp().cumsum(-1) <= u[..., None]).sum(-1)
+    return ids.clamp(max=logits.shape[-1] - 1)
+
+
+def added_up_from_the_last_token(logits, u):
+    """the probabilities are added up from the last token to the first.
+
+    Tempting: the probabilities of the tokens are the right ones, so that nothing seems to be wrong.
+    """
+    return logits.shape[-1] - 1 - _draw(logits.flip(-1), u)
+
+
+def added_up_from_the_most_likely_token(logits, u):
+    """the probabilities are added up from the most likely token to the least, and not in the order of the ids.
+
+    Tempting: top_p has sorted them; the ids are found again, and each token is as likely as it should be.
+    """
+    descending, order = logits.sort(dim=-1, descending=True, stable=True)
+    return order.gather(-1, _draw(descending, u)[..., None])[..., 0]
+
+
+def least_likely_token(logits, u):
+    """the least likely token is taken, whatever u is.
+
+    Tempting: sort goes upwards unless it is told otherwise, and its first index is at hand.
+    """
+    return logits.argmin(-1).broadcast_to(u.shape).contiguous()
+
+
+def probability_returned(logits, u):
+    """the probability of the token drawn is returned, and not its id.
+
+    Tempting: probabilities are what is added up and compared, and the id is only their place.
+    """
+    probabilities, _ = _distribution(logits)
+    return probabilities.gather(-1, _draw(logits, u)[..., None])[..., 0]
