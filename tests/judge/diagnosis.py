@@ -111,7 +111,9 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
             return 0
         return sum(agrees(bug, i) for i in wrong)
 
-    counts = {bug: shared(Outcomes(probes, bug.function)) for bug in zoo.bugs(layer)} if wrong else {}
+    # As in `diagnose`: asked anew where a call has been added.
+    bugs = {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)} if asked else _bugs_in_more(layer)
+    counts = {bug: shared(outcomes) for bug, outcomes in bugs.items()} if wrong else {}
     most = max([2, *counts.values()])
     found = [bug for bug, count in counts.items() if count == most]
     return found if len(found) <= 2 else []
@@ -242,6 +244,13 @@ def _more(layer: str) -> list[Arguments]:
     ]
     cases = [Case(of, target.ALL[0], seed=seed) for of, seed in zip(sizes, seeds, strict=True)]
     return [calls_of(layer).arguments(case) for case in cases]
+
+
+@functools.cache
+def _bugs_in_more(layer: str) -> dict[Bug, Outcomes]:
+    """The bugs of that layer, as far as they have been asked for the values of the plain calls and of `_more`."""
+    probes = [_values(call) for call in [*_known(layer).calls, *_more(layer)]]
+    return {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)}
 
 
 def _outcome(probe: Probe, function: Layer) -> Any:
