@@ -249,7 +249,7 @@ def _columns(
     name: str, columns: Sequence[Implementation], peers: Mapping[str, Peer]
 ) -> Iterator[tuple[str, Peer, bool]]:
     for i in columns:
-        if name in i.layers and name not in i.stubs:
+        if name in i.layers and name not in i.stubs | i.unloaded.keys():
             yield i.name, functools.partial(functools.partial, i.layers[name]), False
     for column, peer in installed(peers).items():
         yield column, peer, True

@@ -122,8 +122,11 @@ class Subject:
         return self.name
 
     @property
-    def is_stub(self) -> bool:
-        return self.layer in self.implementation.stubs
+    def lacks(self) -> str:
+        """Why there is nothing to test: it is a stub, or its file fails to import. Nothing where there is."""
+        if self.layer in self.implementation.stubs:
+            return f"{self.layer} is not written yet"
+        return self.implementation.unloaded.get(self.layer, "")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         first = Subject.last is None

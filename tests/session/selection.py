@@ -106,7 +106,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return [f"under test: {len(chosen.implementations)} bugs from tests/zoo"]
     if config.getoption("--cheats"):
         return [f"under test: {len(chosen.implementations) + len(chosen.refused)} cheats from tests/cheats"]
-    return [f"under test: {i.name} from {', '.join(_places(i))}" for i in chosen.implementations]
+    lines = [f"under test: {i.name} from {', '.join(_places(i))}" for i in chosen.implementations]
+    return lines + [f"left out of {i.name}: {sentence}" for i in chosen.implementations for sentence in i.left_out]
 
 
 def _places(of: Implementation) -> Iterator[str]:
@@ -117,9 +118,11 @@ def _places(of: Implementation) -> Iterator[str]:
         place = os.path.relpath(path.parent if path.stem == layer else path) if path.exists() else file
         places[place].append(layer)
     for place, layers in places.items():
-        written = [layer for layer in layers if layer not in of.stubs]
-        stubs = len(layers) - len(written)
-        yield f"{place} ({', '.join([*written, f'{stubs} stubs'] if stubs else written)})"
+        words = [layer for layer in layers if layer not in of.stubs | of.unloaded.keys()]
+        stubs, unloaded = (sum(layer in those for layer in layers) for those in (of.stubs, of.unloaded))
+        words += [f"{stubs} stubs"] if stubs else []
+        words += [f"{unloaded} not loaded"] if unloaded else []
+        yield f"{place} ({', '.join(words)})"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -155,8 +158,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementation]]:
     """Each implementation as a whole, and, where it composes layers itself, its parts as we compose them too."""
     for i in under_test:
-        if i.layers.keys() - i.stubs:
-            yield i.name, i.completed()
+        if i.unloaded or not i.layers.keys() - i.stubs:
+            continue
+        yield i.name, i.completed()
         if not i.is_ours and i.composes:
             yield f"{i.name}-parts", i.completed().recomposed()
 
@@ -219,8 +223,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     subject = subject_of(item)
-    if isinstance(subject, Subject) and subject.is_stub and item.get_closest_marker("written") is None:
-        pytest.skip(f"{subject.layer} is not written yet")
+    if isinstance(subject, Subject) and subject.lacks and item.get_closest_marker("written") is None:
+        pytest.skip(subject.lacks)
     failing = progress.failing(subject) if isinstance(subject, Implementation) else []
     if failing and item.config.stash[UNDER_TEST].foreign:
         pytest.skip(f"the whole stack waits until its layers are right: {', '.join(failing)}")

@@ -6,12 +6,14 @@
     layers.completed("vectorized")                   # what it lacks, taken from another
 
 A file, module or folder must define at least one layer by its name. In a folder, `rms_norm.py` is asked
-first for `rms_norm`, then any other file. Layers that are not defined are simply not there.
+first for `rms_norm`, then any other file. Layers that are not defined are simply not there. A file may import
+what lies beside it: `from kernels_common import block`.
 
 Read in this order:
 
     layer_set.py    Implementation and load
     lookup.py       the layers that a name leads to: modules, files, folders
+    neighbours.py   files that import what lies beside them
     arrays.py       the naive layers, which are NumPy, as layers over tensors
 
 Imports the layers and their contract. Models, tests and benchmarks reach layers through it.

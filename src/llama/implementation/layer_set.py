@@ -13,7 +13,7 @@ import torch
 
 from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
-from llama.implementation.lookup import layers_of
+from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
 from llama.layers import LAYERS, layer_module
 
 OURS = ("naive", "vectorized", "fused")
@@ -31,6 +31,8 @@ class Implementation:
     def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False, source: str = ""):
         self.name = name
         self.source = source
+        self.left_out: list[str] = []
+        """Files that fail to import and seem to define no layer, each with the reason in a sentence."""
         self._given = dict(layers)
         if compose:
             layers = {layer: functools.partial(layer_module(layer).compose, self) for layer in composed()} | self._given
@@ -51,6 +53,11 @@ class Implementation:
         """The layers that are not written yet: all that they do is to raise NotImplementedError."""
         return frozenset(layer for layer, function in self._given.items() if _is_stub(function))
 
+    @functools.cached_property
+    def unloaded(self) -> dict[str, str]:
+        """The layers whose file could not be loaded, each with the reason in a sentence."""
+        return {layer: f.sentence for layer, f in self._given.items() if isinstance(f, Unloaded)}
+
     def defines(self, layer: str) -> bool:
         """Whether it has that layer of its own, and does not leave it to us to compose."""
         return layer in self._given
@@ -61,7 +68,12 @@ class Implementation:
         return {name: _file(layer) for name, layer in self.layers.items()}
 
     def completed(self, other: str = "vectorized") -> "Implementation":
-        """All layers: these, and those of `other` where there are none, or stubs."""
+        """All layers: these, and those of `other` where there are none, or stubs.
+
+        Raises ImplementationError where a layer could not be loaded: another's in its place would hide that.
+        """
+        if self.unloaded:
+            raise ImplementationError(f"{self.name}: {'; '.join(self.unloaded.values())}")
         return Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
 
     def unchecked(self) -> "Implementation":
@@ -127,7 +139,8 @@ def composed() -> tuple[str, ...]:
 def load(name: str | Path) -> Implementation:
     """The implementation of that name or path; see the module's docstring.
 
-    Raises ImplementationError where there is none, it fails to import, or it defines no layer.
+    A layer whose file fails to import raises the reason when it is called; see `Implementation.unloaded`. Raises
+    ImplementationError where there is no layer at all.
     """
     name = str(name)
     if name in OURS:
@@ -135,12 +148,17 @@ def load(name: str | Path) -> Implementation:
         if name == "naive":
             plain = {layer: on_tensors(function) for layer, function in plain.items()}
         return Implementation(name, plain, compose=True)
-    return Implementation(Path(name).stem if Path(name).exists() else name, layers_of(name), source=name)
+    found = layers_of(name)
+    loaded = Implementation(Path(name).stem if Path(name).exists() else name, found.layers, source=name)
+    loaded.left_out = found.left_out
+    return loaded
 
 
 def _file(layer: Layer) -> str:
     while isinstance(layer, functools.partial):
         layer = layer.func
+    if isinstance(layer, Unloaded):
+        return layer.file
     try:
         return inspect.getsourcefile(inspect.unwrap(layer)) or "?"
     except TypeError:  # compiled, or an object that is called

@@ -1,18 +1,20 @@
 """The layers that a name leads to: those of a dotted module, a .py file, or a folder of them."""
 
-import functools
 import importlib
 import importlib.util
 import inspect
-import sys
+import re
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from llama.implementation import neighbours
 from llama.implementation.arrays import Layer
 from llama.layers import LAYERS
 
@@ -21,87 +23,120 @@ class ImplementationError(ValueError):
     """A name that leads to no layers, in one sentence that says what would."""
 
 
-def layers_of(name: str) -> dict[str, Layer]:
+@dataclass(frozen=True)
+class Unloaded:
+    """In place of a layer that could not be loaded: whoever calls it is told why."""
+
+    file: str
+    sentence: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise ImplementationError(self.sentence)
+
+
+@dataclass
+class Found:
+    """What a name leads to."""
+
+    layers: dict[str, Layer]
+    left_out: list[str] = field(default_factory=list)
+    """Why a file is left out that seems to define no layer, each in a sentence."""
+
+
+def layers_of(name: str) -> Found:
     """The layers that the module, file or folder of that name defines, at least one.
 
-    Raises ImplementationError where there is none, or it fails to import, or a file lacks the layer of its name.
+    A file that fails to import costs the layers that it would define, which are then Unloaded. Raises
+    ImplementationError where there is no layer at all.
     """
-    modules = list(_modules(name))
-    for module in modules:
-        if (stem := _stem(module)) in LAYERS and not callable(getattr(module, stem, None)) and Path(name).exists():
-            there = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
-            raise ImplementationError(
-                f"{name}: {stem}.py must define {stem}, and defines {', '.join(there) or 'no function'}"
-            )
-    layers = {layer: function for layer in LAYERS if (function := _find(layer, modules, name)) is not None}
+    modules, broken = _modules(name)
+    unloaded = {layer: one for one in broken for layer in _promised(Path(one.file))}
+    if Path(name).exists():
+        for module in modules:
+            if (stem := _stem(module)) in LAYERS and not callable(getattr(module, stem, None)):
+                unloaded[stem] = Unloaded(str(module.__file__), _lacks(stem, module))
+    found = {layer: function for layer in LAYERS if (function := _find(layer, modules, name)) is not None}
+    # The file of its own name is what a layer is looked for in first.
+    own = {layer: one for layer, one in unloaded.items() if Path(one.file).stem == layer}
+    layers = unloaded | found | own
     if not layers:
+        if broken:
+            raise ImplementationError(f"{name} fails to import: {broken[0].sentence}")
         raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
-    return layers
+    return Found(layers, [one.sentence for one in broken if one not in layers.values()])
 
 
-def _modules(name: str) -> Iterable[ModuleType]:
-    """The module of that name, or the modules of that file or folder."""
-    path = Path(name)
-    if path.is_dir():
-        package = _package(path)
-    elif path.is_file() and path.suffix == ".py":
-        return [_import(name, lambda: _from_file(_alias(path), path))]
-    else:
-        valid = f"naive, vectorized, fused, a dotted module, a .py file or a folder of them ({name} is none of these)"
-        if path.exists() or not all(part.isidentifier() for part in name.split(".")):
-            raise ImplementationError(f"an implementation is {valid}")
+def _lacks(layer: str, module: ModuleType) -> str:
+    there = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+    return f"{layer}.py must define {layer}, and defines {', '.join(there) or 'no function'}"
+
+
+def _modules(name: str) -> tuple[list[ModuleType], list[Unloaded]]:
+    """The module of that name, or the modules of that file or folder; and the files that fail to import."""
+    modules: list[ModuleType] = []
+    broken: list[Unloaded] = []
+
+    def add(file: str, run: Callable[[], ModuleType]) -> None:
         try:
-            missing = importlib.util.find_spec(name) is None
-        except ModuleNotFoundError:
-            missing = True
-        if missing:
-            raise ImplementationError(f"an implementation is {valid}")
-        package = _import(name, lambda: importlib.import_module(name))
-    within = [file for folder in getattr(package, "__path__", ()) for file in sorted(Path(folder).glob("*.py"))]
-    stems = [file.stem for file in within if file.stem.isidentifier() and file.stem not in ("__init__", "__main__")]
-    submodules = [f"{package.__name__}.{stem}" for stem in stems]
-    return [package, *(_import(name, functools.partial(importlib.import_module, module)) for module in submodules)]
+            modules.append(run())
+        except (Exception, SystemExit) as error:  # a script may end itself when it is imported
+            broken.append(Unloaded(file, _where(error) + _first_line(error)))
+
+    path = Path(name)
+    if path.is_file() and path.suffix == ".py":
+        add(str(path), lambda: neighbours.module_of(neighbours.package_of(path), path.resolve()))
+        return modules, broken
+    if path.is_dir():
+        package = neighbours.package_of(path)
+        add(str(path / "__init__.py"), lambda: neighbours.with_init(package))
+        folders = [str(path.resolve())]
+    else:
+        _refuse_what_is_no_module(name)
+        package = name
+        add(name, lambda: importlib.import_module(name))
+        folders = [folder for module in modules for folder in getattr(module, "__path__", ())]
+    for file in [file for folder in folders for file in sorted(Path(folder).glob("*.py"))]:
+        if file.stem.isidentifier() and file.stem not in ("__init__", "__main__"):
+            submodule = f"{package}.{file.stem}"
+            add(str(file), lambda submodule=submodule: importlib.import_module(submodule))  # type: ignore[misc]
+    return modules, broken
 
 
-def _import(name: str, run: Callable[[], ModuleType]) -> ModuleType:
+def _refuse_what_is_no_module(name: str) -> None:
+    valid = f"naive, vectorized, fused, a dotted module, a .py file or a folder of them ({name} is none of these)"
+    if Path(name).exists() or not all(part.isidentifier() for part in name.split(".")):
+        raise ImplementationError(f"an implementation is {valid}")
     try:
-        return run()
-    except (Exception, SystemExit) as error:  # a script may end itself when it is imported
-        raise ImplementationError(f"{name} fails to import: {_where(error)}{type(error).__name__}: {error}") from error
+        missing = importlib.util.find_spec(name) is None
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        raise ImplementationError(f"an implementation is {valid}")
 
 
 def _where(error: BaseException) -> str:
     """The place in the file that was imported: `rope.py, line 3: `."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    if isinstance(error, SyntaxError) or frames[-1].filename == __file__:
-        return ""  # the error says so itself
-    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: "
+    if isinstance(error, SyntaxError):
+        place = error.filename, error.lineno
+    else:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+        place = frames[-1].filename, frames[-1].lineno
+    file, line = place
+    return f"{Path(file).name}, line {line}: " if file and line and Path(file).parent != Path(__file__).parent else ""
 
 
-def _alias(path: Path) -> str:
-    """A module name of its own for what lies at `path`, so that it cannot hide an installed module."""
-    return f"implementation_{abs(hash(path.resolve())):x}_{path.stem}"
+def _first_line(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)  # without the place, which has been said
+    return f"{type(error).__name__}: {text.strip().partition(chr(10))[0]}"
 
 
-def _package(path: Path) -> ModuleType:
-    """The folder as a package, so that its files can import each other (`from .rope import rope`)."""
-    init = path / "__init__.py"
-    if init.exists():
-        return _import(str(path), lambda: _from_file(_alias(path), init, [str(path.resolve())]))
-    package = ModuleType(_alias(path))
-    package.__path__ = [str(path.resolve())]
-    sys.modules[package.__name__] = package
-    return package
+_DEFINED = re.compile(rf"^(?:def\s+)?({'|'.join(LAYERS)})\b\s*[(:=]", re.MULTILINE)
 
 
-def _from_file(name: str, path: Path, search: list[str] | None = None) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
-    assert spec is not None  # a .py file has a loader
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def _promised(file: Path) -> list[str]:
+    """The layers that a file would define, as far as its text says so: of one that fails to import."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return [layer for layer in LAYERS if layer == file.stem or layer in _DEFINED.findall(text)]
 
 
 def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:

@@ -129,7 +129,10 @@ def _with_imports(file: Path) -> list[Path]:
     """The file and those beside it that it imports, and that these import, in the order of their names."""
     found, new = {file}, [file]
     while new:
-        tree = ast.parse(new.pop().read_text(encoding="utf-8"))
+        try:
+            tree = ast.parse(new.pop().read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # whatever it would import
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {part for node in imports for part in (getattr(node, "module", None) or "").split(".")}
         names |= {part for node in imports for alias in node.names for part in alias.name.split(".")}

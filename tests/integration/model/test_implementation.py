@@ -88,7 +88,7 @@ def test_a_file_without_layers_is_refused_with_the_names_that_there_are(tmp_path
     ("text", "sentence"),
     [
         ("import no_such_module", "mine.py, line 1: ModuleNotFoundError: No module named 'no_such_module'"),
-        ("def rms_norm(x:\n", "SyntaxError"),
+        ("x = (1\n", "mine.py, line 1: SyntaxError: '\\(' was never closed"),
         ("x = 1\nraise RuntimeError('no GPU')", "mine.py, line 2: RuntimeError: no GPU"),
     ],
 )
@@ -96,6 +96,93 @@ def test_a_file_that_fails_to_import_is_refused_with_the_reason(tmp_path, text, 
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(ImplementationError, match=sentence):
         load(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("rms_norm.py", "import no_such_module", "rms_norm.py, line 1: ModuleNotFoundError: No module named"),
+        ("rms_norm.py", "\ndef rms_norm(x:\n", "rms_norm.py, line 2: SyntaxError: "),
+        ("norms.py", "def rms_norm(x:\n", "norms.py, line 1: SyntaxError: "),
+        ("rms_norm.py", "def norm(x): return x", "rms_norm.py must define rms_norm, and defines norm"),
+        ("rms_norm.py", "from helper import x", "helper.py, line 1: RuntimeError: no GPU"),
+    ],
+)
+def test_a_file_of_a_folder_that_fails_to_import_costs_its_own_layer_and_no_other(tmp_path, file, text, sentence):
+    (tmp_path / file).write_text(text)
+    (tmp_path / "helper.py").write_text("raise RuntimeError('no GPU')")
+    (tmp_path / "silu.py").write_text("def silu(x): return x * x.sigmoid()")
+    mine = load(tmp_path)
+    assert list(mine.layers) == ["rms_norm", "silu"]
+    assert mine.files["rms_norm"] == str(tmp_path / file)
+    assert mine.silu(torch.zeros(1)).item() == 0
+    with pytest.raises(ImplementationError, match=sentence):
+        mine.rms_norm(torch.ones(2))
+    with pytest.raises(ImplementationError, match=sentence):
+        mine.completed()
+
+
+def test_a_file_without_a_layer_that_fails_to_import_is_left_out_with_the_reason(tmp_path):
+    (tmp_path / "scratch.py").write_text("1 / 0")
+    (tmp_path / "silu.py").write_text("def silu(x): return x * x.sigmoid()")
+    mine = load(tmp_path)
+    assert list(mine.layers) == ["silu"]
+    assert mine.left_out == ["scratch.py, line 1: ZeroDivisionError: division by zero"]
+
+
+@pytest.mark.suite(
+    {"mine/swiglu.py": "\n\ndef swiglu(x:\n", "mine/rms_norm.py": RIGHT, "other/rms_norm.py": "import nothing_there"},
+    *("--impl", "{folder}/mine", "--impl", "{folder}/other", "tests/unit"),
+)
+def test_a_file_that_fails_to_import_is_one_failure_with_its_line_and_all_others_run(run):
+    assert "2 failed" in run.stdout, run.stdout
+    assert "swiglu              failing   1 of " in run.stdout
+    assert "swiglu.py, line 3: SyntaxError: '(' was never closed" in run.stdout
+    assert "rms_norm.py, line 1: ModuleNotFoundError: No module named 'nothing_there'" in run.stdout
+    assert re.search(r"rms_norm +not run", run.stdout)  # only a part of its tests ran, and none failed
+
+
+SILU = "def silu(x):\n    return x * x.sigmoid()\n"
+SHARED = {
+    "from the beginning": "from shared import factor\ndef silu(x): return factor * x\n",
+    "when it is called": "def silu(x):\n    from shared import factor\n    return factor * x\n",
+    "as a module": "import shared\ndef silu(x): return shared.factor * x\n",
+    "by another name": "import shared as s\ndef silu(x): return s.factor * x\n",
+    "from a folder": "import deep.inner\ndef silu(x): return deep.inner.factor * x\n",
+    "through another": "from between import factor\ndef silu(x): return factor * x\n",
+}
+
+
+@pytest.mark.parametrize("how", SHARED)
+@pytest.mark.parametrize("of", ["a file", "a folder"])
+def test_a_file_imports_what_lies_beside_it_and_not_its_namesake_of_another_folder(tmp_path, how, of):
+    layers = []
+    for factor in (2, 3):
+        folder = tmp_path / str(factor)
+        (folder / "deep").mkdir(parents=True)
+        (folder / "shared.py").write_text(f"factor = {factor}\n")
+        (folder / "between.py").write_text("from shared import factor\n")
+        (folder / "deep" / "__init__.py").write_text("")
+        (folder / "deep" / "inner.py").write_text("from shared import factor\n")
+        (folder / "kernels.py").write_text(SHARED[how])
+        layers.append(load(folder / "kernels.py" if of == "a file" else folder).silu)
+    assert [layer(torch.ones(1)).item() for layer in layers * 2] == [2, 3, 2, 3]
+
+
+def test_the_files_of_a_folder_import_each_other_by_their_plain_names(tmp_path):
+    (tmp_path / "silu.py").write_text(SILU)
+    (tmp_path / "swiglu.py").write_text("from silu import silu\ndef swiglu(x, *weights): return silu(x)\n")
+    (tmp_path / "llama.py").write_text("from llama import implementation\nllama = implementation.load('fused').llama\n")
+    mine = load(tmp_path)
+    assert list(mine.layers) == ["silu", "swiglu", "llama"]
+    assert mine.swiglu.__globals__["silu"] is mine.silu
+
+
+def test_what_was_imported_beside_a_file_is_imported_anew_when_it_is_loaded_again(tmp_path):
+    (tmp_path / "shared.py").write_text("calls = []\n")
+    (tmp_path / "kernels.py").write_text("from shared import calls\ndef silu(x): calls.append(x); return len(calls)\n")
+    first, again = (load(tmp_path / "kernels.py").silu for _ in range(2))
+    assert [first(0), first(0), again(0)] == [1, 2, 1]
 
 
 def test_a_layer_that_two_files_define_differently_is_refused(tmp_path):
