@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from llama.implementation import INTERNAL
 from llama.layers import CHAPTER, LAYERS, layer_module
+from tests.cases import target
 from tests.cases.case import Case, cases
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -97,5 +98,10 @@ def drawn(
 
 
 def arguments(layer: str, case: Case) -> Arguments:
-    """Typical arguments of that layer, made from the case."""
-    return calls_of(layer).arguments(case)
+    """Typical arguments of that layer, made from the case, as far as the layer under test claims them."""
+    args, kwargs = calls_of(layer).arguments(case)
+    if kwargs.get("mask") is not None and not target.claims("no mask"):
+        kwargs = kwargs | {"mask": None}
+    if kwargs.get("causal") is False and not target.claims("causal only"):
+        kwargs = kwargs | {"causal": True}
+    return target.CLAIMS.trimmed(layer, args, kwargs)

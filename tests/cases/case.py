@@ -19,6 +19,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from llama.implementation.claims import WORDS
 from tests.cases import target
 
 
@@ -42,6 +43,11 @@ class Case:
 
     def __post_init__(self) -> None:
         given = self.sizes
+        self.dtype = target.nearest(self.dtype)
+        if given.get("groups", 1) > 1 and not target.claims("no grouped heads"):
+            given["groups"] = 1
+        if given.get("more", 0) > 0 and not target.claims("no cache"):
+            given["more"] = 0
         if {"n_kv_heads", "groups"} <= given.keys():
             given["n_heads"] = given["n_kv_heads"] * given["groups"]
         if "half" in given:
@@ -103,7 +109,9 @@ class Case:
         return target.tensor(self._random.permutation(n))
 
     def _laid_out(self, t: Tensor) -> Tensor:
-        return laid_out(t, next(self._layouts))
+        layout = next(self._layouts)
+        laid = laid_out(t, layout)
+        return laid if laid.is_contiguous() or target.claims("no strides") else laid.contiguous()
 
 
 LAYOUTS = ("contiguous", "transposed", "strided", "rows apart", "offset", "expanded", "mixed")
@@ -165,6 +173,8 @@ LARGE = {
     "count": 33,
 }
 ORDERS = list(itertools.permutations((2, 3, 5, 7, 11)))
+LEAST = {"groups": "no grouped heads", "more": "no cache"}
+"""What a test is about that asks for more than the smallest size of an axis."""
 SEEDS = st.integers(0, 2**16)
 
 
@@ -183,19 +193,31 @@ def _cases(
     sizes = {name: st.integers(*limits[name]) for name in axes.split()}
     to_fit = [(name, *limits[name]) for name in sizes]
     booleans, orders = st.booleans(), st.sampled_from(ORDERS)
-    of_dtype = st.sampled_from(target.EXACT if dtypes is None else dtypes)
     of_layout = st.sampled_from(LAYOUTS)
+    needs = [word for axis, word in LEAST.items() if axis in sizes and limits[axis][0] > RANGES[axis][0]]
 
     @st.composite
     def case(draw: st.DrawFn) -> Case:
+        if word := next((word for word in needs if not target.claims(word)), None):
+            raise target.NotClaimed(WORDS[word])
         drawn = {name: draw(size) for name, size in sizes.items()}
         if draw(booleans, label="distinct"):
             drawn |= _distinct(draw(orders), to_fit)
-        dtype = draw(of_dtype)
+        dtype = draw(_one_of(target.EXACT if dtypes is None else target.claimed(dtypes) or dtypes))
         layout = draw(of_layout) if layouts else "contiguous"
         return Case(drawn, dtype, draw(SEEDS), layout)
 
     return case()
+
+
+@functools.cache
+def _one_of(dtypes: tuple[torch.dtype, ...]) -> st.SearchStrategy[torch.dtype]:
+    return st.sampled_from(dtypes)
+
+
+def any_dtype() -> st.SearchStrategy[torch.dtype]:
+    """One of target.ALL, as it is when the test runs."""
+    return st.none().flatmap(lambda _: _one_of(target.ALL))
 
 
 def _distinct(primes: Sequence[int], names: list[tuple[str, int, int]]) -> dict[str, int]:

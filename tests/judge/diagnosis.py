@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from llama import implementation
-from llama.implementation import map_leaves
+from llama.implementation import Claims, map_leaves
 from tests import zoo
 from tests.cases import target
-from tests.cases.calls import FLAGS, Arguments, calls_of
+from tests.cases.calls import FLAGS, Arguments, arguments, calls_of
 from tests.cases.case import RANGES, Case
 from tests.judge.assertions import differences
 from tests.judge.repairs import Result, named, repair
@@ -55,8 +55,8 @@ class Outcomes:
 
 def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
     """The bugs of that layer which `function` cannot be told from, on the probes and on these calls."""
-    known = _known(layer)
-    asked = [_as_probe(layer, arguments) for arguments in calls]
+    known = _known(layer, target.CLAIMS)
+    asked = [_as_probe(layer, call) for call in calls]
     probes = [*known.plain, *known.special, *asked]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
     if all(isinstance(theirs[i], Raised) for i in range(len(probes))):
@@ -91,7 +91,8 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     `function` is right in no call in which the bug is wrong. In what other calls something else may be wrong too.
     """
     asked = [_values(call) for call in calls if not any(t.dtype in HALF for t in tensors(call))]
-    probes = [*asked, *map(_values, _known(layer).calls), *map(_values, _more(layer))]
+    known = _known(layer, target.CLAIMS)
+    probes = [*asked, *map(_values, known.calls), *map(_values, _more(layer, target.CLAIMS))]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
     numbers = [i for i in range(len(probes)) if (of := _numbers(theirs[i])) and not all(n.isnan().all() for n in of)]
     wrong = [i for i in numbers if not _same_numbers(layer, theirs[i], right[i], slack=4)]
@@ -205,16 +206,16 @@ class _Known:
 
 
 @functools.cache
-def _known(layer: str) -> _Known:
-    """The probes of that layer, and its bugs as far as they have been asked."""
-    axes, make = calls_of(layer).sizes, calls_of(layer).arguments
+def _known(layer: str, claims: Claims) -> _Known:
+    """The probes of that layer, as far as it claims them, and its bugs as far as they have been asked."""
+    axes = calls_of(layer).sizes
     exact, single, *halves = target.ALL if len(target.ALL) == 4 else (target.ALL[0], *target.ALL)
     cases = []
     for seed, dtype in enumerate([exact] * 4 + [single] * 2 + halves):
         # Large and distinct sizes, and some seeds for each, so that what is kept between calls shows.
         sizes = {a: max(RANGES[a][0], RANGES[a][1] - (seed // 2 + i) % 3) for i, a in enumerate(axes.split())}
         cases.append(Case(sizes, dtype, seed=101 * seed))
-    calls = [make(case) for case in cases]
+    calls = [arguments(layer, case) for case in cases]
     probes = [_as_probe(layer, call) for call in calls]
     plain = probes[:6]
     special = probes[6:] + [_as_probe(layer, probe) for probe in zoo.probes(layer)]
@@ -223,18 +224,18 @@ def _known(layer: str) -> _Known:
     )
 
 
-def _values(arguments: Arguments) -> Probe:
+def _values(call: Arguments) -> Probe:
     """What a call returns, and nothing else."""
 
     def probe(function: Layer) -> Any:
-        args, kwargs = map_leaves(_copy, arguments)
+        args, kwargs = map_leaves(_copy, call)
         return [function(*args, **kwargs)]
 
     return probe
 
 
 @functools.cache
-def _more(layer: str) -> list[Arguments]:
+def _more(layer: str, claims: Claims) -> list[Arguments]:
     """Calls in float64 with all flags, so that in some of them lesser faults do not show."""
     ranges = {axis: RANGES[axis] for axis in calls_of(layer).sizes.split()}
     seeds = [*range(FLAGS), *range(FLAGS, FLAGS + 16 * 4, 16)]
@@ -243,7 +244,7 @@ def _more(layer: str) -> list[Arguments]:
         for seed in seeds
     ]
     cases = [Case(of, target.ALL[0], seed=seed) for of, seed in zip(sizes, seeds, strict=True)]
-    return [calls_of(layer).arguments(case) for case in cases]
+    return [arguments(layer, case) for case in cases]
 
 
 @functools.cache
@@ -262,14 +263,14 @@ def _outcome(probe: Probe, function: Layer) -> Any:
         return Raised(type(error).__name__)
 
 
-def _as_probe(layer: str, arguments: Arguments | Probe) -> Probe:
+def _as_probe(layer: str, call: Arguments | Probe) -> Probe:
     """All that a call does: its result, the arguments after it, and in the widest dtype the gradients."""
-    if callable(arguments):
-        return arguments
+    if callable(call):
+        return call
 
     def probe(function: Layer) -> Any:
-        args, kwargs = map_leaves(_copy, arguments)
-        leaves = [t for i in calls_of(layer).gradients for t in tensors(args[i]) if t.dtype == torch.float64]
+        args, kwargs = map_leaves(_copy, call)
+        leaves = [t for i in _gradients(layer) for t in tensors(args[i]) if t.dtype == torch.float64]
         for leaf in leaves:
             leaf.requires_grad_()
         args, kwargs = map_leaves(_another, (args, kwargs))
@@ -283,6 +284,10 @@ def _as_probe(layer: str, arguments: Arguments | Probe) -> Probe:
         return [result, *tensors((args, kwargs)), *gradients]
 
     return probe
+
+
+def _gradients(layer: str) -> tuple[int, ...]:
+    return () if "forward" in target.CLAIMS.words else calls_of(layer).gradients
 
 
 def _another(leaf: Any) -> Any:

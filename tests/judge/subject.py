@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import hypothesis
 import jaxtyping
 import torch
 from torch import Tensor
 
 from llama import implementation
-from llama.implementation import Implementation, ImplementationError, Layer, map_leaves
+from llama.implementation import Claims, Implementation, ImplementationError, Layer, map_leaves
+from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.judge import results
 from tests.judge.borrowing import by_itself
@@ -117,6 +119,7 @@ class Subject:
         self.implementation = implementation
         self.name = f"{layer} ({implementation.name})"
         self.function = getattr(implementation, layer)
+        self.claims = implementation.claims.get(layer, Claims()).about(layer)
 
     def __repr__(self) -> str:
         return self.name
@@ -129,6 +132,8 @@ class Subject:
         return self.implementation.unloaded.get(self.layer, "")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._leave_out_what_is_not_claimed(args, kwargs)
+        args, kwargs = self.claims.trimmed(self.layer, args, kwargs)
         first = Subject.last is None
         Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
         call.printed_before = _position(sys.stdout)
@@ -154,7 +159,24 @@ class Subject:
             raise Mismatch(problem)
         self._keep(result)
         call.result = results.with_number(result, calls_of(self.layer).number)
+        if "no strides" in self.claims.words:  # no upstream gradient has others, such as that of a sum
+            for part in tensors([result]):
+                if part.requires_grad:
+                    part.register_hook(Tensor.contiguous)
         return call.result
+
+    def _leave_out_what_is_not_claimed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """End the test, or this one of its examples, where the call needs what the layer does not claim."""
+        if not self.claims:
+            return
+        reason = self.claims.refusal(self.layer, args, kwargs)
+        if not reason and any(map(target.is_rounded, tensors((args, kwargs)))):
+            reason = "float32"
+        if reason and hypothesis.currently_in_test_context():
+            target.NARROWED.add(reason)
+            hypothesis.reject()
+        if reason:
+            raise target.NotClaimed(reason)
 
     def _run(self, function: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that ends nothing but itself and changes nothing around it; raises Refused where it tries to."""

@@ -25,7 +25,7 @@ from tests.judge.items import subject_of
 from tests.judge.pictures import Drawings
 from tests.judge.results import Kept
 from tests.judge.subject import Subject
-from tests.session import cheats_table, gallery, nested_runs, progress, selection, workers
+from tests.session import cheats_table, claims, gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
 from tests.session.keyword import asked_for
 from tests.session.nested_runs import Background
@@ -37,6 +37,7 @@ from tests.session.zoo_table import Table
 MARKERS = (
     "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
     "float64: works in float64 alone, so it is left out on a device without it",
+    "exact: works with numbers that half precision does not hold, so it is left out where nothing else is claimed",
     "written: asks whether there is anything to test; for a stub it is the one test that runs, and fails",
     "refusal: says how wrong input is refused; with --impl it runs only with --strict",
     "suite(files, *arguments, **environment): a run of the suite that the test looks at, see session/nested_runs.py",
@@ -65,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         jaxtyping.config.update("jaxtyping_disable", True)
         config.addinivalue_line("filterwarnings", "ignore")  # a layer may warn; ours may not
     config.stash[GALLERY] = Gallery()
-    plugins = [selection, gallery, nested_runs, Background(), workers]
+    plugins = [claims, selection, gallery, nested_runs, Background(), workers]
     zoo, cheats = config.getoption("--zoo"), config.getoption("--cheats")
     practising = chosen.foreign and bool(config.option.keyword) and not cheats
     one_layer = practising and len(asked_for(config)) == 1

@@ -13,6 +13,7 @@ from llama.kata import board
 from llama.kata.board import Board, Row
 from tests.judge.items import subject_of
 from tests.judge.subject import Subject
+from tests.session import claims
 from tests.session.keyword import asked_for
 
 
@@ -64,7 +65,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         report.when == "call" or (report.when == "setup" and not report.passed)
     ):
         tally = TALLIES[tuple(key)]
-        tally.outcomes[report.outcome] += 1
+        tally.outcomes["left out" if claims.is_left_out(report) else report.outcome] += 1
         if report.failed and not tally.sentence:
             tally.sentence = getattr(report, "sentence", "see above")
             tally.cause, tally.bugs = getattr(report, "cause", ""), getattr(report, "bugs", [])
@@ -79,6 +80,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             else:
                 terminalreporter.section(f"{implementation.name}, in reading order")
                 terminalreporter.write_line(str(shown))
+            if left_out := claims.summary(implementation):
+                terminalreporter.write_line(left_out)
 
 
 def _is_whole(config: pytest.Config) -> bool:
@@ -94,10 +97,12 @@ def show(implementation: Implementation, whole: bool) -> Board:
     for (name, layer), tally in TALLIES.items():
         passed, failed = tally.outcomes["passed"], tally.outcomes["failed"]
         # All of its tests make a layer done, but one makes it fail.
-        if name == implementation.name and (failed or (whole and passed == tally.selected)):
+        left_out = tally.outcomes["left out"]
+        if name == implementation.name and (failed or (whole and passed and passed + left_out == tally.selected)):
             state = "failing" if failed else "done"
-            row = Row(state, passed, failed, tally.selected, tally.sentence, profile)
+            row = Row(state, passed, failed, tally.selected - left_out, tally.sentence, profile)
             row.cause, row.bugs = tally.cause, tally.bugs
+            row.claimed = str(implementation.claims[layer].about(layer)) if layer in implementation.claims else ""
             shown.record(layer, row)
     shown.save()
     return shown

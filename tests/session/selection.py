@@ -24,7 +24,7 @@ from tests.judge.endings import Refused, contained, hold_the_process
 from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
 from tests.judge.surroundings import left_alone, refuse_changes
-from tests.session import progress
+from tests.session import claims, progress
 from tests.session.keyword import asked_for, is_about
 
 
@@ -51,6 +51,8 @@ def choose(config: pytest.Config) -> UnderTest:
     """What --zoo, --peers, --cheats, --impl and LLAMA_IMPL ask for. Raises UsageError where there is no such thing."""
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
+    if config.getoption("--claims") is not None and not config.getoption("--impl"):
+        raise pytest.UsageError("--claims says what an implementation claims: it needs --impl")
     names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     if not names and not config.getoption("--peers") and not config.getoption("--cheats"):
         return UnderTest([implementation.load(name) for name in OURS], foreign=False)
@@ -62,7 +64,11 @@ def choose(config: pytest.Config) -> UnderTest:
     if config.getoption("--cheats"):
         return _cheats()
     try:
-        return UnderTest(_told_apart([_load(name) for name in names]))
+        chosen = UnderTest(_told_apart([_load(name) for name in names]))
+        if (claimed := config.getoption("--claims")) is not None:
+            for one in chosen.implementations:
+                one.claim(claimed)
+        return chosen
     except (implementation.ImplementationError, Refused) as error:
         raise pytest.UsageError(f"--impl {error}") from error
 
@@ -107,6 +113,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if config.getoption("--cheats"):
         return [f"under test: {len(chosen.implementations) + len(chosen.refused)} cheats from tests/cheats"]
     lines = [f"under test: {i.name} from {', '.join(_places(i))}" for i in chosen.implementations]
+    lines += [line for i in chosen.implementations if (line := claims.header(i))]
     return lines + [f"left out of {i.name}: {sentence}" for i in chosen.implementations for sentence in i.left_out]
 
 
@@ -160,6 +167,7 @@ def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementat
     for i in under_test:
         if i.unloaded or not i.layers.keys() - i.stubs:
             continue
+        i = claims.guarded(i)
         yield i.name, i.completed()
         if not i.is_ours and i.composes:
             yield f"{i.name}-parts", i.completed().recomposed()

@@ -14,13 +14,25 @@ Read in this order:
     layer_set.py    Implementation and load
     lookup.py       the layers that a name leads to: modules, files, folders
     neighbours.py   files that import what lies beside them
+    claims.py       what an author claims of layers, and leaves out
     arrays.py       the naive layers, which are NumPy, as layers over tensors
 
 Imports the layers and their contract. Models, tests and benchmarks reach layers through it.
 """
 
 from llama.implementation.arrays import Layer, map_leaves
+from llama.implementation.claims import Claims
 from llama.implementation.layer_set import INTERNAL, OURS, Implementation, composed, load
 from llama.implementation.lookup import ImplementationError
 
-__all__ = ["INTERNAL", "OURS", "Implementation", "ImplementationError", "Layer", "composed", "load", "map_leaves"]
+__all__ = [
+    "INTERNAL",
+    "OURS",
+    "Claims",
+    "Implementation",
+    "ImplementationError",
+    "Layer",
+    "composed",
+    "load",
+    "map_leaves",
+]

@@ -13,6 +13,7 @@ import torch
 
 from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
+from llama.implementation.claims import Claims
 from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
 from llama.layers import LAYERS, layer_module
 
@@ -31,6 +32,8 @@ class Implementation:
     def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False, source: str = ""):
         self.name = name
         self.source = source
+        self.claims: dict[str, Claims] = {}
+        """What is claimed of a layer, where it is not everything."""
         self.left_out: list[str] = []
         """Files that fail to import and seem to define no layer, each with the reason in a sentence."""
         self._given = dict(layers)
@@ -57,6 +60,17 @@ class Implementation:
     def unloaded(self) -> dict[str, str]:
         """The layers whose file could not be loaded, each with the reason in a sentence."""
         return {layer: f.sentence for layer, f in self._given.items() if isinstance(f, Unloaded)}
+
+    def claim(self, text: str, *layers: str) -> None:
+        """Claim no more than that text says (see claims.py) of these layers, or of all.
+
+        Raises ImplementationError for a word that there is not.
+        """
+        try:
+            claims = Claims.parse(text)
+        except ValueError as error:
+            raise ImplementationError(f"{self.source or self.name}: {error}") from error
+        self.claims |= dict.fromkeys(layers or self.layers, claims)
 
     def defines(self, layer: str) -> bool:
         """Whether it has that layer of its own, and does not leave it to us to compose."""
@@ -151,6 +165,8 @@ def load(name: str | Path) -> Implementation:
     found = layers_of(name)
     loaded = Implementation(Path(name).stem if Path(name).exists() else name, found.layers, source=name)
     loaded.left_out = found.left_out
+    for layer, text in found.claims.items():
+        loaded.claim(text, layer)
     return loaded
 
 

@@ -41,6 +41,8 @@ class Found:
     layers: dict[str, Layer]
     left_out: list[str] = field(default_factory=list)
     """Why a file is left out that seems to define no layer, each in a sentence."""
+    claims: dict[str, str] = field(default_factory=dict)
+    """What its author claims of a layer: the text CLAIMS in its file, else in the folder's `__init__.py`."""
 
 
 def layers_of(name: str) -> Found:
@@ -55,7 +57,8 @@ def layers_of(name: str) -> Found:
         for module in modules:
             if (stem := _stem(module)) in LAYERS and not callable(getattr(module, stem, None)):
                 unloaded[stem] = Unloaded(str(module.__file__), _lacks(stem, module))
-    found = {layer: function for layer in LAYERS if (function := _find(layer, modules, name)) is not None}
+    pairs = {layer: pair for layer in LAYERS if (pair := _find(layer, modules, name)) is not None}
+    found = {layer: function for layer, (function, _) in pairs.items()}
     # The file of its own name is what a layer is looked for in first.
     own = {layer: one for layer, one in unloaded.items() if Path(one.file).stem == layer}
     layers = unloaded | found | own
@@ -63,7 +66,13 @@ def layers_of(name: str) -> Found:
         if broken:
             raise ImplementationError(f"{name} fails to import: {broken[0].sentence}")
         raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
-    return Found(layers, [one.sentence for one in broken if one not in layers.values()])
+    texts = {layer: text for layer, (_, module) in pairs.items() if (text := _claims(module, modules)) is not None}
+    return Found(layers, [one.sentence for one in broken if one not in layers.values()], texts)
+
+
+def _claims(module: ModuleType, modules: list[ModuleType]) -> str | None:
+    package = [other for other in modules if hasattr(other, "__path__")]
+    return next((text for of in (module, *package) if isinstance(text := getattr(of, "CLAIMS", None), str)), None)
 
 
 def _lacks(layer: str, module: ModuleType) -> str:
@@ -139,19 +148,21 @@ def _promised(file: Path) -> list[str]:
     return [layer for layer in LAYERS if layer == file.stem or layer in _DEFINED.findall(text)]
 
 
-def _find(layer: str, modules: Iterable[ModuleType], name: str) -> Layer | None:
-    found: dict[str, Layer] = {}
+def _find(layer: str, modules: Iterable[ModuleType], name: str) -> tuple[Layer, ModuleType] | None:
+    """The layer, and the module that it is defined in, or imported into."""
+    found: dict[str, tuple[Layer, ModuleType]] = {}
     for module in modules:
         function = getattr(module, layer, None)
         if callable(function) and not _is_tool(layer, function, module):
-            found[_stem(module)] = function
+            found[_stem(module)] = function, module
     if layer in found:
         return found[layer]
     # A layer that is imported into another file is one and the same object in both.
-    distinct = {id(function) for function in found.values()}
+    distinct = {id(function) for function, _ in found.values()}
     if len(distinct) > 1:
         raise ImplementationError(f"{name} defines {layer} in {' and in '.join(sorted(found))}: which one is meant?")
-    return next(iter(found.values()), None)
+    # Of a folder, the file rather than __init__.py, which has it from there.
+    return min(found.values(), key=lambda pair: hasattr(pair[1], "__path__"), default=None)
 
 
 def _is_tool(layer: str, function: Layer, module: ModuleType) -> bool:

@@ -40,6 +40,8 @@ class Row:
     """What the first failure says."""
     profile: str = "default"
     """With how many examples it was tested."""
+    claimed: str = ""
+    """What its author claims of it, where that is not everything."""
     digest: str = ""
     """SHA-256 of the layer's file and of what it imports from beside it."""
     bugs: list[str] = field(default_factory=list)
@@ -94,7 +96,10 @@ class Board:
             return "changed since it was last tested"
         if state == "done":
             row = self.rows[layer]
-            return f"done      {row.passed} tests" + (f", {row.profile} profile" if row.profile != "default" else "")
+            claimed = f" (claimed: {row.claimed})" if row.claimed else ""
+            return f"done{claimed}      {row.passed} tests" + (
+                f", {row.profile} profile" if row.profile != "default" else ""
+            )
         if state == "failing":
             row = self.rows[layer]
             stopped = " (it stopped there)" if row.passed + row.failed < row.selected else ""

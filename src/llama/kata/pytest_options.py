@@ -17,6 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="test the layers of NAME instead of our own: a dotted module, a .py file or a folder of them "
         "(repeatable; also in LLAMA_IMPL, separated by commas). --strict adds the tests of refused input.",
     )
+    group.addoption(
+        "--claims",
+        metavar="WORDS",
+        help="with --impl: test only what these words claim, such as 'float32 bfloat16, forward, no mask', "
+        "in place of CLAIMS in the file; docs/kernels.md lists the words",
+    )
     group.addoption("--device", default="cpu", help="the device that the tests run on: cpu (the default), cuda or mps")
 
 

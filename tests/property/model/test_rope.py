@@ -28,6 +28,7 @@ def test_position_zero_is_the_identity(rope, case):
     assert_close(y, x, "the turn: in at least float32, and in float64 for float64 x", within=tolerance(case.dtype))
 
 
+@pytest.mark.exact
 @given(case=cases(SIZES))
 def test_every_pair_keeps_its_norm(rope, case):
     x, at = _x(case), positions(case, "seq")
@@ -35,6 +36,7 @@ def test_every_pair_keeps_its_norm(rope, case):
     assert_close(*pairs, "the pairs (i, i + head_dim/2)", within=angle_tolerance(at))
 
 
+@pytest.mark.exact
 @given(case=cases(SIZES), shift=st.integers(0, 1000))
 def test_the_product_of_query_and_key_depends_only_on_their_distance(rope, case, shift):
     q, k, at, f = _x(case), _x(case), positions(case, "seq"), frequencies(case)
@@ -43,6 +45,7 @@ def test_the_product_of_query_and_key_depends_only_on_their_distance(rope, case,
     assert_close(far, near, "absolute position leaks into the angle", within=angle_tolerance(at + shift))
 
 
+@pytest.mark.exact
 @given(case=cases(SIZES))
 def test_turning_by_a_and_then_by_b_is_turning_by_a_plus_b(rope, case):
     x, a, b, f = _x(case), positions(case, "seq"), positions(case, "seq"), frequencies(case)

@@ -20,6 +20,7 @@ def _arguments(case):
     return rest, positions % 8, frequencies
 
 
+@pytest.mark.exact
 @given(case=drawn("self_attention"))
 def test_it_is_projections_heads_rope_attention_and_merge_written_out(self_attention, case):
     rest, *turns = _arguments(case)
@@ -47,6 +48,7 @@ def test_a_later_token_has_no_influence_to_the_last_bit(self_attention, case, da
     assert_identical(self_attention(changed, *rest)[:, :kept], self_attention(x, *rest)[:, :kept], "the causal mask")
 
 
+@pytest.mark.exact
 @given(case=drawn("self_attention"), shift=st.integers(1, 8))
 def test_shifting_all_positions_changes_nothing(self_attention, case, shift):
     rest, positions, frequencies = _arguments(case)

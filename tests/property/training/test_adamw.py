@@ -98,6 +98,7 @@ def test_every_hyper_parameter_matters(adamw, name, case):
         fail(f"{name} has no influence")
 
 
+@pytest.mark.exact
 def test_many_elements_have_the_step_of_the_formula(adamw):
     # More than fit into a cache: kernels take some elements after others.
     case = Case({"n": 300_000}, torch.float32, seed=0)

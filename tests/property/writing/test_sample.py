@@ -46,6 +46,7 @@ def test_over_an_even_grid_of_u_each_token_comes_as_often_as_it_is_probable(samp
     assert_identical(torch.bincount(ids, minlength=case.n), counts, "softmax, cumulative sum, the first that exceeds u")
 
 
+@pytest.mark.exact
 @given(case=cases("n"), shift=st.sampled_from([-100.0, 100.0]))
 def test_adding_a_constant_to_the_logits_changes_no_draw(sample, case, shift):
     counts, grid = counts_and_grid(case)

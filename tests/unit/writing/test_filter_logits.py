@@ -158,6 +158,7 @@ def test_top_k_counts_every_token_however_many_there_are(filter_logits, n):
         assert_close(kept.nonzero().flatten(), torch.arange(n - k, n, device=kept.device), "blocks of tokens")
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("n", [33, 1025, 70_000])
 def test_top_p_finds_the_most_likely_among_many(filter_logits, n):
     # Three tokens have 1/2, 1/4 and 1/8 of the probability, and stand far apart; all others share the last eighth.
