@@ -10,6 +10,7 @@ The rooms, from the ground up. Each imports from those before it, never from tho
     machine/           devices, memory, and files that are written whole or not at all
     contract/          what a signature promises, and how a call is refused
     layers/            the layers, in chapters
+    adapt.py           modules and kernels of other conventions as layers
     implementation/    a named set of layer functions: ours, or anybody's
     text/              corpora, splits and windows, tokenizers
     model/             LlamaConfig, Llama, KVCache, the decoder, weights and checkpoints on disk

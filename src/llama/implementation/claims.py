@@ -36,10 +36,13 @@ WORDS = {
     "no cache": "fewer queries than keys",
     "no strides": "strides",
     "no empty batch": "empty batch",
+    "one dtype": "mixed dtypes",
 }
 """What is not claimed where a word is said."""
 WITHOUT_DTYPE = ("rope_frequencies", "llama3_frequencies", "cosine_schedule")
 """Layers over numbers and frequencies, whose dtype does not follow that of a model."""
+OWN_DTYPE = ("frequencies", "u")
+"""Arguments whose dtype need not be that of the others."""
 OF_ATTENTION = ("no mask", "causal only", "no cache")
 OF_HEADS = ("attention", "self_attention", "decoder_layer", "llama")
 
@@ -109,6 +112,7 @@ class Claims:
             "no cache": _size("q", 2, given) != _size("k", 2, given),
             "no strides": not all(t.is_contiguous() for t in tensors),
             "no empty batch": any(t.numel() == 0 for t in tensors),
+            "one dtype": len({t.dtype for t in _floats([v for n, v in given.items() if n not in OWN_DTYPE])}) > 1,
         }
         return next((WORDS[word] for word in self.words if asked[word]), "")
 

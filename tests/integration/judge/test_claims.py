@@ -100,6 +100,7 @@ CALLS = {
     "no grouped heads": ("attention", (X, X[:, :1], X[:, :1]), {}, "grouped heads"),
     "no cache": ("attention", (X[:, :, :1], X, X), {}, "fewer queries than keys"),
     "no strides": ("silu", (X.mT,), {}, "strides"),
+    "one dtype": ("rms_norm", (X.bfloat16(), X[0, 0, 0]), {}, "mixed dtypes"),
     "no empty batch": ("silu", (X[:0],), {}, "empty batch"),
 }
 

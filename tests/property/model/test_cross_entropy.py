@@ -49,6 +49,7 @@ def test_the_loss_is_never_negative(cross_entropy, case, scale):
     assert_close(loss.clamp(max=0), torch.zeros_like(loss))
 
 
+@pytest.mark.exact
 @given(case=cases("batch seq vocab"), gap=st.sampled_from([100.0, 1e4, 1e30]))
 def test_sure_right_answers_cost_nothing(cross_entropy, case, gap):
     targets = case.integers("batch seq", case.vocab)

@@ -18,6 +18,7 @@ def sign_of(t):
     return t.sign() + (t == 0)
 
 
+@pytest.mark.exact
 @given(
     case=cases("batch n"),
     scale=st.sampled_from([1e-3, 1.0, 1e3]),
@@ -42,6 +43,7 @@ def test_twenty_steps_equal_those_of_torch(adamw, case, scale, lr, more):
     assert_close([param, exp_avg, exp_avg_sq], expected, dtype=case.dtype, within=within)
 
 
+@pytest.mark.exact
 @given(case=cases("batch n"), lr=LR, betas=BETAS)
 def test_the_first_step_is_lr_in_the_direction_of_a_large_gradient(adamw, case, lr, betas):
     param, zeros = case.normal("batch n"), torch.zeros_like(case.normal("batch n"))
@@ -51,6 +53,7 @@ def test_the_first_step_is_lr_in_the_direction_of_a_large_gradient(adamw, case, 
     assert_close(new, param - lr * sign, "bias correction, with step counted from 1")
 
 
+@pytest.mark.exact
 @given(case=cases("batch n"), lr=LR, betas=BETAS)
 def test_every_step_is_lr_where_the_gradient_stays_the_same(adamw, case, lr, betas):
     # The corrected averages are then the gradient and its square at every step, and not only in the long run.
