@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from llama import adapt
 from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
 from llama.implementation.claims import Claims
@@ -32,10 +33,12 @@ class Implementation:
     def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False, source: str = ""):
         self.name = name
         self.source = source
+        self.named_in: dict[str, str] = {}
+        """The file in which a layer has its name, where its code may lie in another."""
         self.claims: dict[str, Claims] = {}
         """What is claimed of a layer, where it is not everything."""
         self.left_out: list[str] = []
-        """Files that fail to import and seem to define no layer, each with the reason in a sentence."""
+        """What is left out, each in a sentence: files that fail to import, and what is nearly a layer."""
         self._given = dict(layers)
         if compose:
             layers = {layer: functools.partial(layer_module(layer).compose, self) for layer in composed()} | self._given
@@ -79,7 +82,8 @@ class Implementation:
     @property
     def files(self) -> dict[str, str]:
         """The file of each layer."""
-        return {name: _file(layer) for name, layer in self.layers.items()}
+        found = {name: _file(layer) for name, layer in self.layers.items()}
+        return {name: self.named_in.get(name, file) if file == adapt.__file__ else file for name, file in found.items()}
 
     def completed(self, other: str = "vectorized") -> "Implementation":
         """All layers: these, and those of `other` where there are none, or stubs.
@@ -164,7 +168,7 @@ def load(name: str | Path) -> Implementation:
         return Implementation(name, plain, compose=True)
     found = layers_of(name)
     loaded = Implementation(Path(name).stem if Path(name).exists() else name, found.layers, source=name)
-    loaded.left_out = found.left_out
+    loaded.left_out, loaded.named_in = found.left_out, found.files
     for layer, text in found.claims.items():
         loaded.claim(text, layer)
     return loaded

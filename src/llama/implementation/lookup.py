@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from llama.implementation import neighbours
+from llama.implementation import neighbours, recognition
 from llama.implementation.arrays import Layer
 from llama.layers import LAYERS
 
@@ -40,7 +39,9 @@ class Found:
 
     layers: dict[str, Layer]
     left_out: list[str] = field(default_factory=list)
-    """Why a file is left out that seems to define no layer, each in a sentence."""
+    """What is left out, and why, each in a sentence: files that fail to import, and what is nearly a layer."""
+    files: dict[str, str] = field(default_factory=dict)
+    """The file in which a layer has its name, wherever its code lies."""
     claims: dict[str, str] = field(default_factory=dict)
     """What its author claims of a layer: the text CLAIMS in its file, else in the folder's `__init__.py`."""
 
@@ -59,15 +60,27 @@ def layers_of(name: str) -> Found:
                 unloaded[stem] = Unloaded(str(module.__file__), _lacks(stem, module))
     pairs = {layer: pair for layer in LAYERS if (pair := _find(layer, modules, name)) is not None}
     found = {layer: function for layer, (function, _) in pairs.items()}
+    for layer, (function, module) in pairs.items():
+        if sentence := recognition.problem(layer, function):
+            found[layer] = Unloaded(_file(module), f"{Path(_file(module)).name}: {sentence}")
     # The file of its own name is what a layer is looked for in first.
     own = {layer: one for layer, one in unloaded.items() if Path(one.file).stem == layer}
     layers = unloaded | found | own
+    strangers = [stranger for module in modules for stranger in recognition.strangers(module, layers)]
     if not layers:
         if broken:
             raise ImplementationError(f"{name} fails to import: {broken[0].sentence}")
-        raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
+        known = " ".join(f"{stranger} would be one after this line: {line}" for stranger, line in strangers)
+        known = known or f"it must define at least one of {', '.join(LAYERS)}"
+        raise ImplementationError(f"{name} defines no layer; {known}")
     texts = {layer: text for layer, (_, module) in pairs.items() if (text := _claims(module, modules)) is not None}
-    return Found(layers, [one.sentence for one in broken if one not in layers.values()], texts)
+    left_out = [one.sentence for one in broken if one not in layers.values()]
+    left_out += [f"{stranger}, which would be a layer after this line: {line}" for stranger, line in strangers]
+    return Found(layers, left_out, {layer: _file(module) for layer, (_, module) in pairs.items()}, texts)
+
+
+def _file(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
 
 
 def _claims(module: ModuleType, modules: list[ModuleType]) -> str | None:
@@ -76,8 +89,10 @@ def _claims(module: ModuleType, modules: list[ModuleType]) -> str | None:
 
 
 def _lacks(layer: str, module: ModuleType) -> str:
-    there = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
-    return f"{layer}.py must define {layer}, and defines {', '.join(there) or 'no function'}"
+    there = [n for n, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__]
+    lines = [line for _, line in recognition.strangers(module) if f"{layer} = " in line]
+    known = f". Write: {lines[0]}" if lines else ""
+    return f"{layer}.py must define {layer}, and defines {', '.join(there) or 'no function'}{known}"
 
 
 def _modules(name: str) -> tuple[list[ModuleType], list[Unloaded]]:

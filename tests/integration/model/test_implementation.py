@@ -77,7 +77,7 @@ def test_an_unknown_name_is_refused_with_what_would_be_valid(name):
 
 
 def test_a_file_without_layers_is_refused_with_the_names_that_there_are(tmp_path):
-    (tmp_path / "mine.py").write_text("def rmsnorm(x): return x")
+    (tmp_path / "mine.py").write_text("def normalise(x): return x")
     with pytest.raises(
         ImplementationError, match="defines no layer; it must define at least one of softmax, cross_entr"
     ):
@@ -120,6 +120,73 @@ def test_a_file_of_a_folder_that_fails_to_import_costs_its_own_layer_and_no_othe
         mine.rms_norm(torch.ones(2))
     with pytest.raises(ImplementationError, match=sentence):
         mine.completed()
+
+
+RMS_NORM = (
+    "class RMSNorm(nn.Module):\n    def __init__(self, n, eps=1e-5): super().__init__(); self.w = nn.Parameter(x)\n"
+)
+ADAPTED = "from llama import adapt; "
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (RMS_NORM, f"RMSNorm would be one after this line: {ADAPTED}rms_norm = adapt.module(RMSNorm)"),
+        ("from torch.nn import RMSNorm", f"RMSNorm would be one after this line: {ADAPTED}rms_norm = adapt.module("),
+        ("class LlamaMLP(nn.Module): ...", f"LlamaMLP would be one after this line: {ADAPTED}swiglu = adapt.module("),
+        ("norm = nn.RMSNorm(8)", f"norm would be one after this line: {ADAPTED}rms_norm = adapt.module(RMSNorm)"),
+        (
+            "def apply_rotary_pos_emb(q, k, cos, sin): ...",
+            f"this line: {ADAPTED}rope = adapt.apply_rotary_pos_emb(apply_rotary_pos_emb)",
+        ),
+        ("def rotate(x, cos, sin): ...", f"this line: {ADAPTED}rope = adapt.cos_sin(rotate)"),
+        ("def flash(q, k, v, is_causal): ...", f"this line: {ADAPTED}attention = adapt.sdpa(flash)"),
+        ("def rmsnorm(x, weight, eps): ...", "rmsnorm would be one after this line: rms_norm = rmsnorm"),
+    ],
+)
+def test_a_file_without_a_layer_that_has_something_like_one_is_told_the_line_that_makes_it_one(
+    tmp_path, text, sentence
+):
+    (tmp_path / "mine.py").write_text("from torch import nn\n" + text)
+    with pytest.raises(ImplementationError, match=re.escape(sentence)):
+        load(tmp_path / "mine.py")
+
+
+NO_FUNCTION = "and must be a function as its contract says"
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "line"),
+    [
+        (
+            "rms_norm = nn.RMSNorm(8)",
+            "rms_norm is an instance of RMSNorm, which has weights of its own",
+            f"{ADAPTED}rms_norm = adapt.module(RMSNorm)",
+        ),
+        ("rms_norm = nn.RMSNorm", "rms_norm is a class", f"{ADAPTED}rms_norm = adapt.module(rms_norm)"),
+        ("class swiglu(nn.Module): ...", "swiglu is a class", f"{ADAPTED}swiglu = adapt.module(swiglu)"),
+        ("class silu(autograd.Function): ...", "silu is a class", "silu = silu.apply"),
+        ("def rope(x, cos, sin): ...", "rope is called with x, cos, sin", f"{ADAPTED}rope = adapt.cos_sin(rope)"),
+        ("class softmax: ...", "softmax is a class", ""),
+    ],
+)
+def test_what_has_the_name_of_a_layer_and_is_none_raises_what_to_write(tmp_path, text, what, line):
+    (tmp_path / "mine.py").write_text(f"from torch import autograd, nn\n{text}\n")
+    (layer,) = load(tmp_path / "mine.py").layers.values()
+    with pytest.raises(ImplementationError) as error:
+        layer(torch.ones(1))
+    assert str(error.value) == f"mine.py: {what}, {NO_FUNCTION}" + (f". Write: {line}" if line else "")
+
+
+@pytest.mark.parametrize("text", ["silu = nn.SiLU()", "silu = functools.partial(nn.functional.silu, inplace=False)"])
+def test_a_module_without_weights_and_a_partial_function_are_layers(tmp_path, text):
+    (tmp_path / "mine.py").write_text(f"import functools\nfrom torch import nn\n{text}\n")
+    assert load(tmp_path / "mine.py").silu(torch.zeros(1)).item() == 0
+
+
+def test_an_adapted_layer_stands_in_the_file_that_names_it(tmp_path):
+    (tmp_path / "mine.py").write_text(f"from torch.nn import RMSNorm\n{ADAPTED}rms_norm = adapt.module(RMSNorm)\n")
+    assert load(tmp_path / "mine.py").files == {"rms_norm": str(tmp_path / "mine.py")}
 
 
 def test_a_file_without_a_layer_that_fails_to_import_is_left_out_with_the_reason(tmp_path):
