@@ -25,7 +25,7 @@ from tests.judge.items import subject_of
 from tests.judge.pictures import Drawings
 from tests.judge.results import Kept
 from tests.judge.subject import Subject
-from tests.session import cheats_table, claims, gallery, nested_runs, progress, selection, workers
+from tests.session import causes, cheats_table, claims, gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
 from tests.session.keyword import asked_for
 from tests.session.nested_runs import Background
@@ -80,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     elif cheats:
         plugins.append(cheats_table.Table(chosen.refused))
     else:
-        plugins += [messages, Drawings()]
+        plugins += [messages, Drawings(), *([causes] if chosen.foreign else [])]
         if one_layer and not config.option.maxfail:
             config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
         if one_layer and config.option.reportchars == "fE":
