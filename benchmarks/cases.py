@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks import refusal
 from benchmarks.machine import Machine, PeakMemory
-from llama.implementation import Implementation, map_leaves
+from llama.implementation import OURS, Claims, Implementation, map_leaves
 from llama.machine.device import multiplies_bfloat16
 from tests.cases import calls
 from tests.cases.case import Case
@@ -113,7 +113,9 @@ def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
         result = None
         if cell.warm_up:
             with peak if cell.memory and not single else contextlib.nullcontext():
-                call(*given)
+                result = call(*given)
+            if cell.contents and cell.column not in OURS:
+                _refuse_wrong(cell, benchmark, result)
             if cell.contents:
                 cell.contents.change()
         if single:
@@ -132,6 +134,16 @@ def measure(cell: Cell, benchmark: Any, machine: Machine) -> None:
         "limit": machine.limit(cell.work.unit, cell.dtype),
         "peak": peak.bytes,
     }
+
+
+def _refuse_wrong(cell: Cell, benchmark: Any, result: Any) -> None:
+    """Raises Nonsense for a layer whose first result is wrong, and keeps its number out of the report."""
+    assert cell.contents is not None
+    try:
+        refusal.check_right(cell.name, cell.layer, result, cell.contents.expected())
+    except refusal.Nonsense:
+        benchmark.has_error = True
+        raise
 
 
 def _refuse_nonsense(cell: Cell, benchmark: Any, machine: Machine, call: Run, result: Any) -> None:
@@ -250,9 +262,18 @@ def _columns(
 ) -> Iterator[tuple[str, Peer, bool]]:
     for i in columns:
         if name in i.layers and name not in i.stubs | i.unloaded.keys():
-            yield i.name, functools.partial(functools.partial, i.layers[name]), False
+            yield i.name, functools.partial(_claimed, name, i), False
     for column, peer in installed(peers).items():
         yield column, peer, True
+
+
+def _claimed(name: str, of: Implementation, *args: Any, **kwargs: Any) -> Run:
+    """The call of that layer, where its author claims it (see llama/implementation/claims.py)."""
+    claims = of.claims.get(name, Claims()).about(name)
+    if reason := claims.refusal(name, args, kwargs):
+        pytest.skip(f"{of.name} does not claim {reason}")
+    args, kwargs = claims.trimmed(name, args, kwargs)
+    return functools.partial(of.layers[name], *args, **kwargs)
 
 
 def _name(dtype: torch.dtype) -> str:

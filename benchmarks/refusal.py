@@ -23,6 +23,9 @@ REACHED = 1.5
 REACHED_IN_CACHE = 100.0
 """The same of a copy, for what may stay in a cache: 64 cores read some thirty times faster there than from memory."""
 
+WRONG = 1e-3
+"""How much of the result may be wrong in float32, whose sums differ by a tenth of that at the largest sizes."""
+
 SLOWER = 10.0
 """How many times as long a call may take on new contents as on old ones, of two calls that find the caches alike."""
 FRESH = 3
@@ -33,6 +36,17 @@ SHORT = 1e-3
 
 class Nonsense(AssertionError):
     """A number that says nothing of the layer."""
+
+
+def check_right(name: str, layer: str, actual: Any, expected: Any) -> None:
+    """The result of the warm-up: a layer that is wrong may well be fast."""
+    right = _tensors(expected)
+    single = all(t.dtype == torch.float32 for t in right)
+    if _is_far(_tensors(actual), right, WRONG if single else FAR):
+        raise Nonsense(
+            f"{name}: the layer is wrong on these inputs, so its time says nothing; "
+            f"pytest --impl with -k {layer} says what is wrong"
+        )
 
 
 def check_result(name: str, actual: Any, expected: Any) -> None:
@@ -97,14 +111,14 @@ def _tensors(tree: Any) -> list[Tensor]:
     return found
 
 
-def _is_far(actual: list[Tensor], expected: list[Tensor]) -> bool:
+def _is_far(actual: list[Tensor], expected: list[Tensor], far: float = FAR) -> bool:
     """Over all tensors together: of several gradients one may be nothing but roundings."""
     if [t.shape for t in actual] != [t.shape for t in expected]:
         return True
     a, e = (torch.cat([t.double().flatten() for t in of]) for of in (actual, expected))
     if not expected[0].is_floating_point():
-        return float((a != e).double().mean()) > FAR
+        return float((a != e).double().mean()) > far
     finite = a.isfinite() & e.isfinite()
-    if float(((a != e) & ~finite).double().mean()) > FAR:
+    if float(((a != e) & ~finite).double().mean()) > far:
         return True
-    return float((a - e)[finite].norm()) > FAR * float(e[finite].norm())
+    return float((a - e)[finite].norm()) > far * float(e[finite].norm())

@@ -148,6 +148,44 @@ def standing(run: Sequence[Measurement]) -> Iterator[str]:
         yield f"SLOWER  {math.exp(-ratio):.2f}x  {what}: {_time(base.median)}, {peer.column} {_time(peer.median)}"
 
 
+def beside(run: Sequence[Measurement], column: str) -> Iterator[str]:
+    """How many times as fast as `fused` and as the best peer of each size that column is, and where it wins and loses.
+
+    It wins where it is faster than both by more than the noise, and loses where it is slower than one of them by more.
+    """
+    rows: dict[tuple[str, int, str, str], dict[str, Measurement]] = defaultdict(dict)
+    for m in run:
+        if m.layer != LOOPS:
+            rows[m.layer, *m.row][m.column] = m
+    groups: dict[tuple[str, str, str], list[tuple[Measurement, list[Measurement]]]] = defaultdict(list)
+    for cells in rows.values():
+        if own := cells.get(column):
+            peers = [m for m in cells.values() if m.reference]
+            best = [min(peers, key=lambda m: m.median)] if peers else []
+            groups[own.layer, own.dtype, own.passes].append(
+                (own, [m for m in cells.values() if m.column == REFERENCE] + best)
+            )
+    table = [["layer", "dtype", "pass", "as fast as fused", "as the best peer", "faster at", "slower at"]]
+    for (layer, dtype, passes), pairs in groups.items():
+        logs = [
+            [math.log(m.median / own.median) for own, others in pairs for m in others if m.reference == reference]
+            for reference in (False, True)
+        ]
+        faster = [own for own, others in pairs if others and all(_beyond_noise(own, m) > 0 for m in others)]
+        slower = [own for own, others in pairs if any(_beyond_noise(own, m) < 0 for m in others)]
+        means = [f"{math.exp(statistics.mean(ratios)):.2f}x" if ratios else "" for ratios in logs]
+        places = [f"{of[0].along}={', '.join(f'{m.size}' for m in of)}" if of else "" for of in (faster, slower)]
+        table.append([layer, dtype, passes, *means, *places])
+    if len(table) > 1:
+        yield from _aligned(table)
+
+
+def _beyond_noise(own: Measurement, other: Measurement) -> int:
+    """1 where it is faster than the other by more than the noise, -1 where it is slower, else 0."""
+    ratio = math.log(other.median / own.median)
+    return (ratio > 0) - (ratio < 0) if abs(ratio) > SIGMAS * math.hypot(own.noise, other.noise, LEAST_NOISE) else 0
+
+
 def over_naive(run: Sequence[Measurement]) -> Iterator[str]:
     """How many times as fast as the loops `vectorized` is, by layer."""
     times: dict[str, dict[str, float]] = defaultdict(dict)

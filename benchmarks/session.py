@@ -1,7 +1,9 @@
 """The plugin of `pytest --benchmark`: what is collected, in which columns, and what is shown at the end."""
 
+import functools
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +108,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(title)
         for line in lines:
             write(line)
-    for title, summary in (
-        ("vectorized beside naive", report.over_naive),
-        ("fused beside its peers", report.standing),
-    ):
+    summaries: dict[str, Callable[..., Iterator[str]]] = {
+        "vectorized beside naive": report.over_naive,
+        "fused beside its peers": report.standing,
+    }
+    for i in config.stash[COLUMNS]:
+        if not i.is_ours:
+            summaries[f"{i.name} beside fused and its best peer"] = functools.partial(report.beside, column=i.name)
+    for title, summary in summaries.items():
         lines = list(summary(list(current.values())))
         if lines:
             terminalreporter.section(title)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,6 +229,40 @@ def measured(softmax, seconds, passes=FORWARD):
 @pytest.mark.parametrize("passes", [FORWARD, BOTH])
 def test_an_honest_layer_is_measured(passes):
     assert measured(lambda x: x.softmax(-1), AN_HOUR, passes) == "softmax"
+
+
+def test_a_layer_that_is_wrong_on_these_inputs_is_told_so_before_it_is_timed():
+    sentence = measured(lambda x: (1.01 * x).softmax(-1), AN_HOUR)
+    assert sentence.startswith("softmax (mine) [n=64 float32 forward]: the layer is wrong on these inputs")
+    assert sentence.endswith("pytest --impl with -k softmax says what is wrong")
+
+
+def test_what_an_author_does_not_claim_is_not_measured():
+    mine = Implementation("mine", {"softmax": lambda x: x.softmax(-1).detach()})
+    mine.claim("float32, forward")
+    cells = [cell for cell in bench_softmax.cells([mine]) if cell.column == "mine" and cell.size == 64]
+    calls = {(cell.dtype, cell.passes): cell.prepare for cell in cells}
+    with torch.no_grad():
+        assert calls["float32", FORWARD]()().shape[-1] == 64
+    with torch.no_grad(), pytest.raises(pytest.skip.Exception, match="mine does not claim bfloat16"):
+        calls["bfloat16", FORWARD]()
+    with pytest.raises(pytest.skip.Exception, match="mine does not claim gradients"):
+        calls["float32", BOTH]()
+
+
+def test_an_authors_layer_is_set_beside_fused_and_the_best_peer_with_the_sizes_where_it_wins_and_loses():
+    run = []
+    for size, mine in ((64, 0.5e-3), (128, 1e-3), (256, 4e-3)):
+        other = replace(PEER, column="transformers", median=5e-3)
+        run += [replace(m, size=size) for m in (ONE, replace(PEER, median=2e-3), other)]
+        run.append(replace(ONE, column="mine", size=size, median=mine))
+    head, row = report.beside(run, "mine")
+    # Over fused 2, 1 and 1/4, whose geometric mean is 0.79; over the best peer twice that.
+    assert [word.strip() for word in re.split(r" {2,}", row)] == [
+        *("softmax", "float32", "forward", "0.79x", "1.59x", "n=64", "n=256")
+    ]
+    assert re.split(r" {2,}", head)[-4:] == ["as fast as fused", "as the best peer", "faster at", "slower at"]
+    assert list(report.beside(run, "nobody")) == []
 
 
 def test_a_layer_that_returns_the_result_for_old_contents_is_refused():
