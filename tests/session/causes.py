@@ -13,6 +13,8 @@ from collections.abc import Generator, Hashable
 import pytest
 
 PLACE = re.compile(r"\[[\d, ]*\]")
+SHOWN = 10
+"""So many tests are named."""
 NUMBER = re.compile(r"(?<!line )(?<![\w.])-?\d[\d.]*(e[-+]?\d+)?")
 """Not that of a line, which tells one error from another."""
 
@@ -41,7 +43,8 @@ def grouped(reports: list[pytest.TestReport]) -> list[pytest.TestReport]:
 def _names(reports: list[pytest.TestReport]) -> str:
     names = [report.nodeid.rpartition("::")[2].partition("[")[0] for report in reports]
     words = Counter(name.removeprefix("test_").replace("_", " ") for name in names)
-    return "; ".join(name + (f" ({count})" if count > 1 else "") for name, count in words.items())
+    shown = [name + (f" ({count})" if count > 1 else "") for name, count in words.most_common(SHOWN)]
+    return "; ".join(shown if len(words) <= SHOWN else [*shown, "and so on; -v shows all"])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

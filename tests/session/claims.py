@@ -16,6 +16,7 @@ import torch
 from hypothesis.errors import FailedHealthCheck, Unsatisfiable
 
 from llama.implementation import Claims, Implementation, Layer
+from llama.implementation.claims import DTYPES
 from llama.layers import LAYERS
 from tests.cases import target
 from tests.cases.case import LAYOUTS
@@ -53,7 +54,9 @@ def guarded(implementation: Implementation) -> Implementation:
         return call
 
     given = {name: guard(name, f) for name, f in implementation.layers.items() if implementation.defines(name)}
-    return Implementation(implementation.name, given, source=implementation.source)
+    new = Implementation(implementation.name, given, source=implementation.source)
+    new.claims = implementation.claims
+    return new
 
 
 def pytest_collection_finish() -> None:
@@ -63,11 +66,19 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     subject = subject_of(item)
-    claims = subject.claims if isinstance(subject, Subject) else Claims()
+    claims = subject.claims if isinstance(subject, Subject) else _of_all(subject) if subject else Claims()
     target.use_claims(claims)
     _REFUSED.clear()
     if claims and item.get_closest_marker("written") is None and (reason := _needs(item, claims)):
         raise NotClaimed(reason)
+
+
+def _of_all(implementation: Implementation) -> Claims:
+    """The dtypes in which a whole model can be tested: those of all its layers, where a model is exact in one."""
+    claims = [implementation.claims.get(layer, Claims()).about(layer) for layer in implementation.layers]
+    common = {name for name, dtype in DTYPES.items() if all(of.claims(dtype) for of in claims)}
+    exact = {"float64", "float32"} & common
+    return Claims(tuple(name for name in DTYPES if name in common)) if exact and len(common) < len(DTYPES) else Claims()
 
 
 def _needs(item: pytest.Item, claims: Claims) -> str:

@@ -92,7 +92,9 @@ class Implementation:
         """
         if self.unloaded:
             raise ImplementationError(f"{self.name}: {'; '.join(self.unloaded.values())}")
-        return Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
+        whole = Implementation(self.name, load(other)._given | self._written, compose=True, source=self.source)
+        whole.claims = self.claims
+        return whole
 
     def unchecked(self) -> "Implementation":
         """The same layers, our own without their contracts: for a model, which knows that its sizes fit.
@@ -137,7 +139,9 @@ class Implementation:
     def recomposed(self) -> "Implementation":
         """Its layers, composed by the project's own functions."""
         given = {layer: function for layer, function in self._given.items() if layer not in composed()}
-        return Implementation(self.name, given, compose=True, source=self.source)
+        new = Implementation(self.name, given, compose=True, source=self.source)
+        new.claims = self.claims
+        return new
 
     def replacing(self, name: str, **layers: Layer) -> "Implementation":
         """An implementation of another name: its layers with these in place of some, composed by the project's own."""

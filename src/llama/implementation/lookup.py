@@ -70,12 +70,12 @@ def layers_of(name: str) -> Found:
     if not layers:
         if broken:
             raise ImplementationError(f"{name} fails to import: {broken[0].sentence}")
-        known = " ".join(f"{stranger} would be one after this line: {line}" for stranger, line in strangers)
-        known = known or f"it must define at least one of {', '.join(LAYERS)}"
-        raise ImplementationError(f"{name} defines no layer; {known}")
+        if strangers:
+            raise ImplementationError(f"{name} defines no layer. {recognition.advice(strangers)}")
+        raise ImplementationError(f"{name} defines no layer; it must define at least one of {', '.join(LAYERS)}")
     texts = {layer: text for layer, (_, module) in pairs.items() if (text := _claims(module, modules)) is not None}
     left_out = [one.sentence for one in broken if one not in layers.values()]
-    left_out += [f"{stranger}, which would be a layer after this line: {line}" for stranger, line in strangers]
+    left_out += [f"{stranger}, which would be a layer with this line: {line}" for stranger, line in strangers]
     return Found(layers, left_out, {layer: _file(module) for layer, (_, module) in pairs.items()}, texts)
 
 

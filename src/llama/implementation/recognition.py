@@ -14,6 +14,7 @@ from torch import nn
 
 from llama.layers import LAYERS
 
+IMPORT = "from llama import adapt"
 MODULES = {
     "rms_norm": re.compile(r"RMS_?Norm$", re.IGNORECASE),
     "swiglu": re.compile(r"(MLP|FeedForward|FFN|SwiGLU)$", re.IGNORECASE),
@@ -32,7 +33,15 @@ def line(layer: str, name: str, value: Any) -> str:
         return "" if name == layer else f"{layer} = {name}"
     if adapter == "module" and not isinstance(value, type):
         name = type(value).__name__  # of an instance: what its file, or that which it comes from, calls the class
-    return f"from llama import adapt; {layer} = adapt.{adapter}({name})"
+    return f"{IMPORT}; {layer} = adapt.{adapter}({name})"
+
+
+def advice(strangers: Collection[tuple[str, str]]) -> str:
+    """What to write for these, as `strangers` finds them, in lines that can be copied."""
+    names, written = [name for name, _ in strangers], [line.removeprefix(f"{IMPORT}; ") for _, line in strangers]
+    lines = [IMPORT] * any(" = adapt." in line for line in written) + written
+    one = len(names) == 1
+    return "\n".join([f"{', '.join(names)} would be {'one' if one else 'layers'} with:", *lines])
 
 
 def problem(layer: str, value: Any) -> str:
