@@ -5,6 +5,7 @@ They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/se
 pytest                        our three implementations, on up to 4 cores (pytest -n 0: in this process)
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
 pytest --impl my_llama -k rope     one layer of it, with few examples, up to the first failure
+pytest --impl kernels.py --claims "bfloat16, forward"     what its author claims, and no more
 pytest --device cuda          the same tests on that device
 pytest --zoo                  the suite against every known bug; with --as liger, the tests of others against them
 pytest --spec                 the tests as sentences
