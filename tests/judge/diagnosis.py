@@ -158,7 +158,7 @@ def repaired(layer: str, function: Layer, *calls: Arguments) -> str:
     """Where no bug fits: the one change that would make the result right, in a sentence, or nothing."""
     results = []
     for call in [
-        *_known(layer).calls[:4],
+        *_known(layer, target.CLAIMS).calls[:4],
         *(call for call in calls if not any(t.dtype in HALF for t in tensors(call))),
     ]:
         theirs, right = (_numbers(_outcome(_values(call), f)) for f in (function, getattr(RIGHT, layer)))

@@ -24,8 +24,8 @@ def cause(report: pytest.TestReport) -> Hashable:
     sentence = getattr(report, "sentence", None)
     if sentence is None or not hasattr(report, "layer"):
         return report.nodeid
-    bugs = tuple(getattr(report, "bugs", ()))
-    return (*report.layer, bugs or NUMBER.sub("#", PLACE.sub("", sentence)))
+    diagnosis: Hashable = tuple(getattr(report, "bugs", ())) or getattr(report, "cause", "")
+    return (*report.layer, diagnosis or NUMBER.sub("#", PLACE.sub("", sentence)))
 
 
 def grouped(reports: list[pytest.TestReport]) -> list[pytest.TestReport]:

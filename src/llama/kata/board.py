@@ -49,6 +49,10 @@ class Row:
     cause: str = ""
     """What the diagnosis says: `Your output is exactly what you get when ...`"""
 
+    @property
+    def of_claims(self) -> str:
+        return f" (claimed: {self.claimed})" if self.claimed else ""
+
 
 @dataclass
 class Board:
@@ -86,7 +90,8 @@ class Board:
         done = f"{sum(state == 'done' for state in states.values())} of {len(LAYERS)} layers are done."
         if states[layer] == "done":
             learnt = hint_file.read(layer).learnt
-            return f"{layer} is done: {self.rows[layer].passed} tests. {learnt}\n{done} {self._next(states)}"
+            row = self.rows[layer]
+            return f"{layer} is done{row.of_claims}: {row.passed} tests. {learnt}\n{done} {self._next(states)}"
         if states[layer] == "failing":
             return f"{layer} is not right yet. {done} A hint: python -m llama hint {layer}"
         return f"{layer}: {states[layer]}. {done} {self._next(states)}"
@@ -96,10 +101,8 @@ class Board:
             return "changed since it was last tested"
         if state == "done":
             row = self.rows[layer]
-            claimed = f" (claimed: {row.claimed})" if row.claimed else ""
-            return f"done{claimed}      {row.passed} tests" + (
-                f", {row.profile} profile" if row.profile != "default" else ""
-            )
+            profile = f", {row.profile} profile" if row.profile != "default" else ""
+            return f"done{row.of_claims}      {row.passed} tests{profile}"
         if state == "failing":
             row = self.rows[layer]
             stopped = " (it stopped there)" if row.passed + row.failed < row.selected else ""
