@@ -24,8 +24,8 @@ def cause(report: pytest.TestReport) -> Hashable:
     sentence = getattr(report, "sentence", None)
     if sentence is None or not hasattr(report, "layer"):
         return report.nodeid
-    diagnosis: Hashable = tuple(getattr(report, "bugs", ())) or getattr(report, "cause", "")
-    return (*report.layer, diagnosis or NUMBER.sub("#", PLACE.sub("", sentence)))
+    said = getattr(report, "cause", "") or NUMBER.sub("#", PLACE.sub("", sentence))
+    return (*report.layer, tuple(getattr(report, "bugs", ())) or said)
 
 
 def grouped(reports: list[pytest.TestReport]) -> list[pytest.TestReport]:
