@@ -2,8 +2,8 @@
 
     python docs/pictures/make.py
 
-failing_test.svg is a terminal: `pytest --impl my_llama -k rms_norm` on a layer with a common bug, without the header and
-the last lines. failure.png is what such a run draws of another bug. ladder.svg shows three rungs of
+failing_test.svg is a terminal: `pytest --impl my_llama -k rms_norm` on a layer with a common bug, without header and
+last lines. failure.png is what such a run draws of another bug. ladder.svg shows three rungs of
 `python -m llama ladder`: the loss that each model reports, and its loss when each position is computed from its own
 prefix alone. All runs together take half a minute.
 
