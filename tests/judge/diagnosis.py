@@ -97,9 +97,8 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     numbers = [i for i in range(len(probes)) if (of := _numbers(theirs[i])) and not all(n.isnan().all() for n in of)]
     wrong = [i for i in numbers if not _same_numbers(layer, theirs[i], right[i], slack=4)]
 
-    few = (
-        4 if calls_of(layer).rounds_within else len(wrong)
-    )  # a whole model takes long, and shows most bugs in any call
+    # A whole model takes long, and shows most bugs in any call.
+    few = 4 if calls_of(layer).rounds_within else len(wrong)
 
     def agrees(bug: Outcomes, i: int) -> bool:
         return _same_numbers(layer, theirs[i], bug[i])
@@ -113,7 +112,11 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
         return sum(agrees(bug, i) for i in wrong)
 
     # As in `diagnose`: asked anew where a call has been added.
-    bugs = {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)} if asked else _bugs_in_more(layer)
+    bugs = (
+        {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)}
+        if asked
+        else _bugs_in_more(layer, target.CLAIMS)
+    )
     counts = {bug: shared(outcomes) for bug, outcomes in bugs.items()} if wrong else {}
     most = max([2, *counts.values()])
     found = [bug for bug, count in counts.items() if count == most]
@@ -248,9 +251,9 @@ def _more(layer: str, claims: Claims) -> list[Arguments]:
 
 
 @functools.cache
-def _bugs_in_more(layer: str) -> dict[Bug, Outcomes]:
+def _bugs_in_more(layer: str, claims: Claims) -> dict[Bug, Outcomes]:
     """The bugs of that layer, as far as they have been asked for the values of the plain calls and of `_more`."""
-    probes = [_values(call) for call in [*_known(layer).calls, *_more(layer)]]
+    probes = [_values(call) for call in [*_known(layer, claims).calls, *_more(layer, claims)]]
     return {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)}
 
 

@@ -117,7 +117,8 @@ def _what_happened(
 def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Cause") -> Iterator[str]:
     """The cause, as far as it is found, and what else is wrong."""
     if call and error is call.error:
-        yield from in_words(error, set(subject.implementation.files.values()))
+        with contextlib.suppress(Exception):  # of what the layer holds at that place, which may be anything
+            yield from in_words(error, set(subject.implementation.files.values()))
     if call and isinstance(error, Mismatch) and error.differing and not cause.bugs:
         yield from _only_in_dtypes(call)
     if cause.sentence:
@@ -143,7 +144,7 @@ def find_cause(subject: Subject, call: Call | None) -> Cause:
     """What the layer does wrong, as far as it is known: a bug, a bug among other faults, or a change that mends it."""
     if call is None:
         return Cause()
-    with _silent():
+    with _silent(), contextlib.suppress(Exception):  # of results that nothing can be done with, nothing is said
         layer, function = subject.layer, subject.fresh()
         if bugs := diagnose(layer, function, (call.args, call.kwargs)):
             return _named(bugs, "Your output is exactly what you get when {}.")
@@ -151,6 +152,7 @@ def find_cause(subject: Subject, call: Call | None) -> Cause:
             cause = _named(bugs, "Your values are what you get when {}. That is not all that is wrong.")
             return replace(cause, besides="; ".join(lesser_faults(layer, function, bugs[0])))
         return Cause(repaired(layer, function, call.given))
+    return Cause()
 
 
 def _named(bugs: list[Bug], sentence: str) -> Cause:
