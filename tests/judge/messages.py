@@ -94,7 +94,9 @@ def _explain(
         title, path = f"{subject.name}: {claim(item)}", picture_of(item, subject.layer)
         yield f"Picture: {draw_later(path, title, expected, actual, names, call)}"
     yield from _what_happened(subject, call, case, sentence, where(differing[2], names) if differing else "")
-    yield from _why(error, subject, call, cause)
+    # What the rules that hold for every layer ask to look at is meant for a layer that is right otherwise.
+    general = "every_layer" in item.path.parts and call is not None and bool(differing) and _is_plainly_wrong(call)
+    yield from _why(error, subject, call, cause, "" if general else getattr(error, "look_at", ""))
 
 
 def _what_happened(
@@ -114,7 +116,7 @@ def _what_happened(
     yield sentence + tail
 
 
-def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Cause") -> Iterator[str]:
+def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Cause", look_at: str) -> Iterator[str]:
     """The cause, as far as it is found, and what else is wrong."""
     if call and error is call.error:
         with contextlib.suppress(Exception):  # of what the layer holds at that place, which may be anything
@@ -123,8 +125,8 @@ def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Caus
         yield from _only_in_dtypes(call)
     if cause.sentence:
         yield cause.sentence
-    if isinstance(error, Mismatch) and error.look_at and not cause.bugs:
-        yield f"Look at: {error.look_at}"
+    if look_at and not cause.bugs:
+        yield f"Look at: {look_at}"
     if cause.tempting:
         yield f"Tempting: {cause.tempting}"
     if cause.besides:
@@ -199,6 +201,13 @@ def _only_in_dtypes(call: Call) -> Iterator[str]:
         yield f"{where}: something in it is computed in float32."
     elif not {torch.float64, torch.float32} & set(wrong):
         yield f"{where}: sums and what they are made of belong in float32 there, and the result in the dtype of x."
+
+
+def _is_plainly_wrong(call: Call) -> bool:
+    """Whether the layer, loaded anew, is wrong in this call alone."""
+    floats = [t.dtype for t in tensors((call.args, call.kwargs)) if t.is_floating_point()]
+    with _silent():
+        return bool(floats) and _is_wrong(call, floats[0], call.subject.fresh())
 
 
 def _is_wrong(call: Call, dtype: torch.dtype, function: Layer) -> bool:

@@ -28,11 +28,6 @@ def test_the_temperature_divides_the_logits(filter_logits):
     assert_close(filter_logits(tensor([3.0, -1.0]), temperature=2.0), tensor([1.5, -0.5]))
 
 
-def test_temperature_zero_keeps_the_first_of_the_largest_as_it_is(filter_logits):
-    x = tensor([1.0, 3.0, 3.0, 2.0])
-    assert_close(filter_logits(x, temperature=0.0), only([1], x))
-
-
 def test_top_k_keeps_the_k_largest(filter_logits):
     x = tensor([1.0, 4.0, 2.0, 3.0])
     assert_close(filter_logits(x, top_k=2), only([1, 3], x))
@@ -104,6 +99,11 @@ def test_top_p_is_of_more_than_min_p_will_leave(filter_logits):
     # min_p drops what is below 0.25. Were it first, 0.5 of the remaining 0.8 would be enough for top_p.
     x = logits(0.5, 0.3, 0.15, 0.05)
     assert_close(filter_logits(x, top_p=0.6, min_p=0.5), only([0, 1], x), "the order of the filters")
+
+
+def test_temperature_zero_keeps_the_first_of_the_largest_as_it_is(filter_logits):
+    x = tensor([1.0, 3.0, 3.0, 2.0])
+    assert_close(filter_logits(x, temperature=0.0), only([1], x))
 
 
 def test_each_row_is_filtered_by_itself(filter_logits):

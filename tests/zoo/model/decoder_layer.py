@@ -66,6 +66,28 @@ def residual_carries_the_norm(x, weights, n_heads, n_kv_heads, positions, freque
     return x + feed_forward(x)
 
 
+def first_residual_carries_the_norm(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """attention is added to the normalised x, and not to x itself.
+
+    Tempting: x = norm(x) needs no second name, and x is what everything is added to.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = norm(x)
+    x = x + attention(x)
+    return x + feed_forward(ffn_norm(x))
+
+
+def second_residual_carries_the_norm(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
+    """the feed-forward block is added to the normalised result of attention, and not to that itself.
+
+    Tempting: h = norm(h) needs no second name, and h is what everything is added to.
+    """
+    norm, attention, ffn_norm, feed_forward = _parts(weights, n_heads, n_kv_heads, positions, frequencies, eps)
+    x = x + attention(norm(x))
+    x = ffn_norm(x)
+    return x + feed_forward(x)
+
+
 def one_norm_for_both(x, weights, n_heads, n_kv_heads, positions, frequencies, eps=1e-5):
     """both norms have the weight of the first.
 

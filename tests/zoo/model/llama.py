@@ -95,6 +95,17 @@ def no_last_norm(token_ids, weights, config):
     return _llama(token_ids, weights, config, last_norm=False)
 
 
+def last_norm_after_each_layer(token_ids, weights, config):
+    """the last norm is applied after every layer, and not only after the last.
+
+    Tempting: one more level of indentation, and it stands in the loop.
+    """
+    x = None
+    for number in range(config.num_hidden_layers):
+        x = _llama(token_ids, weights, config, order=[number], head=False, x=x)
+    return _llama(token_ids, weights, config, order=[], last_norm=False, x=x)
+
+
 def head_always_tied(token_ids, weights, config):
     """the head is the embedding even where lm_head.weight has been given.
 

@@ -243,3 +243,12 @@ def over_the_axis_before_the_last(x):
     Tempting: dim=-2 are the rows of a matrix, and "each row" sounds like it.
     """
     return _wide(x).softmax(-2).to(x.dtype)
+
+
+def sum_constant_in_the_gradient(x):
+    """the sum that is divided by counts as a constant in the gradient, which lacks the term that goes through it.
+
+    Tempting: no_grad around a statistic saves memory, and the result is right.
+    """
+    powers = (_wide(x) - _wide(x).detach().amax(-1, keepdim=True)).exp()
+    return (powers / powers.sum(-1, keepdim=True).detach()).to(x.dtype)
