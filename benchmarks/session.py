@@ -17,7 +17,7 @@ from benchmarks.machine import Machine
 from llama import implementation
 from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
-from tests.judge.endings import release_the_process
+from tests.judge.guards.endings import release_the_process
 from tests.session import selection
 
 FOLDER = Path(__file__).parent

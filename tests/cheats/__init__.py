@@ -8,8 +8,8 @@
 
 Each module is one trick and defines one layer. The first paragraph of its docstring says what it does, and `Fools:`
 whom. `pytest --cheats` shows by which sentence each is refused. They run in the process that judges them, which undoes
-what they do (tests/judge/endings.py, surroundings.py). What a process cannot keep from code that runs in it (memory
-that is written through ctypes, an end in C, a call that never returns) is no part of this: run code that you do not
+what they do (tests/judge/guards). What a process cannot keep from code that runs in it (memory that
+is written through ctypes, an end in C, a call that never returns) is no part of this: run code that you do not
 trust in a machine of its own.
 """
 

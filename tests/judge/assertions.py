@@ -1,6 +1,6 @@
 """One way to compare: in the order type, shape, dtype, device, finite, values.
 
-What fails raises a Mismatch; tests/judge/messages.py turns it into what a person reads.
+What fails raises a Mismatch; tests/judge/telling/messages.py turns it into what a person reads.
 """
 
 from collections.abc import Callable

@@ -19,10 +19,10 @@ from llama.implementation import Claims, Implementation, ImplementationError, La
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.judge import results
-from tests.judge.borrowing import by_itself
-from tests.judge.endings import Refused, contained
+from tests.judge.guards.borrowing import by_itself
+from tests.judge.guards.endings import Refused, contained
+from tests.judge.guards.surroundings import left_alone, refuse_changes
 from tests.judge.results import Kept, copied, same, version
-from tests.judge.surroundings import left_alone, refuse_changes
 
 
 @contextlib.contextmanager

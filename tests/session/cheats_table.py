@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.judge import messages
 from tests.judge.items import claim, subject_of
 from tests.judge.subject import Subject
+from tests.judge.telling import messages
 
 
 class Table:

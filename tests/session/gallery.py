@@ -17,8 +17,8 @@ import pytest
 
 from llama.layers import LAYERS, layer_module
 from tests.judge.items import claim, subject_of
-from tests.judge.pictures import Panel, draw_matrix, numbers
 from tests.judge.subject import Subject
+from tests.judge.telling.pictures import Panel, draw_matrix, numbers
 
 PLOTS = Path("out") / "plots"
 FIXTURES = ("plot", "imshow")

@@ -18,13 +18,14 @@ from hypothesis.internal.conjecture import engine
 from llama.machine.device import usable
 from tests.cases import target
 from tests.cases.case import Case
-from tests.judge import messages, surroundings
 from tests.judge.assertions import fail
-from tests.judge.endings import release_the_process
+from tests.judge.guards import surroundings
+from tests.judge.guards.endings import release_the_process
 from tests.judge.items import subject_of
-from tests.judge.pictures import Drawings
 from tests.judge.results import Kept
 from tests.judge.subject import Subject
+from tests.judge.telling import messages
+from tests.judge.telling.pictures import Drawings
 from tests.session import causes, cheats_table, claims, gallery, nested_runs, progress, selection, workers
 from tests.session.gallery import GALLERY, Gallery
 from tests.session.keyword import asked_for
@@ -105,7 +106,7 @@ def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None
         database=None,
         deadline=None,  # a time limit would only measure how busy the machine is
         print_blob=False,
-        # Not explain, which tells of a failing example what lines it ran; tests/judge/messages.py says it in words.
+        # Not explain, which tells of a failing example what lines it ran; tests/judge/telling says it in words.
         phases=(Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])),
         report_multiple_bugs=False,
     )

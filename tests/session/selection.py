@@ -19,11 +19,11 @@ from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS, closest, unknown
 from tests import cheats, peers, zoo
 from tests.cases import calls, target
-from tests.judge import surroundings
-from tests.judge.endings import Refused, contained, hold_the_process
+from tests.judge.guards import surroundings
+from tests.judge.guards.endings import Refused, contained, hold_the_process
+from tests.judge.guards.surroundings import left_alone, refuse_changes
 from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
-from tests.judge.surroundings import left_alone, refuse_changes
 from tests.session import claims, progress
 from tests.session.keyword import asked_for, is_about
 

@@ -2,7 +2,7 @@
 
 Each public function there is one bug: it has the layer's signature, and one mistake. The first paragraph of
 its docstring completes the sentence "Your output is exactly what you get when ..."; below stand why it is
-tempting and where it was seen. A failing layer is compared with them (tests/judge/diagnosis.py), and
+tempting and where it was seen. A failing layer is compared with them (tests/judge/telling/diagnosis.py), and
 `pytest --zoo` shows which tests kill which bug. kernels.py holds what several bugs share: how kernels go wrong with
 memory and with gradients.
 """

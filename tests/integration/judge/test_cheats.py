@@ -13,9 +13,10 @@ import torch
 
 from llama.implementation import Implementation
 from tests import cheats
-from tests.judge import endings, messages
-from tests.judge.endings import hold_the_process
+from tests.judge.guards import endings
+from tests.judge.guards.endings import hold_the_process
 from tests.judge.subject import Mismatch, Subject
+from tests.judge.telling import messages
 
 
 def silu(x):

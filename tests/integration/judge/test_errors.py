@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from tests.judge.errors import in_words
+from tests.judge.telling.errors import in_words
 
 X, TARGETS, LOGITS = torch.ones(2, 3, 4), torch.tensor([0, 1]), torch.ones(2, 5)
 Q, K = torch.ones(1, 4, 3, 2), torch.ones(1, 2, 3, 2)

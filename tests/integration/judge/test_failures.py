@@ -13,10 +13,10 @@ from llama.implementation import map_leaves
 from llama.layers import LAYERS
 from tests import zoo
 from tests.judge.assertions import Mismatch, assert_finite, differences
-from tests.judge.diagnosis import behind_other_faults, diagnose, lesser_faults
-from tests.judge.locations import axes, where
-from tests.judge.pictures import save_comparison
 from tests.judge.subject import tensors
+from tests.judge.telling.diagnosis import behind_other_faults, diagnose, lesser_faults
+from tests.judge.telling.locations import axes, where
+from tests.judge.telling.pictures import save_comparison
 
 OURS = [(name, layer) for name in ("vectorized", "fused") for layer in LAYERS]
 NAMES = ["batch", "n_heads", "seq", "head_dim"]

@@ -11,8 +11,8 @@ from tests import peers
 from tests.cases import target
 from tests.cases.calls import arguments, drawn
 from tests.judge.assertions import assert_equals_naive
-from tests.judge.diagnosis import diagnose
 from tests.judge.subject import Subject
+from tests.judge.telling.diagnosis import diagnose
 
 SUBJECTS = [Subject(layer, peer) for peer in peers.everything(compiled=False) for layer in peer.layers]
 pytestmark = pytest.mark.filterwarnings("ignore")  # a layer of others may warn

@@ -11,8 +11,8 @@ import torch
 
 from llama import implementation
 from llama.layers import CHAPTER, LAYERS
-from tests.judge.pictures import FAILURES, WIDEST, Drawings, comparison, draw_later, draw_matrix, picture_of
 from tests.judge.subject import Call, Subject
+from tests.judge.telling.pictures import FAILURES, WIDEST, Drawings, comparison, draw_later, draw_matrix, picture_of
 from tests.session.gallery import FIXTURES, Gallery, figure
 
 WRONG = "def silu(x):\n    return x.relu()\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llama import implementation
-from tests.judge.diagnosis import repaired
+from tests.judge.telling.diagnosis import repaired
 
 OURS = implementation.load("vectorized")
 

@@ -15,8 +15,8 @@ from tests.cases.calls import FLAGS, arguments, calls_of
 from tests.cases.case import Case
 from tests.cases.sizes import SMALL
 from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical, assert_within_autocast, fail
-from tests.judge.endings import contained
 from tests.judge.gradients import differentiable
+from tests.judge.guards.endings import contained
 from tests.judge.subject import tensors, unchecked, word
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import llama.layers
 from llama.layers import CHAPTER, LAYERS
-from tests.judge.endings import Refused
+from tests.judge.guards.endings import Refused
 
 _FOLDER = Path(llama.layers.__file__).parent
 _LAYER_OF = {str(_FOLDER / chapter / f"{layer}.py"): layer for layer, chapter in CHAPTER.items()}

@@ -20,7 +20,7 @@ from torch import Tensor
 from llama.layers import layer_module
 from tests.cases.calls import names_of
 from tests.judge.assertions import differences
-from tests.judge.locations import NOUNS, axes
+from tests.judge.telling.locations import NOUNS, axes
 from tests.judge.tolerances import tolerance
 
 

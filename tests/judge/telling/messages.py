@@ -31,12 +31,12 @@ from llama.kata.board import unit_test
 from tests.cases import target
 from tests.cases.case import Case
 from tests.judge.assertions import differences
-from tests.judge.diagnosis import RIGHT, behind_other_faults, diagnose, lesser_faults, repaired
-from tests.judge.errors import in_words
 from tests.judge.items import claim, subject_of
-from tests.judge.locations import axes, where
-from tests.judge.pictures import draw_later, picture_of
 from tests.judge.subject import Call, Mismatch, Subject, tensors, word
+from tests.judge.telling.diagnosis import RIGHT, behind_other_faults, diagnose, lesser_faults, repaired
+from tests.judge.telling.errors import in_words
+from tests.judge.telling.locations import axes, where
+from tests.judge.telling.pictures import draw_later, picture_of
 from tests.judge.tolerances import tolerance
 from tests.zoo import Bug
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from llama.implementation import Implementation
-from tests.judge.endings import Refused, is_running
+from tests.judge.guards.endings import Refused, is_running
 from tests.judge.tolerances import TOLERANCES
 
 LIBRARIES: tuple[Any, ...] = (builtins, math, np, torch, torch.Tensor, torch.nn.functional, torch.autograd)
@@ -38,7 +38,7 @@ VARIABLES = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "LLAMA_DATA_DIR", "PYTEST_ADDOP
 """What the suite and its tools read of the environment."""
 RENEWED = ("manual_seed",)
 """What torch.compile itself replaces."""
-HOUSE = Path(__file__).parents[2]
+HOUSE = Path(__file__).parents[3]
 
 
 class Snapshot:

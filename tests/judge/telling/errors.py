@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.judge.sayings import SAYINGS
+from tests.judge.telling.sayings import SAYINGS
 
 
 @dataclass

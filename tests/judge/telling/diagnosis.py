@@ -24,8 +24,8 @@ from tests.cases import target
 from tests.cases.calls import FLAGS, Arguments, arguments, calls_of
 from tests.cases.case import RANGES, Case
 from tests.judge.assertions import differences
-from tests.judge.repairs import Result, named, repair
 from tests.judge.subject import tensors, unchecked
+from tests.judge.telling.repairs import Result, named, repair
 from tests.judge.tolerances import HALF, tolerance
 from tests.zoo import Bug
 
