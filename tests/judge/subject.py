@@ -72,6 +72,8 @@ class Call:
     """Copies of the arguments from before the call, in memory that the layer has never held."""
     error: Exception | None = None
     result: Any = None
+    autocast: str = ""
+    """The dtype of autocast, where the call was made within it."""
     printed_before: int = 0
     """How many bytes stood in the captured output before the call."""
 
@@ -137,6 +139,8 @@ class Subject:
         first = Subject.last is None
         Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
         call.printed_before = _position(sys.stdout)
+        if torch.is_autocast_enabled(target.DEVICE.type):
+            call.autocast = word(torch.get_autocast_dtype(target.DEVICE.type))
         Subject.kept.forget_what_is_written()
         leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
@@ -152,7 +156,9 @@ class Subject:
             raise Mismatch("out must be a tensor, got None: is there a return?")
         after = _leaves((args, kwargs))
         if _versions(args, kwargs) != versions or not all(map(_unchanged, leaves, after, _leaves(call.given))):
-            raise Mismatch("an argument was changed: `x = x + y` makes a new tensor, `x += y` writes over the old one")
+            raise Mismatch(
+                "an argument was changed: `x = x + y` makes a new tensor; `x += y` and x.add_(y) write over the old one"
+            )
         if len(after) != len(leaves):
             raise Mismatch("an argument was changed: a list or a mapping has lost or gained an entry")
         if problem := results.problem(result, tensors((args, kwargs)), calls_of(self.layer).may_return_arguments):

@@ -21,8 +21,9 @@ from llama.layers import LAYERS
 from tests.cases import target
 from tests.cases.case import LAYOUTS
 from tests.cases.target import NotClaimed
+from tests.judge.guards.endings import Refused
 from tests.judge.items import subject_of
-from tests.judge.subject import Subject
+from tests.judge.subject import Mismatch, Subject
 
 LEFT_OUT, NARROWED = "not claimed", "narrowed"
 CONTIGUOUS = (LAYOUTS[0], "offset")
@@ -106,7 +107,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         if target.NARROWED:  # no example is left
             raise NotClaimed(min(target.NARROWED)) from None
         raise
-    except Exception:
+    except (Mismatch, Refused):
         if _REFUSED:  # within a whole model, which the judge has contained
             raise NotClaimed(_REFUSED[0]) from None
         raise

@@ -74,7 +74,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not config.option.collectonly:
         for implementation in IMPLEMENTATIONS.values():
-            shown = show(implementation, whole=_is_whole(config))
+            shown = show(implementation, _is_whole(config), bool(config.getoption("strict")))
             if layers := asked_for(config):
                 terminalreporter.write_line("\n".join(shown.line(layer) for layer in layers))
             else:
@@ -91,7 +91,7 @@ def _is_whole(config: pytest.Config) -> bool:
     return not part and (not option.keyword or bool(asked_for(config)))
 
 
-def show(implementation: Implementation, whole: bool) -> Board:
+def show(implementation: Implementation, whole: bool, strict: bool) -> Board:
     """The board after this run, which is also kept for `python -m llama kata --status`."""
     shown, profile = board.load(implementation), hypothesis.settings.get_current_profile_name()
     for (name, layer), tally in TALLIES.items():
@@ -101,7 +101,7 @@ def show(implementation: Implementation, whole: bool) -> Board:
         if name == implementation.name and (failed or (whole and passed and passed + left_out == tally.selected)):
             state = "failing" if failed else "done"
             row = Row(state, passed, failed, tally.selected - left_out, tally.sentence, profile)
-            row.cause, row.bugs = tally.cause, tally.bugs
+            row.cause, row.bugs, row.strict = tally.cause, tally.bugs, strict
             row.claimed = str(implementation.claims[layer].about(layer)) if layer in implementation.claims else ""
             shown.record(layer, row)
     shown.save()

@@ -48,6 +48,8 @@ class Row:
     """The bugs of the zoo that the first failure was diagnosed as: those that it cannot be told from."""
     cause: str = ""
     """What the diagnosis says: `Your output is exactly what you get when ...`"""
+    strict: bool = False
+    """Whether it was tested with --strict, which asks for the sentences of refusals too."""
 
     @property
     def of_claims(self) -> str:
@@ -121,7 +123,8 @@ class Board:
             ),
         ):
             if layer := next((layer for layer in LAYERS if states[layer] == state), None):
-                return advice.format(layer=layer, unit_test=unit_test(layer))
+                strict = " --strict" if state == "failing" and self.rows[layer].strict else ""
+                return advice.format(layer=layer, unit_test=unit_test(layer)) + strict
         if any(row.profile == "quick" for row in self.rows.values()):
             return f"Next: pytest --impl {name}, with more examples and the whole model"
         return f"Next: python -m llama train --impl {name}"

@@ -135,7 +135,7 @@ def _left_behind(config: Train, group: Group, losses: Losses, new: bool) -> Iter
             raise
         sentence = f"interrupted; to go on from what is saved: {_command(config, group)}"
         raise Stopped(signal.SIGINT, sentence) from None
-    except Exception:
+    except Exception:  # not what ends the process, such as a signal: of that run the file is to be resumed
         if new and not losses.steps and group.rank == 0:
             run_file.forget(config.out)
         raise

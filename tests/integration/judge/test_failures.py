@@ -150,7 +150,7 @@ def _clockwise_and_for_single_sequences(x, positions, frequencies):
             "rope",
             _clockwise_and_for_single_sequences,
             "clockwise",
-            ["it raises RuntimeError for tensors of shapes [3, 9, 7, 10], [3, 7], [5]"],
+            ["it raises RuntimeError for x[3, 9, 7, 10], positions[3, 7], frequencies[5]"],
         ),
         (
             "rms_norm",

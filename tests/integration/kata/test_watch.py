@@ -1,6 +1,7 @@
 """Watching: what the loop does with each event, and the whole of it on a real terminal."""
 
 import errno
+import inspect
 import io
 import os
 import re
@@ -15,7 +16,7 @@ from llama.kata.board import unit_test
 from llama.kata.terminal import END, Screen
 from llama.kata.warm import Ended, Printed, Progress
 from llama.kata.watch import Key, Saved, Watch, watch
-from llama.layers import LAYERS
+from llama.layers import LAYERS, layer_module
 from tests.session.nested_runs import INHERITED, ROOT
 
 FOLDER = Path("my_llama")
@@ -234,18 +235,9 @@ def test_a_time_limit_is_more_than_nothing(tmp_path, monkeypatch, capsys):
     assert "--time-limit must be more than 0 seconds, got 0" in capsys.readouterr().err
 
 
-RIGHT = """
-import math
-
-
-def cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr):
-    if step < warmup_steps:
-        return peak_lr * (step + 1) / warmup_steps
-    if step >= total_steps:
-        return min_lr
-    progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
-"""
+RIGHT = "import math\n\n\n" + inspect.getsource(layer_module("cosine_schedule").naive).replace(
+    "@contract(check)\ndef naive", "def cosine_schedule"
+)
 WRONG = RIGHT.replace("(step + 1)", "step")
 ENDLESS = RIGHT.replace("    if", "    while True:\n        pass\n    if", 1)
 CRASHING = RIGHT.replace("    if", "    import os\n\n    os.abort()\n    if", 1)

@@ -8,7 +8,6 @@ than a right layer. Where two cannot be told apart, both are named; where none f
 values alone, and where none fits these either, nothing is said.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from llama import implementation
 from llama.implementation import Claims, map_leaves
 from tests import zoo
 from tests.cases import target
-from tests.cases.calls import FLAGS, Arguments, arguments, calls_of
+from tests.cases.calls import FLAGS, Arguments, arguments, calls_of, names_of
 from tests.cases.case import RANGES, Case
 from tests.judge.assertions import differences
 from tests.judge.subject import tensors, unchecked
@@ -85,12 +84,12 @@ def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
 def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
     """The bug whose values `function` has, where other faults keep it from doing the same in everything.
 
-    Asked are only values, in float64 and float32, and only calls that it gets through: whether it takes other axes,
+    Asked are only values, in no half precision, and only calls that it gets through: whether it takes other axes,
     keeps its arguments, has gradients or rounds as it should is another matter, and so is what is NaN. A bug is named
     where its wrong values are those of `function` in two calls at least, among them those of `calls`, and where
     `function` is right in no call in which the bug is wrong. In what other calls something else may be wrong too.
     """
-    asked = [_values(call) for call in calls if not any(t.dtype in HALF for t in tensors(call))]
+    asked = [_values(call) for call in _not_in_half(calls)]
     known = _known(layer, target.CLAIMS)
     probes = [*asked, *map(_values, known.calls), *map(_values, _more(layer, target.CLAIMS))]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
@@ -112,11 +111,8 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
         return sum(agrees(bug, i) for i in wrong)
 
     # As in `diagnose`: asked anew where a call has been added.
-    bugs = (
-        {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)}
-        if asked
-        else _bugs_in_more(layer, target.CLAIMS)
-    )
+    anew = {bug: Outcomes(probes, bug.function) for bug in zoo.bugs(layer)} if asked else {}
+    bugs = anew or _bugs_in_more(layer, target.CLAIMS)
     counts = {bug: shared(outcomes) for bug, outcomes in bugs.items()} if wrong else {}
     most = max([2, *counts.values()])
     found = [bug for bug, count in counts.items() if count == most]
@@ -129,48 +125,46 @@ def lesser_faults(layer: str, function: Layer, bug: Bug) -> list[str]:
     exact, *others = target.ALL
     faults: list[str] = []
     for dtype in (exact, *(d for d in others if d in HALF)):
-        args, kwargs = calls_of(layer).arguments(Case(dict(sizes), dtype, seed=1))
-        given = tensors((args, kwargs))
-        before = [_copy(t) for t in given]
-        theirs, expected = (_outcome(_values((args, kwargs)), f) for f in (function, bug.function))
-        with contextlib.suppress(Exception):
-            function(*args, **kwargs)
-        if any(not torch.equal(a, b) for a, b in zip(given, before, strict=True)):
-            return [*faults, "an argument is changed"]
+        call = arguments(layer, Case(dict(sizes), dtype, seed=1))
+        theirs, expected = (_outcome(_values(call), f) for f in (function, bug.function))
         if isinstance(theirs, Raised):
-            shapes = ", ".join(str(list(t.shape)) for t in given[:6])
-            return [*faults, f"it raises {theirs.error} for tensors of shapes {shapes}"]
-        got, right = ([t.dtype for t in tensors(outcome)] for outcome in (theirs, expected))
+            given = zip(names_of(layer), call[0], strict=False)
+            shapes = ", ".join(f"{name}{list(t.shape)}" for name, t in given if isinstance(t, Tensor))
+            return [*faults, f"it raises {theirs.error} for {shapes}"]
+        (result, *after), (right, *before) = theirs, expected
+        if any(not torch.equal(a, b) for a, b in zip(after, before, strict=True)):
+            return [*faults, "an argument is changed"]
+        got, wanted = ([t.dtype for t in tensors(of)] for of in (result, right))
         kind = str(dtype).removeprefix("torch.")
-        if got != right:
+        if got != wanted:
             faults += [f"in {kind} the result is {str(got[0]).removeprefix('torch.')}"] if got else []
-        elif any(bool(t.isnan().any()) for t in tensors(theirs)) and not any(
-            t.isnan().any() for t in tensors(expected)
-        ):
+        elif _is_nan(result) and not _is_nan(right):
             return [*faults, "some results are NaN"]
-        elif not _same(layer, theirs, expected, 4, 0.0):
-            near = _same(layer, theirs, expected, 4, tolerance(torch.float32) if dtype == exact else 0.0)
-            if dtype == exact and not near:
+        elif not _same(layer, result, right, 4, 0.0):
+            if dtype == exact and not _same(layer, result, right, 4, tolerance(torch.float32)):
                 return faults  # what that is would be a guess
             rule = "something is computed in float32" if dtype == exact else "sums are rounded, which belong in float32"
             faults.append(f"in {kind} {rule}")
     return faults
 
 
+def _is_nan(result: Any) -> bool:
+    return any(bool(t.isnan().any()) for t in tensors(result))
+
+
 def repaired(layer: str, function: Layer, *calls: Arguments) -> str:
     """Where no bug fits: the one change that would make the result right, in a sentence, or nothing."""
     results = []
-    for call in [
-        *_known(layer, target.CLAIMS).calls[:4],
-        *(call for call in calls if not any(t.dtype in HALF for t in tensors(call))),
-    ]:
+    for call in [*_known(layer, target.CLAIMS).calls, *_not_in_half(calls)]:
         theirs, right = (_numbers(_outcome(_values(call), f)) for f in (function, getattr(RIGHT, layer)))
         if theirs and len(theirs) == len(right):
-            numbers = named(layer, *call)
-            results.append(
-                [Result(a.detach().cpu(), e.detach().cpu(), *numbers) for a, e in zip(theirs, right, strict=True)]
-            )
+            pairs = [(a.detach().cpu(), e.detach().cpu()) for a, e in zip(theirs, right, strict=True)]
+            results.append([Result(*pair, *named(layer, *call)) for pair in pairs])
     return repair(layer, results)
+
+
+def _not_in_half(calls: Iterable[Arguments]) -> list[Arguments]:
+    return [call for call in calls if not any(t.dtype in HALF for t in tensors(call))]
 
 
 def _numbers(outcome: Any) -> list[Tensor]:
@@ -202,7 +196,7 @@ def _same_numbers(layer: str, a: Any, b: Any, slack: float = 1) -> bool:
 @dataclass
 class _Known:
     calls: list[Arguments]
-    """Those of `plain`."""
+    """Those of `plain` in float64."""
     plain: list[Probe]
     special: list[Probe]
     bugs: dict[Bug, Outcomes]
@@ -228,11 +222,11 @@ def _known(layer: str, claims: Claims) -> _Known:
 
 
 def _values(call: Arguments) -> Probe:
-    """What a call returns, and nothing else."""
+    """What a call returns, and the arguments after it."""
 
     def probe(function: Layer) -> Any:
         args, kwargs = map_leaves(_copy, call)
-        return [function(*args, **kwargs)]
+        return [function(*args, **kwargs), *tensors((args, kwargs))]
 
     return probe
 

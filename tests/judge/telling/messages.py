@@ -107,6 +107,8 @@ def _what_happened(
     if call is None:
         yield sentence + tail
         return
+    if call.autocast:
+        yield f"Within torch.autocast, where products of matrices are computed in {call.autocast}:"
     source = call.source()
     only = re.match(r"out(?:\[0(?:, 0)*\])? (is \S+ but should be .*)", sentence)
     if source and only and not tail:
@@ -122,7 +124,9 @@ def _why(error: BaseException, subject: Subject, call: Call | None, cause: "Caus
         with contextlib.suppress(Exception):  # of what the layer holds at that place, which may be anything
             yield from in_words(error, set(subject.implementation.files.values()))
     if call and isinstance(error, Mismatch) and error.differing and not cause.bugs:
-        yield from _only_in_dtypes(call)
+        of_dtypes = list(_only_in_dtypes(call))
+        look_at = "" if of_dtypes else look_at  # the test's own advice is for what is wrong in any dtype
+        yield from of_dtypes
     if cause.sentence:
         yield cause.sentence
     if look_at and not cause.bugs:
@@ -149,6 +153,8 @@ def find_cause(subject: Subject, call: Call | None) -> Cause:
     with _silent(), contextlib.suppress(Exception):  # of results that nothing can be done with, nothing is said
         layer, function = subject.layer, subject.fresh()
         if bugs := diagnose(layer, function, (call.args, call.kwargs)):
+            if call.error is not None:
+                return _named(bugs, "Your layer does exactly what it does when {}.")
             return _named(bugs, "Your output is exactly what you get when {}.")
         if bugs := behind_other_faults(layer, function, call.given):
             cause = _named(bugs, "Your values are what you get when {}. That is not all that is wrong.")

@@ -186,13 +186,8 @@ def _as_theirs(result: Result) -> Tensor | None:
 
 
 def _powers(name: str) -> Iterator[tuple[str, Callable[[float | None], float]]]:
-    for what, power in (
-        (name, 1),
-        (f"sqrt({name})", 0.5),
-        (f"1/{name}", -1),
-        (f"1/sqrt({name})", -0.5),
-        (f"{name}²", 2),
-    ):
+    powers = {name: 1, f"sqrt({name})": 0.5, f"1/{name}": -1, f"1/sqrt({name})": -0.5, f"{name} squared": 2}
+    for what, power in powers.items():
         yield what, functools.partial(_power, power)
 
 

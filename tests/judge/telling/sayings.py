@@ -55,6 +55,11 @@ SAYINGS = {
     r"input\.dim\(\) = (\d+) is not equal to len\(dims\) = (\d+)|repeat dims can not be smaller": (
         "The tensor has another number of axes than you name."
     ),
+    r"value cannot be converted to type .* without overflow": (
+        "The dtype of this tensor does not hold such a number. Within autocast that is half precision: "
+        "torch.finfo(x.dtype).min is the lowest that a dtype holds, and -torch.inf fits in each."
+    ),
+    r"selected index k out of range": ("There are fewer than k entries: take min(k, x.shape[-1])."),
     r"Inplace update to inference tensor|Inference tensors cannot be saved": (
         "A tensor that was made in an earlier call, under inference_mode, is used again: keep nothing between calls."
     ),

@@ -168,9 +168,9 @@ def test_second_derivatives_are_right_or_raise(differentiable_layer):
         except (RuntimeError, NotImplementedError):
             continue  # it says that there are none
         for i, (actual, right) in enumerate(zip(second, expected, strict=True)):
-            assert_close(
-                actual, right, "a backward pass that autograd cannot see into", name=f"second derivative {i + 1} at "
-            )
+            hidden = "a NaN within: nan_to_num takes it out of the value, and not out of the derivative"
+            look_at = hidden if actual.isnan().any() else "a backward pass that autograd cannot see into"
+            assert_close(actual, right, look_at, name=f"second derivative {i + 1} at ")
 
 
 def _second(leaves, call):
