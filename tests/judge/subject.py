@@ -136,7 +136,6 @@ class Subject:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._leave_out_what_is_not_claimed(args, kwargs)
         args, kwargs = self.claims.trimmed(self.layer, args, kwargs)
-        first = Subject.last is None
         Subject.last = call = Call(self, args, kwargs, map_leaves(copied, (args, kwargs)))
         call.printed_before = _position(sys.stdout)
         if torch.is_autocast_enabled(target.DEVICE.type):
@@ -145,8 +144,6 @@ class Subject:
         leaves, versions = _leaves((args, kwargs)), _versions(args, kwargs)
         try:
             result = self._run(self.function, args, kwargs)
-            if first:  # it takes as long as a call: once here, so that a replaced function is told at once; see `end`
-                refuse_changes("the layer", thoroughly=False)
         except Refused as refused:
             raise Mismatch(str(refused)) from None
         except Exception as error:

@@ -7,7 +7,7 @@ A test takes a layer by its name, and runs once for every implementation under t
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,19 +173,7 @@ def _stacks(under_test: list[Implementation]) -> Iterator[tuple[str, Implementat
             yield f"{i.name}-parts", i.completed().recomposed()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
-    _select(config, items)
-    keyword = config.option.keyword
-    if asked_for(config):
-        config.option.keyword = ""  # pytest would look for these letters anywhere
-    try:
-        yield
-    finally:
-        config.option.keyword = keyword
-
-
-def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Worked examples first: the first failure is to be the one that says most.
     items.sort(key=_place)
     selected: list[pytest.Item] = []

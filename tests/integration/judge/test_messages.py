@@ -1,6 +1,7 @@
 """What a failing test says of a call: as it can be pasted, in the words of its test, with what was printed in it."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from llama import implementation
 from llama.layers import LAYERS
+from tests.judge.assertions import assert_equals_naive
 from tests.judge.items import claim
-from tests.judge.subject import Call, Subject
+from tests.judge.subject import Call, Mismatch, Subject
 from tests.judge.telling import messages
 from tests.session.keyword import asked_for, is_about
 
@@ -48,6 +50,54 @@ def test_what_the_layer_printed_in_the_call_that_failed_is_shown_once(monkeypatc
     monkeypatch.setattr(Subject, "last", call)
     sections = [("Captured stdout call", "é\né\né\n"), ("Captured log call", "é\n")]
     assert messages._last_words(sections) == [("Captured stdout call", "é\n"), ("Captured log call", "é\n")]
+
+
+def _in_single(x):
+    return OURS.silu(x.float()).to(x.dtype)
+
+
+@pytest.fixture
+def in_float32():
+    """A failing call of a layer that computes float64 in float32, and its error."""
+    subject = Subject("silu", implementation.Implementation("mine", {"silu": _in_single}))
+    x = torch.linspace(-4, 4, 31, dtype=torch.float64)
+    with pytest.raises(Mismatch) as raised:
+        assert_equals_naive(subject, x, look_at="the tail")
+    return subject, Subject.last, raised.value
+
+
+def test_advice_of_a_test_stands_beside_no_line_on_dtypes(in_float32):
+    subject, call, error = in_float32
+    said = list(messages._why(error, subject, call, messages.Cause(), "the tail"))
+    assert said == ["The same call is wrong in float64 alone: something in it is computed in float32."]
+
+
+@pytest.mark.parametrize(("room", "said"), [("unit/model", ["Look at: the tail"]), ("property/every_layer", [])])
+def test_advice_of_a_general_rule_is_for_a_layer_that_is_right_otherwise(monkeypatch, room, said):
+    def wrong(x):
+        return OURS.silu(x) + x.sin() / 3
+
+    subject = Subject("silu", implementation.Implementation("mine", {"silu": wrong}))
+    with pytest.raises(Mismatch) as raised:
+        assert_equals_naive(subject, torch.linspace(-4, 4, 31), look_at="the tail")
+    item = SimpleNamespace(
+        path=Path("tests") / room / "test_it.py",
+        location=("test_it.py", 1, ""),
+        name="test_it",
+        originalname="test_it",
+        callspec=SimpleNamespace(params={"layer": subject}),
+    )
+    monkeypatch.setattr(messages, "draw_later", lambda path, *_: path)
+    told = messages._explain(item, raised.value, raised.value.sentence, messages.Cause(), None)
+    assert [line for line in told if line.startswith("Look at")] == said
+
+
+def test_a_call_within_autocast_says_so():
+    subject = Subject("silu", OURS)
+    with torch.autocast("cpu", torch.bfloat16):
+        subject(torch.zeros(1))
+    first, *_ = messages._what_happened(subject, Subject.last, None, "out[0] is 1 but should be 0", "")
+    assert first == "Within torch.autocast, where products of matrices are computed in bfloat16:"
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,21 @@ def test_a_wrong_layer_says_in_this_order_what_is_wrong_and_why(run):
     assert told[-1].strip("= ").startswith("1 failed")
 
 
+@pytest.mark.suite({}, "--collect-only", "-q", "-k", "rope", "tests/property/model/test_silu.py")
+def test_a_layer_that_is_asked_for_is_not_looked_for_within_other_words(run):
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout  # "property" has the letters of rope
+
+
+def test_what_failed_with_strict_is_to_be_tested_so_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["kata", "mine", "softmax"])
+    (tmp_path / "mine" / "softmax.py").write_text("def softmax(x):\n    return x\n")
+    shown = board.load(implementation.load("mine"))
+    for strict in (True, False):
+        shown.record("softmax", Row("failing", passed=3, failed=1, strict=strict))
+        assert str(shown).endswith("-k softmax --strict") is strict
+
+
 def test_the_board_shows_what_is_done_failing_changed_and_not_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["kata", "mine", "softmax", "linear", "silu", "rope"])

@@ -137,15 +137,13 @@ class Surroundings:
         self.tools = Snapshot([*tools, *(c for m in tools for c in _classes(m))], numbers=False)
         self.code = [(f, f.__code__, f.__defaults__) for m in suite for f in _functions(m)]
 
-    def refuse(self, what: str, thoroughly: bool = False) -> None:
-        """Put back what is another, and raise Refused if anything was. `thoroughly` takes a millisecond."""
-        changed = self.libraries.restore() + self.suite.restore()
-        if thoroughly:
-            changed += self.tools.restore()
-            for function, code, defaults in self.code:
-                if function.__code__ is not code or function.__defaults__ is not defaults:
-                    changed.append(f"{function.__module__}.{function.__qualname__}")
-                    function.__code__, function.__defaults__ = code, defaults
+    def refuse(self, what: str) -> None:
+        """Put back what is another, and raise Refused if anything was."""
+        changed = self.libraries.restore() + self.suite.restore() + self.tools.restore()
+        for function, code, defaults in self.code:
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                changed.append(f"{function.__module__}.{function.__qualname__}")
+                function.__code__, function.__defaults__ = code, defaults
         if self.tolerances != TOLERANCES:
             changed.append("the judge's tolerances")
             TOLERANCES.clear()
@@ -187,10 +185,10 @@ def take_modules() -> None:
         _taken.take_modules()
 
 
-def refuse_changes(what: str, thoroughly: bool = True) -> None:
-    """What the suite relies on has been replaced: put it back, and raise Refused."""
+def refuse_changes(what: str) -> None:
+    """Put back what the suite relies on where it is another, and raise Refused. It takes a millisecond."""
     if _taken is not None:
-        _taken.refuse(what, thoroughly)
+        _taken.refuse(what)
 
 
 @contextlib.contextmanager

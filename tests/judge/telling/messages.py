@@ -154,7 +154,7 @@ def find_cause(subject: Subject, call: Call | None) -> Cause:
         layer, function = subject.layer, subject.fresh()
         if bugs := diagnose(layer, function, (call.args, call.kwargs)):
             if call.error is not None:
-                return _named(bugs, "Your layer does exactly what it does when {}.")
+                return _named(bugs, "Your layer behaves exactly as when {}.")
             return _named(bugs, "Your output is exactly what you get when {}.")
         if bugs := behind_other_faults(layer, function, call.given):
             cause = _named(bugs, "Your values are what you get when {}. That is not all that is wrong.")
