@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from benchmarks import refusal
 from benchmarks.machine import Machine, PeakMemory
-from llama.implementation import OURS, Claims, Implementation, map_leaves
+from llama.implementation import OURS, Claims, Implementation, map_leaves, tensors
 from llama.machine.device import multiplies_bfloat16
 from tests.cases import calls
 from tests.cases.case import Case
-from tests.judge.subject import FORMULA, tensors
+from tests.judge.subject import FORMULA
 
 FORWARD, BOTH = "forward", "forward+backward"
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16)

@@ -9,7 +9,6 @@ What is known of one layer stands in the file of its name: `CALLS` in tests/case
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from llama.implementation import INTERNAL
-from llama.layers import CHAPTER, LAYERS, layer_module
+from llama.layers import CHAPTER, LAYERS
 from tests.cases import target
 from tests.cases.case import Case, cases
 
@@ -70,14 +68,6 @@ def calls_of(layer: str) -> Calls:
     """What the file of that layer says."""
     found: Calls = importlib.import_module(f"tests.cases.{CHAPTER[layer]}.{layer}").CALLS
     return found
-
-
-@functools.cache
-def names_of(layer: str) -> list[str]:
-    """The parameters of the layer, as its contract has them."""
-    module = layer_module(layer)
-    parameters = inspect.signature(getattr(module, "naive", None) or module.compose).parameters
-    return [name for name in parameters if name not in INTERNAL]
 
 
 def differentiable() -> list[str]:

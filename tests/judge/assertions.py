@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
-from tests.judge.subject import FORMULA, Mismatch, Subject, tensors, word
+from tests.judge.subject import FORMULA, Mismatch, Subject, word
 from tests.judge.tolerances import HALF, rounding, tolerance
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama.implementation import Layer, map_leaves
-from tests.cases.calls import Arguments, calls_of, names_of
+from llama.implementation import Layer, map_leaves, tensors
+from llama.layers import parameters_of
+from tests.cases.calls import Arguments, calls_of
 from tests.judge.assertions import allowance, assert_close, at_least_single, fail
-from tests.judge.subject import FORMULA, Subject, exact, tensors
+from tests.judge.subject import FORMULA, Subject, exact
 
 
 class _Toward(torch.autograd.Function):
@@ -66,7 +67,7 @@ CUT_OFF = ".data, detach, no_grad, .item(), torch.tensor or NumPy cut it off"
 
 def leaf_names(layer: str, args: Sequence[Any], only: int | None = None) -> list[str]:
     """What the leaves of `differentiable` are called: `weight`, or `weights["self_attn.q_proj.weight"]`."""
-    parameters = names_of(layer)
+    parameters = list(parameters_of(layer))
     names: list[str] = []
     for place in calls_of(layer).gradients:
         if isinstance(args[place], Mapping):

@@ -1,14 +1,13 @@
 """What a pytest item is about: its layer, and its name as a sentence."""
 
 import functools
-import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from llama.implementation import Implementation
-from llama.layers import LAYERS, layer_module
+from llama.layers import LAYERS, parameters_of
 from tests.judge.subject import Subject
 
 TESTS = Path(__file__).parents[1]
@@ -36,9 +35,7 @@ def claim(item: pytest.Function) -> str:
 @functools.cache
 def _identifiers() -> re.Pattern[str]:
     """The layers, their parameters and the axes of these, whose names have an underscore, as they stand in words."""
-    modules = [layer_module(layer) for layer in LAYERS]
-    signatures = [inspect.signature(getattr(module, "naive", None) or module.compose) for module in modules]
-    parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
+    parameters = [parameter for layer in LAYERS for parameter in parameters_of(layer).values()]
     axes = [axis for p in parameters for axis in re.findall(r"\w+", getattr(p.annotation, "dim_str", ""))]
     names = {name for name in (*LAYERS, *axes, *(p.name for p in parameters)) if "_" in name}
     longest_first = sorted(names, key=len, reverse=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llama import implementation
-from llama.implementation import Claims, Implementation, ImplementationError, Layer, map_leaves
+from llama.implementation import Claims, Implementation, ImplementationError, Layer, map_leaves, tensors
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.judge import results
@@ -305,13 +305,6 @@ def _exact(leaf: Any) -> Any:
         return leaf
     leaf = leaf.detach().cpu()
     return leaf.double() if leaf.is_floating_point() else leaf
-
-
-def tensors(tree: Any) -> list[Tensor]:
-    """All tensors in it, in order."""
-    found: list[Tensor] = []
-    map_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, tree)
-    return found
 
 
 def word(dtype: torch.dtype) -> str:

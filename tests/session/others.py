@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 from llama.layers import LAYERS
 from tests import zoo
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
-from tests.judge.subject import FORMULA, tensors, unchecked
+from tests.judge.subject import FORMULA, unchecked
 from tests.zoo.others import SUITES, Check, Layer, Suite
 
 ALL = "all"

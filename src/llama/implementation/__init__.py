@@ -21,13 +21,12 @@ Read in this order:
 Imports the layers and their contract. Models, tests and benchmarks reach layers through it.
 """
 
-from llama.implementation.arrays import Layer, map_leaves
+from llama.implementation.arrays import Layer, map_leaves, tensors
 from llama.implementation.claims import Claims
-from llama.implementation.layer_set import INTERNAL, OURS, Implementation, composed, load
+from llama.implementation.layer_set import OURS, Implementation, composed, load
 from llama.implementation.lookup import ImplementationError
 
 __all__ = [
-    "INTERNAL",
     "OURS",
     "Claims",
     "Implementation",
@@ -36,4 +35,5 @@ __all__ = [
     "composed",
     "load",
     "map_leaves",
+    "tensors",
 ]

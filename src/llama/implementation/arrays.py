@@ -60,6 +60,11 @@ SEQUENCES = (list, tuple)
 """A union of these, list | tuple, would be made anew at each of the hundreds of thousands of calls."""
 
 
+def tensors(tree: Any) -> list[torch.Tensor]:
+    """All tensors in it, in order."""
+    return [leaf for leaf in _leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
 def map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
     if isinstance(tree, SEQUENCES):
         return type(tree)([map_leaves(change, item) for item in tree])

@@ -10,8 +10,6 @@ piece is one of WORDS.
 """
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama.implementation.arrays import map_leaves
-from llama.layers import CHAPTER, layer_module
+from llama.implementation.arrays import tensors
+from llama.layers import CHAPTER, parameters_of
 
 DTYPES = {
     "float64": torch.float64,
@@ -97,21 +95,21 @@ class Claims:
 
     def refusal(self, layer: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """What this call would need that is not claimed; nothing where it is claimed."""
-        given = dict(zip(_parameters(layer), args, strict=False)) | dict(kwargs)
-        tensors = _tensors(list(given.values()))
+        given = dict(zip(parameters_of(layer), args, strict=False)) | dict(kwargs)
+        of_all = tensors(list(given.values()))
         # The first argument with floats decides: it has the dtype of the result. Frequencies have their own.
         floats = next((of for value in given.values() if (of := _floats(value))), [])
         unclaimed = next((t.dtype for t in floats if not self.claims(t.dtype)), None)
         if unclaimed is not None:
             return str(unclaimed).removeprefix("torch.")
         asked = {
-            "forward": torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
+            "forward": torch.is_grad_enabled() and any(t.requires_grad for t in of_all),
             "no mask": given.get("mask") is not None,
             "causal only": given.get("causal", True) is False,
             "no grouped heads": _has_grouped_heads(given),
             "no cache": _size("q", 2, given) != _size("k", 2, given),
-            "no strides": not all(t.is_contiguous() for t in tensors),
-            "no empty batch": any(t.numel() == 0 for t in tensors),
+            "no strides": not all(t.is_contiguous() for t in of_all),
+            "no empty batch": any(t.numel() == 0 for t in of_all),
             "one dtype": len({t.dtype for t in _floats([v for n, v in given.items() if n not in OWN_DTYPE])}) > 1,
         }
         return next((WORDS[word] for word in self.words if asked[word]), "")
@@ -122,7 +120,7 @@ class Claims:
         """The same call without arguments that are not claimed and mean nothing here: a kernel need not have them."""
         unneeded: dict[str, Any] = {"mask": None} if "no mask" in self.words else {}
         unneeded |= {"causal": True} if "causal only" in self.words else {}
-        given = dict(zip(_parameters(layer), args, strict=False))
+        given = dict(zip(parameters_of(layer), args, strict=False))
         cut = next((i for i, (name, value) in enumerate(given.items()) if unneeded.get(name, ...) is value), len(args))
         named = dict(list(given.items())[cut:]) | dict(kwargs)
         return tuple(args[:cut]), {name: value for name, value in named.items() if unneeded.get(name, ...) is not value}
@@ -142,20 +140,5 @@ def _size(name: str, axis: int, given: Mapping[str, Any]) -> int | None:
     return tensor.shape[axis] if isinstance(tensor, Tensor) and tensor.ndim > axis else None
 
 
-@functools.cache
-def _parameters(layer: str) -> tuple[str, ...]:
-    """The names of its arguments, in order."""
-    module = layer_module(layer)
-    composed = hasattr(module, "compose")
-    names = tuple(inspect.signature(module.compose if composed else module.vectorized).parameters)
-    return names[1:] if composed else names
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, tree)
-    return found
-
-
 def _floats(tree: Any) -> list[Tensor]:
-    return [t for t in _tensors(tree) if t.is_floating_point()]
+    return [t for t in tensors(tree) if t.is_floating_point()]

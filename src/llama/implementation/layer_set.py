@@ -19,8 +19,6 @@ from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
 from llama.layers import LAYERS, layer_module
 
 OURS = ("naive", "vectorized", "fused")
-INTERNAL = ("layers", "cache", "dropout")
-"""Parameters of our own composed layers that are not in their contract."""
 
 
 class Implementation:

@@ -4,10 +4,9 @@ import ast
 import inspect
 import textwrap
 
-from llama.implementation import INTERNAL
 from llama.kata import hint_file
 from llama.kata.board import unit_test
-from llama.layers import LAYERS, layer_module
+from llama.layers import INTERNAL, LAYERS, layer_module
 
 WIDTH = 104
 """Columns of a paragraph, as of the contracts."""

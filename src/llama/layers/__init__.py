@@ -17,7 +17,10 @@ A layer imports its contract and, from its chapter, a constant of the machine; n
 """
 
 import difflib
+import functools
 import importlib
+import inspect
+from collections.abc import Mapping
 from types import ModuleType
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -53,9 +56,21 @@ CHAPTER = {layer: chapter for chapter, layers in CHAPTERS.items() for layer in l
 """The chapter of each layer."""
 
 
+INTERNAL = ("layers", "cache", "dropout")
+"""Parameters of our own composed layers that are not in their contract."""
+
+
 def layer_module(layer: str) -> ModuleType:
     """The file of that layer, imported."""
     return importlib.import_module(f"llama.layers.{CHAPTER[layer]}.{layer}")
+
+
+@functools.cache
+def parameters_of(layer: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of that layer by name, in the order of its contract."""
+    module = layer_module(layer)
+    parameters = inspect.signature(getattr(module, "naive", None) or module.compose).parameters
+    return {name: parameter for name, parameter in parameters.items() if name not in INTERNAL}
 
 
 def closest(name: str) -> str | None:

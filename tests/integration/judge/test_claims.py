@@ -5,13 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama.implementation import Claims, ImplementationError, load
+from llama.implementation import Claims, ImplementationError, load, tensors
 from llama.implementation.claims import DTYPES, WORDS
 from tests.cases import target
 from tests.cases.calls import FLAGS, arguments, drawn
 from tests.cases.case import Case
 from tests.cases.sizes import small
-from tests.judge.subject import tensors
 
 # As many kernels are: each line that raises is what its claims leave out.
 HALF = """

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from llama import implementation
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 from llama.layers import LAYERS
 from tests import zoo
 from tests.judge.assertions import Mismatch, assert_finite, differences
-from tests.judge.subject import tensors
 from tests.judge.telling.diagnosis import behind_other_faults, diagnose, lesser_faults
 from tests.judge.telling.locations import axes, where
 from tests.judge.telling.pictures import save_comparison

@@ -5,8 +5,7 @@ import inspect
 import pytest
 
 from llama import implementation
-from llama.implementation import INTERNAL
-from llama.layers import LAYERS
+from llama.layers import INTERNAL, LAYERS
 from tests import zoo
 
 

@@ -10,11 +10,11 @@ import torch
 from llama import implementation
 from llama.__main__ import main
 from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD
-from llama.implementation import INTERNAL, composed
+from llama.implementation import composed
 from llama.kata import board, hint_file
 from llama.kata.board import Row, unit_test
 from llama.kata.stubs import stub
-from llama.layers import LAYERS, layer_module
+from llama.layers import INTERNAL, LAYERS, layer_module
 from tests.judge.assertions import assert_close
 
 ROOT = Path(__file__).parents[3]

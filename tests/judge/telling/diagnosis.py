@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from llama import implementation
-from llama.implementation import Claims, map_leaves
+from llama.implementation import Claims, map_leaves, tensors
+from llama.layers import parameters_of
 from tests import zoo
 from tests.cases import target
-from tests.cases.calls import FLAGS, Arguments, arguments, calls_of, names_of
+from tests.cases.calls import FLAGS, Arguments, arguments, calls_of
 from tests.cases.case import RANGES, Case
 from tests.judge.assertions import differences
-from tests.judge.subject import tensors, unchecked
+from tests.judge.subject import unchecked
 from tests.judge.telling.repairs import Result, named, repair
 from tests.judge.tolerances import HALF, tolerance
 from tests.zoo import Bug
@@ -128,7 +129,7 @@ def lesser_faults(layer: str, function: Layer, bug: Bug) -> list[str]:
         call = arguments(layer, Case(dict(sizes), dtype, seed=1))
         theirs, expected = (_outcome(_values(call), f) for f in (function, bug.function))
         if isinstance(theirs, Raised):
-            given = zip(names_of(layer), call[0], strict=False)
+            given = zip(parameters_of(layer), call[0], strict=False)
             shapes = ", ".join(f"{name}{list(t.shape)}" for name, t in given if isinstance(t, Tensor))
             return [*faults, f"it raises {theirs.error} for {shapes}"]
         (result, *after), (right, *before) = theirs, expected

@@ -26,13 +26,13 @@ import hypothesis.errors
 import pytest
 import torch
 
-from llama.implementation import Layer, map_leaves
+from llama.implementation import Layer, map_leaves, tensors
 from llama.kata.board import unit_test
 from tests.cases import target
 from tests.cases.case import Case
 from tests.judge.assertions import differences
 from tests.judge.items import claim, subject_of
-from tests.judge.subject import Call, Mismatch, Subject, tensors, word
+from tests.judge.subject import Call, Mismatch, Subject, word
 from tests.judge.telling.diagnosis import RIGHT, behind_other_faults, diagnose, lesser_faults, repaired
 from tests.judge.telling.errors import in_words
 from tests.judge.telling.locations import axes, where

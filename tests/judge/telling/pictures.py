@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from llama.implementation import tensors
 from tests.judge.items import subject_of
-from tests.judge.subject import Call, Subject, tensors
+from tests.judge.subject import Call, Subject
 
 FAILURES = Path("out") / "failures"
 FEW = 64

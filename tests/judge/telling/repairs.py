@@ -7,7 +7,6 @@ distinct sizes. So what is found is a fact about the results; where in the layer
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama.layers import layer_module
-from tests.cases.calls import names_of
+from llama.layers import parameters_of
 from tests.judge.assertions import differences
 from tests.judge.telling.locations import NOUNS, axes
 from tests.judge.tolerances import tolerance
@@ -249,10 +247,8 @@ def _order(wrong: list[list[Result]]) -> str:
 
 def named(layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The numbers and float tensors among the arguments, by the names of the contract; sizes by those of the axes."""
-    module = layer_module(layer)
-    function = getattr(module, "naive", None) or module.compose
-    parameters = inspect.signature(function).parameters
-    given = dict(zip(names_of(layer), args, strict=False)) | kwargs
+    parameters = parameters_of(layer)
+    given = dict(zip(parameters, args, strict=False)) | kwargs
     numbers = {n: float(v) for n, v in given.items() if type(v) in (int, float)}
     tensors = {n: v.double() for n, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
     for name, value in given.items():

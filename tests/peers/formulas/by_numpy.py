@@ -5,8 +5,7 @@ import functools
 import numpy as np
 import torch
 
-from llama.implementation import map_leaves
-from tests.judge.subject import tensors
+from llama.implementation import map_leaves, tensors
 
 
 def _by_numpy(function):

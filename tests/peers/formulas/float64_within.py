@@ -5,8 +5,7 @@ import functools
 import torch
 
 from llama import implementation
-from llama.implementation import map_leaves
-from tests.judge.subject import tensors
+from llama.implementation import map_leaves, tensors
 
 _OURS = implementation.load("vectorized")
 

@@ -12,7 +12,7 @@ from transformers.generation import logits_process
 from transformers.models.llama import modeling_llama
 
 from llama import implementation
-from tests.judge.subject import tensors
+from llama.implementation import tensors
 from tests.peers.formulas._shared import visible_keys, widened
 
 # Left out: rope_frequencies and llama3_frequencies, which it computes in float32 and the contract in float64; and

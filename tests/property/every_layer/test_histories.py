@@ -15,14 +15,14 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 from tests.cases import target
 from tests.cases.calls import SAME_FLAGS, arguments, calls_of
 from tests.cases.case import Case, any_dtype
 from tests.cases.sizes import small
 from tests.judge.assertions import assert_equals_formula
 from tests.judge.gradients import compare_gradients, differentiable, upstream, vjp
-from tests.judge.subject import Mismatch, tensors, word
+from tests.judge.subject import Mismatch, word
 
 MODES = {"": nullcontext, " under no_grad": torch.no_grad, " in inference mode": torch.inference_mode}
 STEPS = 10

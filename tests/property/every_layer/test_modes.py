@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 from tests.cases import target
 from tests.cases.calls import FLAGS, arguments, calls_of
 from tests.cases.case import Case
@@ -17,7 +17,7 @@ from tests.cases.sizes import SMALL
 from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical, assert_within_autocast, fail
 from tests.judge.gradients import differentiable
 from tests.judge.guards.endings import contained
-from tests.judge.subject import tensors, unchecked, word
+from tests.judge.subject import unchecked, word
 
 
 def _calls(layer, dtype, seeds=range(0, FLAGS, 3), **sizes):

@@ -9,13 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 from tests.cases import target
 from tests.cases.calls import FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LARGE, RANGES, Case
 from tests.cases.sizes import small
 from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical, assert_like, fail
-from tests.judge.subject import tensors
 
 
 @pytest.mark.tensors
