@@ -3,7 +3,12 @@
 What fails raises a Mismatch; tests/judge/telling/messages.py turns it into what a person reads.
 """
 
-from collections.abc import Callable
+import ast
+import contextlib
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,9 @@ from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
 from tests.judge.subject import FORMULA, Mismatch, Subject, word
 from tests.judge.tolerances import HALF, rounding, tolerance
+
+LONG = 40
+"""So many characters of a test's own expression are still a name."""
 
 
 def assert_equals_naive(subject: Subject, *args: Any, look_at: str = "", **kwargs: Any) -> None:
@@ -98,17 +106,52 @@ def assert_close(
     beyond: float = 0.0,
 ) -> None:
     """Compare two results of the same dtype; `within` replaces the tolerance of the dtype, `beyond` adds to it."""
-    _compare(actual, expected, dtype, look_at, name or _name(actual), within, beyond)
+    with _named_as_in_the_test(sys._getframe(1)):
+        _compare(actual, expected, dtype, look_at, name or _name(actual), within, beyond)
 
 
 def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> None:
     """The same to the last bit."""
-    _compare(actual, expected, None, look_at, _name(actual), 0.0)
+    with _named_as_in_the_test(sys._getframe(1)):
+        _compare(actual, expected, None, look_at, _name(actual), 0.0)
+
+
+MADE = "value"
 
 
 def _name(actual: Any) -> str:
-    """`out` for what the layer returned, `value` for what a test has made of it, whose axes the contract has not."""
-    return (Subject.last.name_of(actual) if Subject.last else "") or "value"
+    """`out` for what the layer returned, MADE for what a test has made of it, whose axes the contract has not."""
+    return (Subject.last.name_of(actual) if Subject.last else "") or MADE
+
+
+@contextlib.contextmanager
+def _named_as_in_the_test(frame: FrameType) -> Iterator[None]:
+    """What a test has made of the result is called by its source: `out.argmax(-1)[0]` in place of `value[0]`."""
+    try:
+        yield
+    except Mismatch as mismatch:
+        if not mismatch.sentence.startswith(MADE) or not (source := _first_argument(frame)):
+            raise
+        sentence = source + mismatch.sentence.removeprefix(MADE)
+        raise Mismatch(sentence, mismatch.look_at, mismatch.differing) from None
+
+
+def _first_argument(frame: FrameType) -> str:
+    """The source of the first argument of the call that this frame is in, where it is short; else nothing."""
+    line, end_line, column, end_column = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    if line is None or line != end_line:
+        return ""
+    text = linecache.getline(frame.f_code.co_filename, line).encode()[column:end_column].decode()
+    try:
+        (statement,) = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return ""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call) or not statement.value.args:
+        return ""
+    argument = statement.value.args[0]
+    source = ast.unparse(argument)
+    primary = isinstance(argument, ast.Name | ast.Attribute | ast.Call | ast.Subscript)
+    return "" if len(source) > LONG else source if primary else f"({source})"
 
 
 def assert_finite(actual: Tensor, look_at: str = "", name: str = "out") -> None:

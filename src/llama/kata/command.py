@@ -2,7 +2,7 @@
 
 python -m llama kata my_llama                 # my_llama/softmax.py, my_llama/cross_entropy.py, ...
 python -m llama kata my_llama rope attention  # these two alone
-python -m llama kata my_llama --status        # how far it has come
+python -m llama kata my_llama --status        # how far it has come; without a folder, the one that was tested last
 python -m llama kata my_llama --watch         # tests a layer whenever its file is saved
 """
 
@@ -23,8 +23,8 @@ from llama.machine.safe_files import check_writable
 class Kata:
     """Write a stub for each layer that a folder lacks, or show how far the layers in it have come."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Where the layers stand. Files that exist are never overwritten."""
+    folder: Annotated[Path | None, tyro.conf.Positional] = None
+    """Where the layers stand; by default the folder that was tested last. Files that exist are never overwritten."""
     layers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The layers to write stubs of; all of them by default."""
     status: bool = False
@@ -40,38 +40,42 @@ def run(kata: Kata) -> None:
     for layer in kata.layers:
         if layer not in LAYERS:
             raise ValueError(f"kata: {unknown(layer)}")
-    if kata.folder.suffix == ".py" or kata.folder.is_file():
-        raise ValueError(f"kata: {kata.folder} is a file, and must be a folder")
-    if kata.folder.resolve() == Path.cwd():
+    last = board.last_source()
+    if kata.folder is None and last is None:
+        raise ValueError("kata: say where the layers are to stand, as in python -m llama kata my_llama")
+    folder = kata.folder or Path(last or "")
+    if kata.status:
+        if not folder.exists():
+            raise ValueError(f"kata: there is no {folder} yet; python -m llama kata {folder} writes it")
+        print(board.load(implementation.load(folder)))
+        return
+    if folder.suffix == ".py" or folder.is_file():
+        raise ValueError(f"kata: {folder} is a file, and must be a folder")
+    if folder.resolve() == Path.cwd():
         raise ValueError(
-            f"kata: {str(kata.folder)!r} is where Python looks first, and llama.py there would hide the project; "
+            f"kata: {str(folder)!r} is where Python looks first, and llama.py there would hide the project; "
             "give another folder, such as my_llama"
         )
     if not kata.time_limit > 0:
         raise ValueError(f"kata: --time-limit must be more than 0 seconds, got {kata.time_limit:g}")
-    if kata.status and not kata.folder.exists():
-        raise ValueError(f"kata: there is no {kata.folder} yet; python -m llama kata {kata.folder} writes it")
-    if kata.status:
-        print(board.load(implementation.load(kata.folder)))
-        return
-    check_writable(kata.folder)
-    kata.folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     wanted = kata.layers or LAYERS
-    written = [layer for layer in wanted if _write(kata.folder / f"{layer}.py", stub(layer, str(kata.folder)))]
+    written = [layer for layer in wanted if _write(folder / f"{layer}.py", stub(layer, str(folder)))]
     kept = [layer for layer in wanted if layer not in written]
     if written:
-        print(f"{kata.folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")
+        print(f"{folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")
     if kept and not kata.watch:
-        print(f"{kata.folder}: kept {', '.join(f'{layer}.py' for layer in kept)} unchanged")
+        print(f"{folder}: kept {', '.join(f'{layer}.py' for layer in kept)} unchanged")
     first = written[0] if written else wanted[0]
     if kata.watch:
         try:
             from llama.kata.watch import watch
         except ModuleNotFoundError as error:
             raise ValueError(f"kata: --watch needs {error.name}; pip install -e '.[dev]' installs it") from error
-        watch(kata.folder, kata.time_limit)
+        watch(folder, kata.time_limit)
         return
-    print(f"Next: write {kata.folder / first}.py, then pytest --impl {kata.folder} -k {first}")
+    print(f"Next: write {folder / first}.py, then pytest --impl {folder} -k {first}")
 
 
 def _write(path: Path, text: str) -> bool:

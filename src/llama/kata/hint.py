@@ -1,6 +1,7 @@
 """Hints, one at a time: what a learner is told who asks before looking at the solution.
 
 python -m llama hint rope                  # the first hint; again, the next one
+python -m llama hint                       # for the layer that failed last
 python -m llama hint rope --impl my_llama  # of these layers: where their last run was diagnosed, about that mistake
 """
 
@@ -26,8 +27,8 @@ WIDTH = 100
 class Hint:
     """Give the next hint for a layer. Where its last test was diagnosed, the hint is about that mistake."""
 
-    layer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LAYER")]
-    """The layer, such as rope."""
+    layer: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="LAYER")] = None
+    """The layer, such as rope; by default the first that fails."""
     impl: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The folder that it stands in, or a .py file or a dotted module; by default that which was tested last."""
     all: bool = False
@@ -38,11 +39,21 @@ class Hint:
 
 def run(hint: Hint) -> None:
     """Print the hint. Raises ValueError for a layer or an implementation that there is not."""
-    if hint.layer not in LAYERS:
+    if hint.layer is not None and hint.layer not in LAYERS:
         raise ValueError(f"hint: {unknown(hint.layer)}")
-    paragraphs = next_hint(hint.layer, source_of(hint.impl), hint.all, hint.again)
+    source = source_of(hint.impl)
+    paragraphs = next_hint(hint.layer or _failing(source), source, hint.all, hint.again)
     columns = min(shutil.get_terminal_size().columns, WIDTH)
     print("\n\n".join(textwrap.fill(text, columns, break_on_hyphens=False) for text in paragraphs))
+
+
+def _failing(source: str) -> str:
+    """The first layer that failed its tests when they last ran. Raises ValueError where none did."""
+    rows = board.rows(source)
+    failing = [layer for layer in LAYERS if layer in rows and rows[layer].state == "failing"]
+    if not failing:
+        raise ValueError("hint: no layer failed when it was last tested; say which, as in python -m llama hint rope")
+    return failing[0]
 
 
 def next_hint(layer: str, source: str, all_at_once: bool = False, again: bool = False) -> list[str]:

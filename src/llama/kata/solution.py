@@ -47,7 +47,7 @@ def run(solution: Solution) -> None:
         if not _agreed(f"Show the solution of {layer}? [y/N] "):
             return
     file = Path(inspect.getfile(layer_module(layer)))
-    ours = _column("ours", file, _excerpt(file, ours_in(layer)))
+    ours = _column("ours", file, _excerpt(file, ours_in(layer), decorated=False))
     print(_beside(theirs, ours) if theirs else "\n".join(ours))
 
 
@@ -83,8 +83,11 @@ def _column(whose: str, file: Path, text: str) -> list[str]:
     return [title, "-" * len(title), *text.splitlines()]
 
 
-def _excerpt(file: Path, function: str) -> str:
-    """That function and what it needs of the same file; the whole file where the function is no plain one in it."""
+def _excerpt(file: Path, function: str, decorated: bool = True) -> str:
+    """That function and what it needs of the same file; the whole file where the function is no plain one in it.
+
+    Without decorators nothing is shown of contracts and of what a compiler is told, which only our own layers have.
+    """
     text = file.read_text(encoding="utf-8")
     try:
         tree = ast.parse(text)
@@ -97,12 +100,19 @@ def _excerpt(file: Path, function: str) -> str:
     new = {function}
     while new:
         needed |= new
-        used = {node.id for name in new for node in ast.walk(named[name]) if isinstance(node, ast.Name)}
+        parts = [part for name in new for part in ([named[name]] if decorated else _undecorated(named[name]))]
+        used = {node.id for part in parts for node in ast.walk(part) if isinstance(node, ast.Name)}
         new = (used & named.keys()) - needed
     lines = text.splitlines()
     # The function itself first, then what it needs in the order of the file.
     nodes = sorted((node for node in tree.body if needed & _names(node)), key=lambda node: node is not named[function])
-    return "\n\n".join("\n".join(lines[_first_line(node) - 1 : node.end_lineno]) for node in nodes)
+    return "\n\n".join("\n".join(lines[_first_line(node, decorated) - 1 : node.end_lineno]) for node in nodes)
+
+
+def _undecorated(node: ast.stmt) -> list[ast.AST]:
+    """The parts of a statement besides its decorators."""
+    decorators = getattr(node, "decorator_list", [])
+    return [part for part in ast.iter_child_nodes(node) if part not in decorators]
 
 
 def _functions(tree: ast.Module) -> set[str]:
@@ -117,8 +127,8 @@ def _names(node: ast.stmt) -> set[str]:
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 
 
-def _first_line(node: ast.stmt) -> int:
-    decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+def _first_line(node: ast.stmt, decorated: bool) -> int:
+    decorators = node.decorator_list if decorated and isinstance(node, ast.FunctionDef | ast.ClassDef) else []
     return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 

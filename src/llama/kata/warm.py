@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ def _wait_and_run(requests: Connection, replies: Connection) -> None:
     os.environ["COLUMNS"] = str(request.columns)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)  # what is written past Python would come between the lines
-    output = _Output(replies)
+    output = _Output(replies, request.columns)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         if request.layer:
             _test(request)
@@ -232,18 +233,24 @@ def _progress(folder: str) -> Progress:
 
 
 class _Output(io.TextIOBase):
-    """Standard output that goes to the process that asked."""
+    """Standard output that goes to the process that asked, in lines that a terminal need not break within words."""
 
-    def __init__(self, replies: Connection):
-        self.replies = replies
+    def __init__(self, replies: Connection, columns: int):
+        self.replies, self.columns = replies, columns
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
         if text:
-            self.replies.send(text)
+            self.replies.send("".join(map(self._broken, text.splitlines(keepends=True))))
         return len(text)
+
+    def _broken(self, line: str) -> str:
+        if len(line.rstrip()) <= self.columns:
+            return line
+        end = line[len(line.rstrip()) :]
+        return textwrap.fill(line, self.columns, break_long_words=False, break_on_hyphens=False) + end
 
 
 class _Announcer:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import watchfiles
 
-from llama.kata import hint, terminal
+from llama.kata import board, hint, terminal
 from llama.kata.board import unit_test
 from llama.kata.terminal import Screen
 from llama.kata.warm import Ended, Printed, Progress, Tests
@@ -144,7 +144,9 @@ class Watch:
 
     def _show_next(self) -> None:
         if layer := self.progress.following:
-            self.screen.line(f"Next: write {self.folder / layer}.py; read {unit_test(layer)}")
+            row = board.rows(str(self.folder)).get(layer)
+            verb = "mend" if row is not None and row.state == "failing" else "write"
+            self.screen.line(f"Next: {verb} {self.folder / layer}.py; read {unit_test(layer)}")
         else:
             self.screen.line(f"Next: pytest --impl {self.folder}, with more examples and the whole model")
 

@@ -283,6 +283,7 @@ def test_generate_refuses_a_checkpoint(place, capsys, arguments, sentence):
 
 
 @_table(
+    ("", "kata: say where the layers are to stand, as in python -m llama kata my_llama"),
     ("new ropes", "kata: there is no layer ropes; did you mean rope?"),
     ("new rope Rope", "kata: there is no layer Rope; did you mean rope?"),
     ("new dropout7", "kata: there is no layer dropout7; the layers are softmax, cross_entropy, "),
@@ -337,9 +338,7 @@ NUMBERS = {
         ("ladder --rung llama", "--rung"),
         ("generate --top-q 1", "--top-q"),
         ("generate --temperature hot", "'hot'"),
-        ("kata", "PATH"),
         ("kata new --stat", "--stat"),
-        ("hint", "LAYER"),
         ("solution", "LAYER"),
         ("hint rope --al", "--al"),
         *((f"{command} --{flag} nan", "'nan'") for command, flags in NUMBERS.items() for flag in flags.split()),

@@ -9,7 +9,8 @@ import torch
 
 from llama import implementation
 from llama.layers import LAYERS
-from tests.judge.assertions import assert_equals_naive
+from tests.cases.target import tensor
+from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical
 from tests.judge.items import claim
 from tests.judge.subject import Call, Mismatch, Subject
 from tests.judge.telling import messages
@@ -129,3 +130,17 @@ def test_a_test_is_about_a_layer_whose_name_is_a_word_of_its_own():
 @pytest.mark.parametrize("of", LAYERS)
 def test_every_layer_can_be_asked_for(of):
     assert asked_for(SimpleNamespace(option=SimpleNamespace(keyword=of))) == (of,)
+
+
+@pytest.mark.parametrize(
+    ("compare", "sentence"),
+    [
+        (lambda out: assert_close(out.sum(), tensor(2.0)), "out.sum() is 3 but should be 2"),
+        (lambda out: assert_close(out * 2, tensor([2.0, 3.0])), "(out * 2)[1] is 4 but should be 3"),
+        (lambda out: assert_identical(-out[1:].double().square().sum().sqrt().neg(), tensor(0.0)), "value must be "),
+    ],
+)
+def test_what_a_test_makes_of_a_result_is_called_by_its_source_where_that_is_short(compare, sentence):
+    with pytest.raises(Mismatch) as mismatch:
+        compare(tensor([1.0, 2.0]))
+    assert mismatch.value.sentence.startswith(sentence)

@@ -40,6 +40,13 @@ def _tested(folder, **rows):
     kept.save()
 
 
+def test_without_a_layer_the_hint_is_for_the_first_that_fails(ask, capsys):
+    assert main(["hint"]) != 0
+    assert "no layer failed when it was last tested" in capsys.readouterr().err
+    _tested("mine", silu=Row("failing"), rope=Row("failing"), softmax=Row("done"))
+    assert ask("hint").endswith(hint_file.read("silu").hints[0])
+
+
 def test_a_hint_is_given_at_a_time_until_there_is_no_next_one(ask):
     hints = hint_file.read("rope").hints
     for number, hint in enumerate(hints, start=1):

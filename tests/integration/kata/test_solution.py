@@ -71,7 +71,7 @@ def test_theirs_stands_beside_ours_in_a_wide_terminal(show, tmp_path, monkeypatc
     assert title.startswith("yours: mine.py")
     assert " | ours: " in title
     assert first.startswith("def rope(x, positions, frequencies):")
-    assert first.endswith("| @contract(check)")
+    assert first.endswith("| def vectorized(")
 
 
 def test_a_stub_is_not_shown_beside_ours(show, tmp_path, capsys):

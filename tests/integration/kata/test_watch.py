@@ -14,7 +14,7 @@ import pytest
 from llama.__main__ import main
 from llama.kata.board import unit_test
 from llama.kata.terminal import END, Screen
-from llama.kata.warm import Ended, Printed, Progress
+from llama.kata.warm import Ended, Printed, Progress, _Output
 from llama.kata.watch import Key, Saved, Watch, watch
 from llama.layers import LAYERS, layer_module
 from tests.session.nested_runs import INHERITED, ROOT
@@ -102,6 +102,17 @@ def test_what_a_run_prints_is_shown_as_it_comes(learner):
     learner.saves("rope.py")
     learner.reads("14 worked examples pass\n")
     assert learner.sees().endswith("14 worked examples pass\n")
+
+
+def test_a_line_is_broken_between_words_where_the_terminal_is_too_narrow():
+    class Replies:
+        def send(self, text):
+            sent.append(text)
+
+    sent = []
+    output = _Output(Replies(), columns=20)
+    output.write("Your output is exactly what you get\nwhen it_is_a_long_name_of_a_thing\n")
+    assert "".join(sent) == "Your output is\nexactly what you get\nwhen\nit_is_a_long_name_of_a_thing\n"
 
 
 def test_a_layer_that_is_saved_while_its_tests_run_is_tested_again_from_the_start(learner):

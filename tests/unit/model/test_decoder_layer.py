@@ -7,6 +7,7 @@ from tests.cases.target import tensor
 from tests.judge.assertions import assert_close
 
 ZERO, ONE = [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
+NORM_AND_SUM = "where the norm stands, and what the block is added to"
 
 
 def layer(norm=(1.0, 1.0), w_q=ZERO, w_k=ZERO, w_v=ZERO, w_o=ZERO, ffn_norm=(1.0, 1.0), w_gate=0, w_up=0, w_down=0):
@@ -39,14 +40,14 @@ def test_attention_reads_the_norm_of_x_and_adds_to_x_itself(decoder_layer):
     # A token alone attends to itself. The root mean square of 30, 40 is sqrt(1250), so 0.848528, 1.131371 is added.
     x, heads = one_head([30.0, 40.0])
     expected = tensor([[[30.848528, 41.131371]]])
-    assert_close(decoder_layer(x, layer(w_v=ONE, w_o=ONE), *heads, eps=0.0), expected, "where the norm stands")
+    assert_close(decoder_layer(x, layer(w_v=ONE, w_o=ONE), *heads, eps=0.0), expected, NORM_AND_SUM)
 
 
 def test_the_feed_forward_block_reads_the_norm_of_x_and_adds_to_x_itself(decoder_layer):
     # The norm is 1, -1; the gate is silu(20) = 20, up is 3 - 1 = 2, so 0.5 · 40 and 0.25 · 40 are added to 5, -5.
     x, heads = one_head([5.0, -5.0])
     weights = layer(w_gate=[[10.0, -10.0]], w_up=[[3.0, 1.0]], w_down=[[0.5], [0.25]])
-    assert_close(decoder_layer(x, weights, *heads, eps=0.0), tensor([[[25.0, 5.0]]]), "where the norm stands")
+    assert_close(decoder_layer(x, weights, *heads, eps=0.0), tensor([[[25.0, 5.0]]]), NORM_AND_SUM)
 
 
 def test_the_feed_forward_block_reads_what_attention_has_left(decoder_layer):

@@ -242,3 +242,13 @@ def _falling(step, peak_lr, warmup_steps, total_steps, min_lr, left):
     if step < warmup_steps or step >= total_steps:
         return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
     return min_lr + (peak_lr - min_lr) * left((step - warmup_steps) / (total_steps - warmup_steps))
+
+
+def progress_in_whole_numbers(step, peak_lr, warmup_steps, total_steps, min_lr):
+    """the progress is divided with //, so that the rate stays at its peak until it falls to min_lr at total_steps.
+
+    Tempting: both numbers are whole, and // raises no error.
+    """
+    if warmup_steps <= step < total_steps:
+        return peak_lr
+    return LAYERS.cosine_schedule(step, peak_lr, warmup_steps, total_steps, min_lr)
