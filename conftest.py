@@ -1,4 +1,4 @@
-"""The options of pytest; --impl and --device stand in src/llama/kata/pytest_options.py.
+"""The options of pytest; --impl, --device and --record stand in src/llama/kata/pytest_options.py.
 
 They choose the tests (tests/session/plugin.py) or the benchmarks (benchmarks/session.py).
 
@@ -6,6 +6,7 @@ pytest                        our three implementations, on up to 4 cores (pytes
 pytest --impl my_llama        the layers of another: a dotted module, a .py file or a folder of them
 pytest --impl my_llama -k rope     one layer of it, with few examples, up to the first failure
 pytest --impl kernels.py --claims "bfloat16, forward"     what its author claims, and no more
+pytest --impl mine.py --apart      the same for code that you do not trust, in processes of its own
 pytest --device cuda          the same tests on that device
 pytest --zoo                  the suite against every known bug; with --as liger, the tests of others against them
 pytest --spec                 the tests as sentences
@@ -58,6 +59,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="with --zoo: which bugs would pass the tests of another project, such as liger; all without a name",
     )
+    group.addoption("--apart", action="store_true", help="with --impl: run each layer in a process of its own")
+    group.addoption("--time-limit", type=float, default=120.0, metavar="S", help="with --apart: seconds for one layer")
+    group.addoption("--memory-limit", type=int, default=4096, metavar="MB", help="with --apart: memory for one layer")
+    group.addoption(
+        "--forbid",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --apart: a function of torch that no layer may call, such as torch.nn.functional.rms_norm; "
+        "fused for all of its ready-made layers (repeatable)",
+    )
+    group.addoption(
+        "--allow", action="append", default=[], metavar="NAME", help="with --apart: a library that may be imported"
+    )
+    group.addoption("--examples", type=int, metavar="N", help="examples per property, in place of the profile's")
     group.addoption("--benchmark", action="store_true", help="measure what the layers cost, and run no test")
 
 

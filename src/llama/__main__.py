@@ -14,9 +14,12 @@ import tyro
 from llama.generation import command as generation
 from llama.generation.command import Generate
 from llama.kata import command as kata
-from llama.kata import hint, solution
+from llama.kata import hint, report, solution
 from llama.kata.command import Kata
+from llama.kata.exam import command as exam
+from llama.kata.exam.command import Exam
 from llama.kata.hint import Hint
+from llama.kata.report import Report
 from llama.kata.solution import Solution
 from llama.ladder import command as ladder
 from llama.ladder.climb import Ladder
@@ -35,6 +38,8 @@ COMMANDS: dict[type, Callable[[Any], object]] = {
     Kata: kata.run,
     Hint: hint.run,
     Solution: solution.run,
+    Exam: exam.run,
+    Report: report.run,
 }
 PATIENCE = 3.0
 """Seconds that a process which is not the first of its machine waits before it ends by an error."""
@@ -87,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             description="A Llama that really trains. Without a command: `ladder`, about two minutes.",
             args=arguments or ["ladder"],
         )
-        COMMANDS[type(config)](config)
+        code = COMMANDS[type(config)](config)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -110,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("llama: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -79,13 +79,14 @@ class Call:
 
     def source(self) -> str:
         """The call as it can be pasted into Python, where its values are few; else nothing."""
+        if sum(t.numel() for t in tensors(self.given)) > FEW:
+            return ""
         try:
             values = [_literal(value) for value in self.given[0]]
             values += [f"{name}={_literal(value)}" for name, value in self.given[1].items()]
         except ValueError:
             return ""
-        few = sum(t.numel() for t in tensors(self.given)) <= FEW
-        return f"{self.subject.layer}({', '.join(values)})" if few else ""
+        return f"{self.subject.layer}({', '.join(values)})"
 
     def name_of(self, value: Any) -> str:
         """`out` where this is the result, `out[1]` where it is a part of it, else nothing."""
@@ -189,8 +190,9 @@ class Subject:
 
     @property
     def is_written_by_another(self) -> bool:
-        """Whether it comes from a file of another; what it leaves to us we compose."""
-        return bool(self.implementation.source) and self.implementation.defines(self.layer)
+        """Whether it comes from a file of another, and runs here; what it leaves to us we compose."""
+        of_another = bool(self.implementation.source) and self.implementation.defines(self.layer)
+        return of_another and not self.implementation.is_apart
 
     def _keep(self, result: Any) -> None:
         Subject.kept.add(result)
@@ -219,9 +221,9 @@ class Subject:
         It raises Refused where its result is not what a layer may return.
         """
         function = self.function
-        if source := self.implementation.source:
+        if self.implementation.source:
             with contextlib.suppress(Refused, ImplementationError), left_alone("the layer"), contained("the layer"):
-                function = getattr(implementation.load(source), self.layer)
+                function = self.implementation.reloaded(self.layer)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = self._run(function, args, kwargs)

@@ -6,6 +6,7 @@ It is imported by conftest.py, which enforces the annotations of our modules bef
 import gc
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import hypothesis
 import jaxtyping
@@ -31,6 +32,7 @@ from tests.session.gallery import GALLERY, Gallery
 from tests.session.keyword import asked_for
 from tests.session.nested_runs import Background
 from tests.session.others import AsOthers
+from tests.session.record import Record
 from tests.session.selection import UNDER_TEST
 from tests.session.specification import Specification
 from tests.session.zoo_table import Table
@@ -70,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugins = [claims, selection, gallery, nested_runs, Background(), workers]
     zoo, cheats = config.getoption("--zoo"), config.getoption("--cheats")
     practising = chosen.foreign and bool(config.option.keyword) and not cheats
-    one_layer = practising and len(asked_for(config)) == 1
+    one_layer = practising and len(asked_for(config)) == 1 and not config.getoption("--record")
     if not cheats:  # nobody practises on them
         plugins.append(progress)
     if others := config.getoption("--as"):
@@ -81,16 +83,20 @@ def pytest_configure(config: pytest.Config) -> None:
     elif cheats:
         plugins.append(cheats_table.Table(chosen.refused))
     else:
-        plugins += [messages, Drawings(), *([causes] if chosen.foreign else [])]
+        drawing = [] if config.getoption("--record") else [Drawings()]
+        plugins += [messages, *drawing, *([causes] if chosen.foreign else [])]
         if one_layer and not config.option.maxfail:
             config.option.maxfail = 1  # one thing at a time; --maxfail=1000 shows them all
         if one_layer and config.option.reportchars == "fE":
             config.option.reportchars = ""  # the failure stands just above
+    if path := config.getoption("--record"):
+        plugins.append(Record(Path(path)))
     if config.getoption("--spec"):
         plugins.append(Specification(running=chosen.foreign))
     for plugin in plugins:
         config.pluginmanager.register(plugin)
-    _choose_profile(config, "quick" if practising and not zoo else "default", shrink=not (zoo or cheats))
+    unread = zoo or cheats or config.getoption("--record")
+    _choose_profile(config, "quick" if practising and not zoo else "default", shrink=not unread)
 
 
 def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None:
@@ -99,9 +105,12 @@ def _choose_profile(config: pytest.Config, otherwise: str, shrink: bool) -> None
         raise pytest.UsageError(f"HYPOTHESIS_PROFILE must be one of {', '.join(PROFILES)}, got {chosen}")
     # The same examples on every run, unless a search for new ones is asked for.
     searching = chosen == "thorough" or config.getoption("--hypothesis-seed") is not None
+    examples = config.getoption("--examples")
+    if examples is not None and examples < 1:
+        raise pytest.UsageError(f"--examples must be at least 1, got {examples}")
     hypothesis.settings.register_profile(
         chosen,
-        max_examples=PROFILES[chosen],
+        max_examples=examples or PROFILES[chosen],
         derandomize=not searching,
         database=None,
         deadline=None,  # a time limit would only measure how busy the machine is

@@ -72,7 +72,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not config.option.collectonly:
+    if not config.option.collectonly and not config.getoption("--record"):
         for implementation in IMPLEMENTATIONS.values():
             shown = show(implementation, _is_whole(config), bool(config.getoption("strict")))
             if layers := asked_for(config):

@@ -24,7 +24,7 @@ from tests.judge.guards.endings import Refused, contained, hold_the_process
 from tests.judge.guards.surroundings import left_alone, refuse_changes
 from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
-from tests.session import claims, progress
+from tests.session import apart, claims, progress
 from tests.session.keyword import asked_for, is_about
 
 
@@ -49,6 +49,8 @@ ORDER = ("unit", "property", "integration")
 
 def choose(config: pytest.Config) -> UnderTest:
     """What --zoo, --peers, --cheats, --impl and LLAMA_IMPL ask for. Raises UsageError where there is no such thing."""
+    if config.getoption("--apart"):
+        return UnderTest([*_apart(config)])
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
     if config.getoption("--claims") is not None and not config.getoption("--impl"):
@@ -70,6 +72,20 @@ def choose(config: pytest.Config) -> UnderTest:
                 one.claim(claimed)
         return chosen
     except (implementation.ImplementationError, Refused) as error:
+        raise pytest.UsageError(f"--impl {error}") from error
+
+
+def _apart(config: pytest.Config) -> list[Implementation]:
+    surroundings.take()
+    if config.getoption("--zoo"):
+        return [*apart.start_known(config, apart.bugs())]
+    if config.getoption("--peers"):
+        return [*apart.start_known(config, apart.right_ones())]
+    if not config.getoption("--impl"):
+        raise pytest.UsageError("--apart runs the layers of others: it needs --impl")
+    try:
+        return _told_apart([*apart.start(config, config.getoption("--impl"))])
+    except implementation.ImplementationError as error:
         raise pytest.UsageError(f"--impl {error}") from error
 
 
@@ -206,7 +222,7 @@ def _is_selected(item: pytest.Item, config: pytest.Config) -> bool:
     if layers:
         return isinstance(subject, Subject) and subject.layer in layers
     # A whole model is not needed to see that a layer is wrong.
-    return isinstance(subject, Subject) or not (config.getoption("--zoo") or config.getoption("--cheats"))
+    return isinstance(subject, Subject) or not any(map(config.getoption, ("--zoo", "--cheats", "--apart")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -28,6 +28,9 @@ class Implementation:
     true; with `compose` false they are not there. `source` is what it can be loaded from again.
     """
 
+    is_apart = False
+    """Whether its layers run in processes of their own."""
+
     def __init__(self, name: str, layers: Mapping[str, Layer], compose: bool = False, source: str = ""):
         self.name = name
         self.source = source
@@ -94,6 +97,11 @@ class Implementation:
         whole.claims = self.claims
         return whole
 
+    def reloaded(self, layer: str) -> Layer:
+        """The same function from its file once more, which has kept nothing from earlier calls."""
+        again: Layer = getattr(load(self.source), layer)
+        return again
+
     def unchecked(self) -> "Implementation":
         """The same layers, our own without their contracts: for a model, which knows that its sizes fit.
 
@@ -156,8 +164,8 @@ def composed() -> tuple[str, ...]:
     return tuple(layer for layer in LAYERS if hasattr(layer_module(layer), "compose"))
 
 
-def load(name: str | Path) -> Implementation:
-    """The implementation of that name or path; see the module's docstring.
+def load(name: str | Path, only: str = "") -> Implementation:
+    """The implementation of that name or path; see the module's docstring. Of a folder, `only` one layer if asked for.
 
     A layer whose file fails to import raises the reason when it is called; see `Implementation.unloaded`. Raises
     ImplementationError where there is no layer at all.
@@ -168,7 +176,7 @@ def load(name: str | Path) -> Implementation:
         if name == "naive":
             plain = {layer: on_tensors(function) for layer, function in plain.items()}
         return Implementation(name, plain, compose=True)
-    found = layers_of(name)
+    found = layers_of(name, only)
     loaded = Implementation(Path(name).stem if Path(name).exists() else name, found.layers, source=name)
     loaded.left_out, loaded.named_in = found.left_out, found.files
     for layer, text in found.claims.items():

@@ -46,13 +46,15 @@ class Found:
     """What its author claims of a layer: the text CLAIMS in its file, else in the folder's `__init__.py`."""
 
 
-def layers_of(name: str) -> Found:
+def layers_of(name: str, only: str = "") -> Found:
     """The layers that the module, file or folder of that name defines, at least one.
+
+    With `only`, the files of a folder whose text does not speak of that layer are not imported.
 
     A file that fails to import costs the layers that it would define, which are then Unloaded. Raises
     ImplementationError where there is no layer at all.
     """
-    modules, broken = _modules(name)
+    modules, broken = _modules(name, only)
     unloaded = {layer: one for one in broken for layer in _promised(Path(one.file))}
     if Path(name).exists():
         for module in modules:
@@ -95,7 +97,7 @@ def _lacks(layer: str, module: ModuleType) -> str:
     return f"{layer}.py must define {layer}, and defines {', '.join(there) or 'no function'}{known}"
 
 
-def _modules(name: str) -> tuple[list[ModuleType], list[Unloaded]]:
+def _modules(name: str, only: str) -> tuple[list[ModuleType], list[Unloaded]]:
     """The module of that name, or the modules of that file or folder; and the files that fail to import."""
     modules: list[ModuleType] = []
     broken: list[Unloaded] = []
@@ -119,7 +121,8 @@ def _modules(name: str) -> tuple[list[ModuleType], list[Unloaded]]:
         package = name
         add(name, lambda: importlib.import_module(name))
         folders = [folder for module in modules for folder in getattr(module, "__path__", ())]
-    for file in [file for folder in folders for file in sorted(Path(folder).glob("*.py"))]:
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.py"))]
+    for file in [file for file in files if only in _promised(file)] or files if only else files:
         if file.stem.isidentifier() and file.stem not in ("__init__", "__main__"):
             submodule = f"{package}.{file.stem}"
             add(str(file), lambda submodule=submodule: importlib.import_module(submodule))  # type: ignore[misc]

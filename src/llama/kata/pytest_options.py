@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="with --impl: test only what these words claim, such as 'float32 bfloat16, forward, no mask', "
         "in place of CLAIMS in the file; docs/kernels.md lists the words",
     )
+    group.addoption("--record", metavar="FILE", help="run every test, and write what came of each layer as JSON")
     group.addoption("--device", default="cpu", help="the device that the tests run on: cpu (the default), cuda or mps")
 
 

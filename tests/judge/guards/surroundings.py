@@ -13,7 +13,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from operator import is_
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from llama.implementation import Implementation
+from tests.judge.apart.state import STATE
 from tests.judge.guards.endings import Refused, is_running
 from tests.judge.tolerances import TOLERANCES
 
@@ -34,8 +35,6 @@ OF_HYPOTHESIS = ("hypothesis", "hypothesis.core", "hypothesis._settings", "hypot
 """What decides whether, and how often, a property is tried."""
 OTHERS = ("tests.cheats", "tests.peers", "tests.zoo")
 """What stands for code of others, and may change itself."""
-VARIABLES = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "LLAMA_DATA_DIR", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTHONPATH")
-"""What the suite and its tools read of the environment."""
 RENEWED = ("manual_seed",)
 """What torch.compile itself replaces."""
 HOUSE = Path(__file__).parents[3]
@@ -205,41 +204,6 @@ def left_alone(what: str) -> Iterator[None]:
             if read() != was:
                 put_back(was)
                 raise Refused(f"{what} changed {name}, with which others compute too")
-
-
-def _variables() -> list[str | None]:
-    return [os.environ.get(name) for name in VARIABLES]
-
-
-def _put_variables_back(before: list[str | None]) -> None:
-    for name, value in zip(VARIABLES, before, strict=True):
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-
-
-def _leave_modes(depth: int) -> None:
-    while torch._C._len_torch_function_stack() > depth:
-        torch._C._pop_torch_function_stack()
-
-
-# How to read it, and how to put it back.
-STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's precision of products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "torch's deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "autocast": (lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
-    "the modes that torch's functions run in": (torch._C._len_torch_function_stack, _leave_modes),
-    "how NumPy treats errors": (np.geterr, lambda was: np.seterr(**was)),
-    "environment variables that the suite reads": (_variables, _put_variables_back),
-    "Python's profile function": (sys.getprofile, sys.setprofile),
-    "Python's trace function": (sys.gettrace, sys.settrace),
-}
 
 
 def _keep_files(event: str, args: tuple[Any, ...]) -> None:

@@ -49,11 +49,24 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> G
         sentence = sentence_of(item, error, Subject.last)
         if sentence is not None:
             case = Case.last  # before others are asked the same, in cases of their own
-            cause = find_cause(subject, Subject.last)
+            cause = find_cause(subject, Subject.last) if _is_to_be_explained(item, subject) else Cause()
             report.sentence, report.cause, report.bugs = sentence, cause.sentence, list(cause.bugs)  # for the board
             report.longrepr = "\n".join(_explain(item, error, sentence, cause, case))
             report.sections = _last_words(report.sections)
     return report
+
+
+_EXPLAINED = pytest.StashKey[set[tuple[str, str]]]()
+"""The layers of which a failure has been explained."""
+
+
+def _is_to_be_explained(item: pytest.Item, subject: Subject) -> bool:
+    """Every failure that a person reads; of a record, which nobody reads as it grows, the first of each layer."""
+    explained = item.config.stash.setdefault(_EXPLAINED, set())
+    one = subject.implementation.name, subject.layer
+    again = one in explained
+    explained.add(one)
+    return not (again and item.config.getoption("record"))
 
 
 def sentence_of(item: pytest.Function, error: BaseException, call: Call | None) -> str | None:
@@ -248,5 +261,6 @@ def _line(item: pytest.Function, error: BaseException) -> str:
 def _place(error: BaseException, call: Call) -> str:
     """` (rms_norm.py, line 3)`: the last line of the layer's own file."""
     file = call.subject.implementation.files.get(call.subject.layer)
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [frame for frame in getattr(error, "frames", frames) if frame[0] == file]
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""

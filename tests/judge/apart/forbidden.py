@@ -1,0 +1,143 @@
+"""Functions of torch that a layer may not call, seen where they are called.
+
+    with Watch(["torch.nn.functional.rms_norm"]).watching() as seen:
+        ...
+    seen                             # ["torch.nn.functional.rms_norm"]
+
+A name is that of torch's documentation. `fused` stands for all of torch's ready-made layers.
+"""
+
+import ast
+import contextlib
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FUSED = (
+    *(f"torch.{name}" for name in ("softmax", "log_softmax", "logsumexp", "rms_norm", "layer_norm", "embedding")),
+    *(f"torch.Tensor.{name}" for name in ("softmax", "log_softmax", "logsumexp")),
+    *(
+        f"torch.nn.functional.{name}"
+        for name in (
+            *("softmax", "log_softmax", "softmin", "cross_entropy", "nll_loss", "embedding", "embedding_bag", "linear"),
+            *("rms_norm", "layer_norm", "silu", "glu", "scaled_dot_product_attention", "normalize"),
+            *("multi_head_attention_forward",),
+        )
+    ),
+    *(f"torch.special.{name}" for name in ("softmax", "log_softmax", "logsumexp")),
+    *(f"torch.nn.utils.{name}" for name in ("clip_grad_norm_", "get_total_norm", "clip_grads_with_norm_")),
+    *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "lr_scheduler.CosineAnnealingLR")),
+    "torch.multinomial",
+    "torch.Tensor.multinomial",
+)
+OPERATORS = (
+    *("_softmax", "_log_softmax", "logsumexp", "nll_loss_forward", "embedding", "_fused_rms_norm", "rms_norm", "silu"),
+    *("native_layer_norm", "glu", "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_fused_attention_overrideable"),
+    *("_fused_adamw", "_fused_adamw_", "_fused_adam", "_fused_adam_", "multinomial", "linear"),
+)
+"""What these are made of, wherever it is called from."""
+
+
+def names_of(asked: Iterable[str]) -> list[str]:
+    """The functions that are meant. Raises ValueError for a name that torch does not have."""
+    names = [name for one in asked for name in (FUSED if one == "fused" else (one,))]
+    for name in names:
+        if _find(name) is None and name not in FUSED:  # some are not in each version of torch
+            raise ValueError(f"torch has no {name}; write it as in torch.nn.functional.rms_norm, or fused")
+    return names
+
+
+def _find(name: str) -> Any:
+    """What a dotted name means; None where there is nothing of that name."""
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        with contextlib.suppress(ImportError, AttributeError):
+            found: Any = importlib.import_module(".".join(parts[:count]))
+            for part in parts[count:]:
+                found = getattr(found, part)
+            return found if parts[0] == "torch" else None
+    return None
+
+
+class Watch:
+    """Sees which of these functions are called."""
+
+    def __init__(self, names: Iterable[str]):
+        names = names_of(names)
+        self.functions = {found: name for name in names if (found := _find(name)) is not None}
+        self.operators = {name.rpartition(".")[2]: name for name in names}
+        if set(FUSED) <= set(names):
+            self.operators = {name: f"torch.ops.aten.{name}" for name in OPERATORS} | self.operators
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[list[str]]:
+        """Gives a list of those that are called within."""
+        seen: list[str] = []
+        if not self.functions:
+            yield seen
+            return
+        with _Functions(self.functions, seen), _Operators(self.operators, seen):
+            yield seen
+
+
+def named_in(source: str, names: Iterable[str]) -> list[str]:
+    """Which of these functions the text of a file names, by whatever name it has imported them."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []  # it cannot be imported either
+    means = {"torch": "torch"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            means |= {alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            means |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    wanted = set(names)
+    found = []
+    for node in ast.walk(tree):
+        dotted = _dotted(node, means)
+        if dotted in wanted and dotted not in found:
+            found.append(dotted)
+    return found
+
+
+def _dotted(node: ast.AST, means: dict[str, str]) -> str:
+    """`torch.nn.functional.silu` for `F.silu`; nothing for what is no name."""
+    if isinstance(node, ast.Name):
+        return means.get(node.id, "")
+    if isinstance(node, ast.Attribute) and (owner := _dotted(node.value, means)):
+        return f"{owner}.{node.attr}"
+    return ""
+
+
+class _Functions(TorchFunctionMode):
+    """Sees the functions that a person writes."""
+
+    def __init__(self, names: dict[Any, str], seen: list[str]):
+        super().__init__()
+        self.names, self.seen = names, seen
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := self.names.get(function)) and name not in self.seen:
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+class _Operators(TorchDispatchMode):
+    """Sees what they come down to: called from compiled code, by another name, or in a backward pass."""
+
+    def __init__(self, names: dict[str, str], seen: list[str]):
+        super().__init__()
+        self.names, self.seen = names, seen
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operator = function._schema.name.removeprefix("aten::")
+        if operator in self.names and function._schema.name.startswith("aten::"):
+            name = self.names[operator] or f"torch.ops.aten.{operator}"
+            if name not in self.seen:
+                self.seen.append(name)
+        return function(*args, **(kwargs or {}))

@@ -1,0 +1,159 @@
+"""Where the processes of layers come from: it has imported torch and nothing of ours, and starts one at a time.
+
+    python -I -c "...; import apart.zygote; apart.zygote.main(3)"
+
+On Linux it forks: a keeper, which stays outside; within new namespaces the first process, which ends everything there
+when it ends; and the worker. The keeper ends them all as soon as the judge closes its lifeline, however the judge ends.
+Elsewhere it becomes the worker itself.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import holding
+from .holding import Limits
+from .worker import Worker, silence
+
+FORKS = sys.platform == "linux"
+HALTED = "import of {} halted; None in sys.modules"
+"""What Python says of a module that is None there."""
+
+
+def main(descriptor: int) -> None:
+    """Answer requests for processes until the judge is gone."""
+    import jaxtyping  # noqa: F401  # what a stub imports
+    import torch
+    import torch._functorch.config
+    import torch.fx.experimental.symbolic_shapes  # what a gradient needs: once for all
+    import torch.nn.functional
+
+    torch.set_num_threads(1)
+    torch._functorch.config.donated_buffer = False
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests = socket.socket(fileno=descriptor)
+    requests.sendall(b"ready\n")
+    while True:
+        body, descriptors, _, _ = socket.recv_fds(requests, 2**20, 3)
+        if not body:
+            return
+        request = json.loads(body)
+        if not FORKS:
+            _work(request, descriptors, [])
+            return
+        keeper = os.fork()
+        if not keeper:
+            requests.close()
+            _run(functools.partial(_keep, request, descriptors))
+        for one in descriptors:
+            os.close(one)
+        with contextlib.suppress(ChildProcessError):  # those that have ended since
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _run(do: Any) -> None:
+    """In a process that has been forked: what is left of the one that it came from is not run."""
+    status = 1
+    try:
+        do()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _keep(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Outside: wait for the end of the first process within, or for the judge to close the lifeline."""
+    connection, lifeline, told = descriptors
+    os.setsid()
+    holding.prctl(holding.SUBREAPER, 1)
+    held = holding.leave_the_others()
+    first = os.fork()
+    if not first:
+        os.close(lifeline)
+        _run(lambda: _begin(request, connection, told, held))
+    os.close(connection)
+    ended = os.pidfd_open(first)
+    select.select([ended, lifeline], [], [])
+    while True:  # what escapes from the first process by a fork becomes a child of this one
+        _kill(first)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(first, signal.SIGKILL)
+        try:
+            os.waitpid(first, 0)
+            first = _any_child()
+        except ChildProcessError:
+            break
+        if not first:
+            break
+    os.write(told, json.dumps({"gone": True}).encode() + b"\n")
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def _any_child() -> int:
+    """A process that has been orphaned; 0 where there is none. In a namespace of processes there never is one."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    try:
+        return next(map(int, children.read_text().split()), 0)
+    except OSError:
+        return 0
+
+
+def _begin(request: dict[str, Any], connection: int, told: int, held: list[str]) -> None:
+    """The first process within: it starts the worker, says how that ended, and takes everything else with it."""
+    os.setsid()
+    holding.prctl(holding.KILLED_WITH_PARENT, signal.SIGKILL)
+    holding.prctl(holding.DUMPABLE, 0)
+    if held:
+        held = held + holding.private_folders(request["temporary"])
+    worker = os.fork()
+    if not worker:
+        os.close(told)
+        _run(lambda: _work(request, [connection], held))
+    os.close(connection)
+    while True:
+        process, status = os.waitpid(-1, 0)
+        if process == worker:
+            break
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told_so = {"status": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss}
+    os.write(told, json.dumps(told_so).encode() + b"\n")
+
+
+def _work(request: dict[str, Any], descriptors: list[int], held: list[str]) -> None:
+    connection = socket.socket(fileno=descriptors[0])
+    silence()
+    os.environ["HOME"] = os.environ["TMPDIR"] = request["temporary"]
+    os.chdir(request["temporary"])
+    sys.path.insert(0, request["package"])
+    _refuse_imports(request["refused"])
+    readable = request["readable"] + (["/proc"] if holding.OWN_PROC in held else [])
+    held = held + holding.hold(Limits(**request["limits"]), readable, request["writable"], request["hidden"])
+    Worker(connection, request["most"], held).run()
+
+
+def _refuse_imports(names: list[str]) -> None:
+    """These are not installed, as far as anyone can see: a library that looks for another goes on without it."""
+    sys.modules |= dict.fromkeys(names)  # type: ignore[arg-type]
+
+    class Refusing:
+        """For whoever takes them out of sys.modules again."""
+
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            if name.partition(".")[0] in names:
+                raise ModuleNotFoundError(HALTED.format(name))
+
+    sys.meta_path.insert(0, Refusing)
