@@ -82,6 +82,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 terminalreporter.write_line(str(shown))
             if left_out := claims.summary(implementation):
                 terminalreporter.write_line(left_out)
+        if IMPLEMENTATIONS and not asked_for(config) and not config.getoption("--apart"):
+            sources = " ".join(implementation.source for implementation in IMPLEMENTATIONS.values())
+            terminalreporter.write_line(
+                "This is for code that you trust: it runs in this process, and could change what is said here. "
+                f"What counts for others is python -m llama exam {sources}"
+            )
 
 
 def _is_whole(config: pytest.Config) -> bool:

@@ -14,7 +14,9 @@ Read in this order:
     warm.py              runs of the tests that begin at once
     prepared.py          what they have imported before they begin
     sharing.py           the tests of a run, shared by two processes
-    pytest_options.py    --impl and --device, as a plugin of pytest
+    report.py            python -m llama report
+    exam/                python -m llama exam: the layers of others, judged apart
+    pytest_options.py    --impl, --device and --record, as a plugin of pytest
 
 Imports machine, layers and implementation.
 """

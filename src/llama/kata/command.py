@@ -3,9 +3,11 @@
 python -m llama kata my_llama                 # my_llama/softmax.py, my_llama/cross_entropy.py, ...
 python -m llama kata my_llama rope attention  # these two alone
 python -m llama kata my_llama --status        # how far it has come; without a folder, the one that was tested last
+python -m llama kata my_llama --assignment week3.toml     # the layers that a teacher has set
 python -m llama kata my_llama --watch         # tests a layer whenever its file is saved
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +16,8 @@ import tyro
 
 from llama import implementation
 from llama.kata import board
+from llama.kata.exam import assignment
+from llama.kata.exam.assignment import Assignment
 from llama.kata.stubs import stub
 from llama.layers import LAYERS, unknown
 from llama.machine.safe_files import check_writable
@@ -27,6 +31,8 @@ class Kata:
     """Where the layers stand; by default the folder that was tested last. Files that exist are never overwritten."""
     layers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The layers to write stubs of; all of them by default."""
+    assignment: Path | None = None
+    """A TOML file that says which layers, and what they are worth."""
     status: bool = False
     """Print the board of the last test runs instead."""
     watch: bool = False
@@ -37,6 +43,7 @@ class Kata:
 
 def run(kata: Kata) -> None:
     """Write the stubs, or print the board. Raises ValueError for a layer that there is not, OSError for the folder."""
+    given = assignment.read(kata.assignment) if kata.assignment else Assignment()
     for layer in kata.layers:
         if layer not in LAYERS:
             raise ValueError(f"kata: {unknown(layer)}")
@@ -60,13 +67,15 @@ def run(kata: Kata) -> None:
         raise ValueError(f"kata: --time-limit must be more than 0 seconds, got {kata.time_limit:g}")
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = kata.layers or LAYERS
+    wanted = kata.layers or given.layers or LAYERS
     written = [layer for layer in wanted if _write(folder / f"{layer}.py", stub(layer, str(folder)))]
     kept = [layer for layer in wanted if layer not in written]
     if written:
         print(f"{folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")
     if kept and not kata.watch:
         print(f"{folder}: kept {', '.join(f'{layer}.py' for layer in kept)} unchanged")
+    if kata.assignment:
+        print(_told(given, wanted))
     first = written[0] if written else wanted[0]
     if kata.watch:
         try:
@@ -76,6 +85,14 @@ def run(kata: Kata) -> None:
         watch(folder, kata.time_limit)
         return
     print(f"Next: write {folder / first}.py, then pytest --impl {folder} -k {first}")
+
+
+def _told(given: Assignment, layers: Sequence[str]) -> str:
+    """What a learner should know of an assignment."""
+    worth = ", ".join(f"{layer} {given.points_of(layer):g}" for layer in layers)
+    due = f", due {given.deadline}" if given.deadline else ""
+    forbidden = f" Forbidden: {', '.join(given.forbidden)}." if given.forbidden else ""
+    return f"{given.name or 'Assignment'}{due}. Points: {worth}.{forbidden}"
 
 
 def _write(path: Path, text: str) -> bool:

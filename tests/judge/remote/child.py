@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from torch import Tensor
 from llama.model.config import LlamaConfig
 from tests.judge.apart.forbidden import named_in, names_of
 from tests.judge.apart.holding import Limits
-from tests.judge.apart.wire import Closed, Forged, Message, Mirror, Trees, receive, send
+from tests.judge.apart.wire import Closed, Message, Mirror, Trees, receive, send
 from tests.judge.guards.endings import Refused
 from tests.judge.remote.package import SOURCE, everything, stand_in
 
@@ -49,6 +50,8 @@ LIBRARIES = (
 """Whose layers nobody has written: they may not be imported."""
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/sys/devices/system/cpu", "/nix/store")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+PATIENCE = 5.0
+"""Seconds until a process that has ended must have said how."""
 LARGEST_FILE = 2**20
 """Bytes of a file of Python that is judged."""
 
@@ -215,8 +218,8 @@ class Child:
             self._end(f"{self.layer} was stopped: its calls have taken more than {self.limits.seconds:g} seconds")
         except Closed:
             self._end("")
-        except (Forged, KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, RuntimeError) as e:
-            self._end(f"the process of {self.layer} has answered with what is no answer ({type(e).__name__})")
+        except Exception as error:  # there is nothing that what comes from there could not bring about
+            self._forged(error)
         finally:
             self.seconds += time.monotonic() - began
         raise Refused(self.over)
@@ -257,9 +260,12 @@ class Child:
         """What an answer says. Raises Refused where that is nothing."""
         try:
             return make()
-        except (Forged, KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
-            self._end(f"the process of {self.layer} has answered with what is no answer ({type(error).__name__})")
+        except Exception as error:
+            self._forged(error)
             raise Refused(self.over) from None
+
+    def _forged(self, error: Exception) -> None:
+        self._end(f"the process of {self.layer} has answered with what is no answer ({type(error).__name__})")
 
     def original(self, text: str) -> str:
         """A text of that process, with the paths of the submission and not of its copy."""
@@ -271,15 +277,17 @@ class Child:
         self._graphs.append(graph)
 
     def _end(self, reason: str) -> None:
-        """Take it away with all that it has started; without a reason, that which the system gives."""
+        """Take it away with all that it has started; without a reason, it has ended by itself, and is asked how."""
         with contextlib.suppress(OSError):
             self._connection.close()
+        told = b""
+        if not reason and select.select([self._told], [], [], PATIENCE)[0]:
+            told = os.read(self._told, 2**12)
         self._lifeline.close()
-        lines = b""
-        with contextlib.suppress(OSError), os.fdopen(self._told, "rb") as told:  # until all of it is gone
-            lines = told.read()
-        status = next((json.loads(line).get("status") for line in lines.splitlines() if b"status" in line), None)
-        self.over = self.over or reason or f"the process of {self.layer} has ended: {_words(status)}"
+        with os.fdopen(self._told, "rb") as rest:  # until all of it is gone
+            told += rest.read()
+        status = next((json.loads(line).get("status") for line in told.splitlines() if b"status" in line), None)
+        self.over = reason or f"the process of {self.layer} has ended: {_words(status)}"
         shutil.rmtree(self.box, ignore_errors=True)
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ import functools
 import inspect
 import random
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,13 @@ from tests.judge.apart.wire import DTYPES, Message, set_version
 from tests.judge.guards.endings import Refused
 from tests.judge.remote.child import Child, Zygote, modes
 
-PASSED: dict[str, type] = {"torch's default dtype": str, "torch's grad mode": bool, "torch's number of threads": int}
+PASSED: dict[str, Callable[[Any], Any]] = {
+    "torch's default dtype": DTYPES.__getitem__,
+    "torch's grad mode": bool,
+    "torch's number of threads": lambda number: min(max(int(number), 1), MOST_THREADS),
+}
 """What a layer leaves another over there becomes so here, where tests look at it; of all else it is told."""
+MOST_THREADS = 64
 
 
 class Apart(Implementation):
@@ -132,24 +137,28 @@ class Remote:
 
 def _apply(child: Child, answer: Message) -> None:
     """What the call has done besides returning is done here too, where the judge looks for it; an error is raised."""
-    for number, contents in answer.get("changed", ()):
-        _replace(child.trees.by_number(number), child.understand(functools.partial(_unpacked, child, contents)))
+    if (error := child.understand(functools.partial(_effects, child, answer))) is not None:
+        raise error
+
+
+def _effects(child: Child, answer: Message) -> Exception | None:
     for number, version in answer.get("versions", {}).items():
         set_version(child.mirror.tensor(int(number)), int(version))
-    if answer.get("forbidden"):
-        raise Refused(f"the layer calls {', '.join(map(str, answer['forbidden'][:3]))}, which is forbidden")
-    for name, value in answer.get("left", {}).items():
-        _, change = STATE[name]
-        if name not in PASSED:
-            raise Refused(f"the layer changed {name}, with which others compute too")
-        change(DTYPES[value] if name == "torch's default dtype" else PASSED[name](value))
+    for number, contents in answer.get("changed", ()):
+        _replace(child.trees.by_number(number), _unpacked(child, contents))
     of_python, of_torch = answer.get("drawn", (False, False))
     if of_python:
         random.random()
     if of_torch:
         torch.rand(())
-    if "failed" in answer:
-        raise _error(child, answer)
+    if answer.get("forbidden"):
+        return Refused(f"the layer calls {', '.join(map(str, answer['forbidden'][:3]))}, which is forbidden")
+    for name, value in answer.get("left", {}).items():
+        _, change = STATE[name]
+        if name not in PASSED:
+            return Refused(f"the layer changed {name}, with which others compute too")
+        change(PASSED[name](value))
+    return _error(child, answer) if "failed" in answer else None
 
 
 def _replace(container: Any, contents: Any) -> None:

@@ -48,9 +48,13 @@ def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> G
     if error is not None and report.failed and call.when == "call" and isinstance(subject, Subject):
         sentence = sentence_of(item, error, Subject.last)
         if sentence is not None:
+            report.sentence = sentence  # for the board
+            if not _is_to_be_explained(item, subject):
+                report.longrepr = sentence
+                return report
             case = Case.last  # before others are asked the same, in cases of their own
-            cause = find_cause(subject, Subject.last) if _is_to_be_explained(item, subject) else Cause()
-            report.sentence, report.cause, report.bugs = sentence, cause.sentence, list(cause.bugs)  # for the board
+            cause = find_cause(subject, Subject.last)
+            report.cause, report.bugs = cause.sentence, list(cause.bugs)
             report.longrepr = "\n".join(_explain(item, error, sentence, cause, case))
             report.sections = _last_words(report.sections)
     return report

@@ -1,0 +1,335 @@
+"""A layer in a process of its own: what it does there is seen here as if it ran here, and no more."""
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from llama.implementation import ImplementationError
+from tests import zoo
+from tests.judge.apart.holding import Limits
+from tests.judge.guards.endings import Refused
+from tests.judge.remote import layers as remote
+from tests.judge.remote.child import Zygote
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
+LIMITS = Limits(seconds=20, megabytes=1024)
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    with Zygote() as one:
+        yield one
+
+
+@pytest.fixture
+def apart(zygote, tmp_path):
+    """A layer from its text, in a process of its own; what has been started ends with the test."""
+    started = []
+
+    def start(text, layer="silu", forbidden=(), limits=LIMITS, **others):
+        folder = tmp_path / f"handed_in_{len(started)}"
+        folder.mkdir()
+        for name, content in ({layer: text} | others).items():
+            (folder / f"{name}.py").write_text(textwrap.dedent(content), encoding="utf-8")
+        started.append(remote.load(zygote, str(folder), limits, forbidden, [layer]))
+        return getattr(started[-1], layer)
+
+    yield start
+    for one in started:
+        one.end()
+
+
+def test_values_and_gradients_of_any_order_come_from_over_there(apart):
+    square = apart("def silu(x):\n    return x * x * x\n")
+    x = torch.tensor([2.0, -3.0], dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(square(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert square(x).tolist() == [8.0, -27.0]
+    assert first.tolist() == [12.0, 27.0]
+    assert second.tolist() == [12.0, -18.0]
+
+
+def test_an_argument_that_is_written_to_is_written_to_here(apart):
+    doubled = apart("def silu(x):\n    x.mul_(2)\n    return x + 0\n")
+    x = torch.tensor([1.0, 2.0])
+    version = x._version
+    assert doubled(x).tolist() == [2.0, 4.0]
+    assert x.tolist() == [2.0, 4.0]
+    assert x._version > version
+
+
+def test_the_same_tensor_is_the_same_object_over_there_with_the_contents_of_now(apart):
+    kept = apart("""
+        seen = {}
+        def silu(x):
+            return seen.setdefault(id(x), x.clone()) + 0
+    """)
+    x = torch.tensor([1.0])
+    assert kept(x).item() == 1.0
+    x.fill_(5.0)
+    assert kept(x).item() == 1.0  # the bug is seen: it has kept the result of other contents
+    plain = apart("def silu(x):\n    return x + 0\n")
+    assert plain(x).item() == 5.0
+    x.data.fill_(6.0)
+    assert plain(x).item() == 6.0
+
+
+def test_a_result_that_a_later_call_writes_to_changes_here(apart):
+    buffered = apart("""
+        import torch
+        buffer = torch.zeros(1)
+        def silu(x):
+            return buffer.copy_(x)
+    """)
+    first = buffered(torch.tensor([1.0]))
+    buffered(torch.tensor([2.0]))
+    assert first.item() == 2.0
+
+
+def test_memory_and_its_layout_are_the_same_over_there(apart):
+    told = apart("""
+        import torch
+        def silu(x):
+            return torch.tensor([*x.stride(), x.storage_offset(), x.untyped_storage().nbytes()])
+    """)
+    wide = torch.zeros(4, 6, dtype=torch.float64)
+    assert told(wide[1:, 2:4]).tolist() == [6, 1, 8, 4 * 6 * 8]
+    assert told(wide.T).tolist() == [1, 6, 0, 4 * 6 * 8]
+
+
+def test_a_view_of_an_argument_is_one_here(apart):
+    x = torch.zeros(3)
+    view = apart("def silu(x):\n    return x[1:]\n")(x)
+    x[1] = 7.0
+    assert view.tolist() == [7.0, 0.0]
+
+
+def test_a_mapping_is_the_same_object_with_the_tensors_of_now(apart):
+    looked_up = apart("""
+        kept = {}
+        def silu(weights):
+            return kept.setdefault(id(weights), weights["w"]) * 0 + len(kept)
+    """)
+    weights = {"w": torch.zeros(1)}
+    assert looked_up(weights).item() == 1
+    weights["w"] = torch.ones(1)
+    assert looked_up(weights).item() == 1
+    assert looked_up({"w": torch.zeros(1)}).item() == 2
+
+
+def test_an_entry_that_is_taken_out_of_a_mapping_is_gone_here(apart):
+    weights = {"a": torch.zeros(1), "b": torch.ones(1)}
+    apart("def silu(weights):\n    return weights.pop('a') + 1\n")(weights)
+    assert list(weights) == ["b"]
+
+
+def test_modes_hold_over_there_and_what_is_left_changed_is_changed_here(apart):
+    told = apart("""
+        import torch
+        def silu(x):
+            modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+            return torch.tensor(modes)
+    """)
+    x = torch.zeros(1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert told(x).tolist() == [False, False, True]
+    with torch.inference_mode():
+        result = told(x)
+    assert result.tolist() == [False, True, False]
+    assert result.is_inference()
+    drawing = apart("import random\ndef silu(x):\n    random.random()\n    return x + 0\n")
+    before = random.getstate()
+    drawing(x)
+    assert random.getstate() != before
+    with pytest.raises(Refused, match="the layer changed how NumPy treats errors"):
+        apart("import numpy as np\ndef silu(x):\n    np.seterr(all='ignore')\n    return x + 0\n")(x)
+
+
+def test_an_error_has_its_kind_its_text_and_its_line(apart):
+    wrong = apart("def silu(x):\n    raise ValueError('no such n: 3')\n")
+    with pytest.raises(ValueError, match="no such n: 3") as error:
+        wrong(torch.zeros(1))
+    file, line = error.value.frames[-1]
+    assert (Path(file).name, line) == ("silu.py", 2)
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        ("torch.nn.Parameter(x)", "Parameter"),
+        ("'text'", "str"),
+        ("x.to_sparse()", "sparse_coo"),
+        ("object()", "object"),
+    ],
+)
+def test_what_is_no_plain_tensor_goes_by_the_name_of_its_kind(apart, result, kind):
+    odd = apart(f"import torch\ndef silu(x):\n    return {result}\n")(torch.ones(2))
+    assert kind in type(odd).__name__
+
+
+ENDS = {
+    "os._exit(0)": "the process of silu has ended: exit code 0",
+    "sys.exit(3)": r"the layer ended the program with sys.exit\(3\)",
+    "os.kill(os.getpid(), signal.SIGSEGV)": "the process of silu has ended: a crash in C",
+    "time.sleep(1e6)": "silu was stopped: its calls have taken more than 2 seconds",
+    "os.write(CONNECTION, b'x' * 64)": "the process of silu has answered with what is no answer",
+}
+PRELUDE = """
+import os, signal, socket, stat, sys, time
+def sockets():
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                yield fd
+        except OSError:
+            pass
+CONNECTION = next(sockets(), 3)
+"""
+
+
+@pytest.mark.parametrize(("statement", "sentence"), ENDS.items())
+def test_what_ends_its_process_ends_nothing_else(apart, statement, sentence):
+    ending = apart(f"{PRELUDE}\ndef silu(x):\n    {statement}\n    return x\n", limits=Limits(2, 1024))
+    with pytest.raises(Refused, match=sentence):
+        ending(torch.zeros(1))
+    with pytest.raises(Refused):
+        ending(torch.zeros(1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system cannot be held so elsewhere")
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "open({oracle!r}).read()",
+        "os.listdir({house!r})",
+        "open('/etc/passwd', 'a')",
+        "open('/tmp/left_behind', 'w')",
+        "os.kill({judge}, 0)",
+        "open('/proc/{judge}/environ').read()",
+        "socket.create_connection(('127.0.0.1', 22), 1)",
+        "ctypes.CDLL(None).open({oracle!r}.encode(), 0) < 0 and int('refused')",
+        "bytearray(10**11)",
+        "__import__('llama.layers.model.silu').layers.model.silu.vectorized(x)",
+        "__import__('tests.judge.subject')",
+        "__import__('transformers')",
+        "sys.modules.pop('transformers') or __import__('transformers')",
+    ],
+)
+def test_what_is_not_its_own_is_out_of_reach(apart, attempt):
+    house = Path(__file__).parents[3]
+    filled = attempt.format(oracle=str(house / "src/llama/layers/model/silu.py"), house=str(house), judge=os.getpid())
+    reaching = apart(f"import ctypes, os, socket, sys\ndef silu(x):\n    {filled}\n    return x + 1\n")
+    with pytest.raises((OSError, MemoryError, ValueError, ImportError, NotImplementedError)):
+        reaching(torch.zeros(1))
+
+
+def _descendants_named(marker):
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if marker in line]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system cannot be held so elsewhere")
+def test_what_it_has_started_ends_with_it(zygote, tmp_path):
+    folder = tmp_path / "daemons"
+    folder.mkdir()
+    (folder / "silu.py").write_text(
+        "import subprocess\n"
+        "def silu(x):\n"
+        "    subprocess.Popen(['sleep', '98765.5'], start_new_session=True)\n"
+        "    return x + 1\n"
+    )
+    loaded = remote.load(zygote, str(folder), LIMITS)
+    loaded.silu(torch.zeros(1))
+    box = loaded.children["silu"].box
+    assert box.exists()
+    loaded.end()
+    assert _descendants_named("sleep 98765.5") == []
+    assert not box.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import torch.nn.functional as F\ndef silu(x):\n    return F.silu(x)\n",
+        "from torch.nn.functional import silu as it\ndef silu(x):\n    return it(x)\n",
+        "import torch\nname = 'si' + 'lu'\ndef silu(x):\n    return getattr(torch.nn.functional, name)(x)\n",
+        "import torch\nname = 'si' + 'lu'\ndef silu(x):\n    return getattr(torch.ops.aten, name)(x)\n",
+    ],
+)
+def test_a_function_that_is_forbidden_is_seen_under_any_name(apart, text):
+    with pytest.raises(Refused, match="silu, which is forbidden"):
+        apart(text, forbidden=["torch.nn.functional.silu"])(torch.zeros(2))
+    assert apart(text)(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_a_function_that_torch_does_not_have_cannot_be_forbidden(apart):
+    with pytest.raises(ValueError, match=r"torch has no torch.nn.functional.rms_nrom; write it as in"):
+        apart("def silu(x):\n    return x\n", forbidden=["torch.nn.functional.rms_nrom"])
+
+
+def test_a_composed_layer_finds_the_layers_beneath_it_and_none_above(apart):
+    text = """
+        from llama import implementation
+        layers = implementation.load("vectorized")
+        def self_attention(x):
+            return layers.silu(x) if x.sum() < 1 else layers.decoder_layer(x)
+    """
+    composed = apart(text, layer="self_attention")
+    assert composed(torch.zeros(2)).tolist() == [0.0, 0.0]
+    with pytest.raises(NotImplementedError, match="decoder_layer is withheld"):
+        composed(torch.ones(2))
+
+
+def test_a_file_that_does_not_import_is_that_layer_alone(apart):
+    broken = apart("def silu(x:\n", softmax="def softmax(x):\n    return x\n")
+    with pytest.raises(Refused, match=r"silu.py, line 1: SyntaxError"):
+        broken(torch.zeros(1))
+
+
+def test_a_file_that_imports_another_beside_it_finds_it_but_no_link_is_followed(apart, zygote, tmp_path):
+    twice = apart(
+        "from helpers import twice\ndef silu(x):\n    return twice(x)\n", helpers="def twice(x):\n    return 2 * x\n"
+    )
+    assert twice(torch.ones(1)).item() == 2.0
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "silu.py").symlink_to(Path(__file__).parents[3] / "src" / "llama" / "layers" / "model" / "silu.py")
+    with pytest.raises(ImplementationError, match="defines no layer"):
+        remote.load(zygote, str(linked), LIMITS)
+
+
+@pytest.mark.suite({}, "--zoo", "-x", "-q", "--apart", "-k", "silu")
+def test_every_bug_of_a_layer_is_killed_apart_too(run):
+    count = len(zoo.bugs("silu"))
+    assert run.returncode == 0
+    assert f"{count} bugs, {count} killed" in run.stdout
+
+
+FORGING = """
+import os, stat, threading
+
+import torch
+
+
+def silu(x):
+    return x.relu()
+
+
+def quit():
+    os._exit(0)
+
+
+threading.Timer(0.05, quit).start()
+"""
+
+
+@pytest.mark.suite({"mine/silu.py": FORGING}, "--impl", "{folder}/mine", "-k", "silu", "--apart")
+def test_a_layer_that_ends_its_process_in_a_thread_is_not_done(run):
+    assert run.returncode == 1
+    assert "silu is not right yet" in run.stdout
