@@ -10,6 +10,7 @@ from llama.implementation import Layer, map_leaves, tensors
 from llama.layers import parameters_of
 from tests.cases.calls import Arguments, calls_of
 from tests.judge.assertions import allowance, assert_close, at_least_single, fail
+from tests.judge.results import copied, same
 from tests.judge.subject import FORMULA, Subject, exact
 
 
@@ -32,10 +33,17 @@ def vjp(
     """torch.autograd.grad, the vector-Jacobian product: the upstream gradient reaches backward as it lies in memory.
 
     Given an upstream gradient, torch.autograd.grad imports sympy first, which takes as long as many of the tests.
+    Fails where backward has written to what it was given: what is compared afterwards would be something else.
     """
-    pairs = [(outs, towards)] if isinstance(outs, Tensor) else zip(outs, towards, strict=True)
+    pairs = [(outs, towards)] if isinstance(outs, Tensor) else list(zip(outs, towards, strict=True))
     losses = [_Toward.apply(out, toward) for out, toward in pairs]
+    arguments = [*leaves, *(tensors((Subject.last.args, Subject.last.kwargs)) if Subject.last is not None else ())]
+    given = {"the upstream gradient": [toward for _, toward in pairs], "an argument": arguments}
+    before = {name: [copied(part) for part in parts] for name, parts in given.items()}
     gradients: tuple[Tensor, ...] = torch.autograd.grad(losses, leaves, **how)
+    for name, parts in given.items():
+        if not all(same(now, then) for now, then in zip(parts, before[name], strict=True)):
+            fail(f"backward has changed {name}, which others still need")
     return gradients
 
 

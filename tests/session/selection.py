@@ -80,7 +80,8 @@ def _apart(config: pytest.Config) -> list[Implementation]:
     if config.getoption("--zoo"):
         return [*apart.start_known(config, apart.bugs())]
     if config.getoption("--peers"):
-        return [*apart.start_known(config, apart.right_ones())]
+        with warnings.catch_warnings(action="ignore"):  # a layer of others may warn
+            return [*apart.start_known(config, apart.right_ones())]
     if not config.getoption("--impl"):
         raise pytest.UsageError("--apart runs the layers of others: it needs --impl")
     try:

@@ -21,8 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-NEW_NAMESPACES = 0x00020000 | 0x08000000 | 0x20000000 | 0x40000000
-"""CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID and CLONE_NEWNET, as linux/sched.h has them."""
+NEW_NAMESPACES = 0x08000000 | 0x20000000 | 0x40000000
+"""CLONE_NEWIPC, CLONE_NEWPID and CLONE_NEWNET, as linux/sched.h has them."""
+NEW_MOUNTS = 0x00020000
 NEW_USER = 0x10000000
 PRIVATE = 1 << 14 | 1 << 18
 """MS_REC | MS_PRIVATE of linux/mount.h."""
@@ -31,7 +32,7 @@ KILLED_WITH_PARENT, DUMPABLE, KEEP_CAPABILITIES, NO_NEW_PRIVILEGES, SUBREAPER, A
 """Of prctl, as linux/prctl.h has them."""
 READ_ANY_FILE = 1 << 2
 """CAP_DAC_READ_SEARCH: what a user of its own needs where Python lies in root's home. Landlock holds it."""
-PROCESSES = 64
+PROCESSES = 32
 OWN_PROC = "its own /proc"
 
 
@@ -82,19 +83,25 @@ def private_folders(temporary: str) -> list[str]:
     """In new namespaces: only its own processes in /proc, and a temporary folder in memory, which ends with them."""
     held = []
     with contextlib.suppress(OSError):
+        _call("unshare", NEW_MOUNTS)
         _call("mount", None, b"/", None, ctypes.c_ulong(PRIVATE), None)
         _call("mount", b"proc", b"/proc", b"proc", ctypes.c_ulong(NO_SUID_NO_DEV), None)
         held.append(OWN_PROC)
         _call("mount", b"tmpfs", temporary.encode(), b"tmpfs", ctypes.c_ulong(NO_SUID_NO_DEV), b"size=512m,mode=1777")
         held.append("its own files")
+        for sockets in ("/run", "/var", "/tmp/.X11-unix"):  # where other programs listen
+            if Path(sockets).is_dir() and not Path(sockets).is_symlink():
+                _call("mount", b"tmpfs", sockets.encode(), b"tmpfs", ctypes.c_ulong(NO_SUID_NO_DEV), b"size=4k")
     return held
 
 
-def hold(limits: Limits, readable: Iterable[str], writable: Iterable[str], hidden: Iterable[str]) -> list[str]:
-    """The last step before code of others runs. Gives what is held."""
+def hold(
+    limits: Limits, readable: Iterable[str], listed: Iterable[str], writable: Iterable[str], hidden: Iterable[str]
+) -> list[str]:
+    """The last step before code of others runs. What is `listed` can be listed, and not read. Gives what is held."""
     held = []
     prctl(NO_NEW_PRIVILEGES, 1)
-    if _landlock(readable, writable):
+    if _landlock(readable, listed, writable):
         held.append("no other files")
     _limit(limits)
     if _user_of_its_own(keep_reading=bool(held)):
@@ -154,7 +161,7 @@ _OF_A_FILE = _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE
 _TCP, _SCOPES = 0b11, 0b11
 
 
-def _landlock(readable: Iterable[str], writable: Iterable[str]) -> bool:
+def _landlock(readable: Iterable[str], listed: Iterable[str], writable: Iterable[str]) -> bool:
     """Nothing but what is below these can be read, or written; no connection, no signal to others."""
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64", "riscv64"):
         return False
@@ -169,7 +176,7 @@ def _landlock(readable: Iterable[str], writable: Iterable[str]) -> bool:
     if ruleset < 0:
         return False
     try:
-        for paths, allowed in ((readable, _READING), (writable, every)):
+        for paths, allowed in ((readable, _READING), (listed, _READ_DIR), (writable, every)):
             for path in paths:
                 with contextlib.suppress(OSError):
                     _allow(syscall, ruleset, path, allowed & every)

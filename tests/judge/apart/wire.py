@@ -60,12 +60,15 @@ def send(to: socket.socket, message: Message, contents: Iterable[Tensor] = ()) -
         raise Closed from error
 
 
-def receive(of: socket.socket, most: int) -> tuple[Message, list[Tensor]]:
-    """A message, with at most so many bytes of tensors. Raises Forged, Closed, and TimeoutError."""
-    of_json, of_tensors = _HEAD.unpack(_exactly(of, _HEAD.size))
+def receive(of: socket.socket, most: int, left: Callable[[], float] | None = None) -> tuple[Message, list[Tensor]]:
+    """A message, with at most so many bytes of tensors. `left` says how many seconds there are still for it.
+
+    Raises Forged, Closed, and TimeoutError.
+    """
+    of_json, of_tensors = _HEAD.unpack(_exactly(of, _HEAD.size, left))
     if of_json > MOST_JSON or of_tensors > most:
         raise Forged(f"a message of {of_json + of_tensors} bytes")
-    body, blob = _exactly(of, of_json), _exactly(of, of_tensors)
+    body, blob = _exactly(of, of_json, left), _exactly(of, of_tensors, left)
     try:
         message = json.loads(body)
         found = safetensors.torch.load(bytes(blob)) if blob else {}
@@ -77,13 +80,17 @@ def receive(of: socket.socket, most: int) -> tuple[Message, list[Tensor]]:
     return message, contents
 
 
-def _exactly(of: socket.socket, count: int) -> bytearray:
+def _exactly(of: socket.socket, count: int, left: Callable[[], float] | None) -> bytearray:
     found = bytearray(count)
     view = memoryview(found)
     while view:
         try:
+            if left is not None:
+                of.settimeout(max(left(), 0.001))
             read = of.recv_into(view)
         except TimeoutError:
+            if left is not None and left() > 0:
+                continue  # it has had to wait for others
             raise
         except OSError as error:
             raise Closed from error
@@ -190,10 +197,15 @@ class Mirror:
             self.drop(number)
         for number in message["writes"]:
             memory, new = self._memories[number], next(given)
+            if new.numel() != memory.bytes.numel():
+                raise Forged("what does not fill its memory")
             memory.bytes.copy_(new)
             memory.known = new
         for number, size in message["memories"]:
-            storage, new = torch.UntypedStorage(size), next(given)
+            new = next(given)
+            if new.numel() != size or number in self._memories:
+                raise Forged("what does not fill its memory")
+            storage = torch.UntypedStorage(size)
             self._add_memory(number, storage, new)
             self._memories[number].bytes.copy_(new)
         return [self._take_tensor(entry, as_arguments) for entry in message["tensors"]]

@@ -24,6 +24,10 @@ from .holding import Limits
 from .worker import Worker, silence
 
 FORKS = sys.platform == "linux"
+INTERVAL = 0.25
+"""Seconds between two looks at the memory of a layer's processes."""
+BEFOREHAND = 2**29
+"""Bytes that a process has when it begins, at most."""
 HALTED = "import of {} halted; None in sys.modules"
 """What Python says of a module that is None there."""
 
@@ -82,7 +86,15 @@ def _keep(request: dict[str, Any], descriptors: list[int]) -> None:
         _run(lambda: _begin(request, connection, told, held))
     os.close(connection)
     ended = os.pidfd_open(first)
-    select.select([ended, lifeline], [], [])
+    told_worker = False
+    while not select.select([ended, lifeline], [], [], INTERVAL if told_worker else INTERVAL / 50)[0]:
+        processes = _descendants(first)
+        if processes and not told_worker:
+            _tell(told, worker=processes[0])
+            told_worker = True
+        if sum(map(_memory, processes)) > 2**20 * request["limits"]["megabytes"] + BEFOREHAND:
+            _tell(told, status="too much memory")
+            break
     while True:  # what escapes from the first process by a fork becomes a child of this one
         _kill(first)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -94,7 +106,33 @@ def _keep(request: dict[str, Any], descriptors: list[int]) -> None:
             break
         if not first:
             break
-    os.write(told, json.dumps({"gone": True}).encode() + b"\n")
+    _tell(told, gone=True)
+
+
+def _tell(told: int, **what: Any) -> None:
+    os.write(told, json.dumps(what).encode() + b"\n")
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes that it has started, and that these have started."""
+    found: list[int] = []
+    new = [process]
+    while new:
+        one = new.pop()
+        with contextlib.suppress(OSError):
+            children = list(map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split()))
+            found += children
+            new += children
+    return found
+
+
+def _memory(process: int) -> int:
+    """Bytes that are its own."""
+    try:
+        _, resident, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * resource.getpagesize()
 
 
 def _kill(process: int) -> None:
@@ -104,11 +142,7 @@ def _kill(process: int) -> None:
 
 def _any_child() -> int:
     """A process that has been orphaned; 0 where there is none. In a namespace of processes there never is one."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    try:
-        return next(map(int, children.read_text().split()), 0)
-    except OSError:
-        return 0
+    return next(iter(_descendants(os.getpid())), 0)
 
 
 def _begin(request: dict[str, Any], connection: int, told: int, held: list[str]) -> None:
@@ -127,9 +161,7 @@ def _begin(request: dict[str, Any], connection: int, told: int, held: list[str])
         process, status = os.waitpid(-1, 0)
         if process == worker:
             break
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told_so = {"status": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss}
-    os.write(told, json.dumps(told_so).encode() + b"\n")
+    _tell(told, status=os.waitstatus_to_exitcode(status))
 
 
 def _work(request: dict[str, Any], descriptors: list[int], held: list[str]) -> None:
@@ -140,7 +172,9 @@ def _work(request: dict[str, Any], descriptors: list[int], held: list[str]) -> N
     sys.path.insert(0, request["package"])
     _refuse_imports(request["refused"])
     readable = request["readable"] + (["/proc"] if holding.OWN_PROC in held else [])
-    held = held + holding.hold(Limits(**request["limits"]), readable, request["writable"], request["hidden"])
+    held = held + holding.hold(
+        Limits(**request["limits"]), readable, request["listed"], request["writable"], request["hidden"]
+    )
     Worker(connection, request["most"], held).run()
 
 

@@ -12,7 +12,9 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -31,6 +33,8 @@ from tests.judge.apart.forbidden import named_in, names_of
 from tests.judge.apart.holding import Limits
 from tests.judge.apart.wire import Closed, Message, Mirror, Trees, receive, send
 from tests.judge.guards.endings import Refused
+from tests.judge.remote import answers
+from tests.judge.remote.answers import text
 from tests.judge.remote.package import SOURCE, everything, stand_in
 
 JUDGE = Path(__file__).parents[1]
@@ -48,8 +52,20 @@ LIBRARIES = (
     *("tinygrad", "x_transformers", "exllamav2", "llama_cpp", "ctransformers", "sglang", "optimum", "torchtitan"),
 )
 """Whose layers nobody has written: they may not be imported."""
-SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/sys/devices/system/cpu", "/nix/store")
+SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/sys/devices/system/cpu", "/nix/store", "/etc/alternatives"),
+    *(
+        "/etc/ld.so.cache",
+        "/etc/ld.so.conf",
+        "/etc/ld.so.conf.d",
+        "/etc/localtime",
+        "/etc/passwd",
+        "/etc/nsswitch.conf",
+    ),
+)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+PATIENT = 9
+"""So many times the limit may a layer wait for a core, besides."""
 PATIENCE = 5.0
 """Seconds until a process that has ended must have said how."""
 LARGEST_FILE = 2**20
@@ -110,11 +126,11 @@ class Zygote:
         ours, connection = socket.socketpair()
         lifeline, its_lifeline = socket.socketpair()
         told, tell = os.pipe()
-        roots = {sys.prefix, sys.base_prefix, sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}
         request = {
             "temporary": str(temporary),
             "package": str(package),
-            "readable": [*roots, *SYSTEM, str(box), *DEVICES],
+            "readable": [*_python_without(self.refused), *SYSTEM, str(box), *DEVICES],
+            "listed": [sys.prefix, sys.base_prefix],
             "writable": [str(temporary), "/dev/null"],
             "hidden": [str(SOURCE), *(str(HOUSE / room) for room in ("tests", "src", "benchmarks", "docs", ".git"))],
             "refused": self.refused,
@@ -142,18 +158,48 @@ class Zygote:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _python_without(refused: Sequence[str]) -> list[str]:
+    """All of the Python that runs here but our package and these libraries."""
+    packages = {Path(sysconfig.get_paths()[kind]).resolve() for kind in ("purelib", "platlib")}
+    found: list[str] = []
+    new = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), *packages]
+    for folder in new:  # which grows
+        for entry in sorted(folder.iterdir()):
+            place = entry.resolve()  # lib64 may be a link to lib
+            if any(place in (package, *package.parents) for package in packages):
+                if place not in (*packages, *new):
+                    new.append(place)
+            elif folder not in packages or re.split(r"[-.]", entry.name)[0] not in (*refused, "llama", "llama_kata"):
+                found.append(str(place))
+    return found
+
+
 def _copied(source: Path, into: Path) -> Path:
-    """The files of Python of a submission, as plain files: no link, which could lead anywhere."""
-    if source.is_dir():
-        for file in sorted(source.rglob("*.py")):
-            parts = file.relative_to(source).parts
-            plain = not any((source.joinpath(*parts[: i + 1])).is_symlink() for i in range(len(parts)))
-            if plain and file.is_file() and file.stat().st_size <= LARGEST_FILE:
-                (into / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, into / file.relative_to(source))
-        return into
-    _copied(source.parent, into)  # what it imports from beside it
-    return into / source.name
+    """The files of Python of a submission: plain files of a usual size, and no link, which could lead anywhere.
+
+    A file is handed in alone: beside it lie those of others.
+    """
+    for file in plain_files(source):
+        place = into / (file.relative_to(source) if source.is_dir() else file.name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    return into if source.is_dir() else into / source.name
+
+
+def plain_files(source: Path) -> list[Path]:
+    """Those that are looked at and copied."""
+    if source.is_file():
+        return [source] if source.stat().st_size <= LARGEST_FILE else []
+    found = []
+    for folder, folders, names in os.walk(source):  # which follows no links
+        folders.sort()
+        found += [path for name in sorted(names) if name.endswith(".py") and _is_plain(path := Path(folder, name))]
+    return found
+
+
+def _is_plain(file: Path) -> bool:
+    status = file.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_FILE
 
 
 class Child:
@@ -179,8 +225,10 @@ class Child:
         self.over = ""
         """Why it has ended."""
         self._connection, self._lifeline, self._told = connection, lifeline, told
-        self._sending, self._reading = threading.Lock(), threading.Lock()
+        self._sending, self._reading, self._ending = threading.Lock(), threading.Lock(), threading.Lock()
+        self._asked: set[int] = set()
         self._answers: dict[int, tuple[Message, list[Tensor]]] = {}
+        self._process: int | None = None if sys.platform == "linux" else 0
         self._graphs: list[int] = []
         self._threads: dict[int, int] = {}
         self._count = 0
@@ -188,17 +236,19 @@ class Child:
     def load(self, file: Path) -> None:
         """Import the layer, and learn what it is; where that fails, `info` says why."""
         files = sorted((self.box / "submission").rglob("*.py")) if self.forbidden else []
-        texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
-        named = [name for text in texts for name in named_in(text, self.forbidden)]
+        sources = [path.read_text(encoding="utf-8", errors="replace") for path in files]
         try:
+            named = [name for source in sources for name in named_in(source, self.forbidden)]
             if named:
                 raise Refused(f"{self.layer} names {named[0]}, which is forbidden")
             message = {"do": "load", "source": str(file), "layer": self.layer, "forbidden": self.forbidden}
             answer, _ = self.ask(message)
             if "failed" in answer:
-                raise Refused(self.original(str(answer.get("text", ""))) or f"the layer ended {answer.get('ended')}")
+                raise Refused(self.original(answer.get("text", "")) or f"the layer ended {text(answer.get('ended'))}")
+            if "info" not in answer:
+                raise Refused(f"the process of {self.layer} does not say what it has loaded")
             self.info = answer["info"]
-            self.info["unloaded"] = self.original(str(self.info["unloaded"]))
+            self.info["unloaded"] = self.original(self.info["unloaded"])
         except Refused as refused:
             self.info = {"unloaded": str(refused), "file": str(file), "names": [], "held": []}
 
@@ -231,6 +281,7 @@ class Child:
             graphs, self._graphs = self._graphs, []
             whole = message | beginning | {"id": self._count, "thread": self._thread(), "graphs": graphs}
             whole["args"] = self.trees.pack(arguments, whole, contents)
+            self._asked.add(self._count)
             send(self._connection, whole, contents)
             return self._count
 
@@ -247,14 +298,26 @@ class Child:
                     return self._answers.pop(number)
                 if self.over:
                     raise Closed
-                left = self.limits.seconds - self.seconds - (time.monotonic() - began)
-                if left <= 0:
-                    raise TimeoutError
-                self._connection.settimeout(left)
-                answer, contents = receive(self._connection, 2**20 * self.limits.megabytes)
+                most = 2**20 * self.limits.megabytes
+                answer, contents = receive(self._connection, most, lambda: self._left(began))
+                answers.check(answer, self._asked)
+                self._asked.discard(answer["id"])
                 with self.mirror.lock:
                     tensors = self.mirror.take(answer, contents, as_arguments=False)
-                self._answers[int(answer["id"])] = answer, tensors
+                self._answers[answer["id"]] = answer, tensors
+
+    def _left(self, began: float) -> float:
+        """Seconds that are left to it. That it had to wait for a core does not count: others may be to blame."""
+        elapsed = self.seconds + time.monotonic() - began
+        return self.limits.seconds - elapsed + min(self._waited(), PATIENT * self.limits.seconds)
+
+    def _waited(self) -> float:
+        """Seconds that it could have computed and was not let, as Linux counts them."""
+        if self._process is None:
+            self._process = _first_line_of(self._told).get("worker", 0)
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self._process}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
 
     def understand(self, make: Callable[[], Any]) -> Any:
         """What an answer says. Raises Refused where that is nothing."""
@@ -267,37 +330,47 @@ class Child:
     def _forged(self, error: Exception) -> None:
         self._end(f"the process of {self.layer} has answered with what is no answer ({type(error).__name__})")
 
-    def original(self, text: str) -> str:
+    def original(self, said: str) -> str:
         """A text of that process, with the paths of the submission and not of its copy."""
-        text = re.sub(r"import of (\S+) halted; None in sys.modules", r"\1 may not be imported here", text)
+        said = re.sub(r"import of (\S+) halted; None in sys.modules", r"\1 may not be imported here", said)
         folder = self.source if self.source.is_dir() else self.source.parent
-        return text.replace(str(self.box / "submission"), str(folder))
+        return text(said.replace(str(self.box / "submission"), str(folder)))
 
     def forget_graph(self, graph: int) -> None:
         self._graphs.append(graph)
 
     def _end(self, reason: str) -> None:
         """Take it away with all that it has started; without a reason, it has ended by itself, and is asked how."""
-        with contextlib.suppress(OSError):
-            self._connection.close()
-        told = b""
-        if not reason and select.select([self._told], [], [], PATIENCE)[0]:
-            told = os.read(self._told, 2**12)
-        self._lifeline.close()
-        with os.fdopen(self._told, "rb") as rest:  # until all of it is gone
-            told += rest.read()
-        status = next((json.loads(line).get("status") for line in told.splitlines() if b"status" in line), None)
-        self.over = reason or f"the process of {self.layer} has ended: {_words(status)}"
-        shutil.rmtree(self.box, ignore_errors=True)
+        with self._ending:
+            if self.over:
+                return
+            with contextlib.suppress(OSError):
+                self._connection.close()
+            told = {} if reason else _first_line_of(self._told) | _first_line_of(self._told)
+            self._lifeline.close()
+            with os.fdopen(self._told, "rb") as rest:  # until all of it is gone
+                for line in rest.read().splitlines():
+                    told = json.loads(line) | told
+            self.over = reason or f"the process of {self.layer} has ended: {_words(told.get('status'))}"
+            shutil.rmtree(self.box, ignore_errors=True)
 
     def end(self) -> None:
         if not self.over:
             self._end(f"the process of {self.layer} has ended: its tests are over")
 
 
-def _words(status: int | None) -> str:
-    import signal
+def _first_line_of(told: int) -> Message:
+    """The next thing that the keeper has to say."""
+    line = b""
+    while not line.endswith(b"\n") and select.select([told], [], [], PATIENCE)[0] and (byte := os.read(told, 1)):
+        line += byte
+    found: Message = json.loads(line) if line else {}
+    return found
 
+
+def _words(status: int | str | None) -> str:
+    if isinstance(status, str):
+        return status
     if status is None or status >= 0:
         return f"exit code {status}"
     with contextlib.suppress(ValueError):

@@ -25,7 +25,8 @@ from tests.judge.apart.holding import Limits
 from tests.judge.apart.state import STATE
 from tests.judge.apart.wire import DTYPES, Message, set_version
 from tests.judge.guards.endings import Refused
-from tests.judge.remote.child import Child, Zygote, modes
+from tests.judge.remote.answers import text
+from tests.judge.remote.child import Child, Zygote, modes, plain_files
 
 PASSED: dict[str, Callable[[Any], Any]] = {
     "torch's default dtype": DTYPES.__getitem__,
@@ -84,7 +85,7 @@ def load(zygote: Zygote, source: str, limits: Limits, forbidden: Sequence[str] =
 
 def layers_named_in(place: Path) -> list[str]:
     """The layers that its files define or import, as far as their text says so: nothing of them is run."""
-    files = [place] if place.is_file() else [file for file in place.glob("*.py") if not file.is_symlink()]
+    files = [file for file in plain_files(place) if place.is_file() or file.parent == place]
     found = {file.stem for file in files}
     for file in files:
         found |= set(_bound_in(file.read_text(encoding="utf-8", errors="replace")))
@@ -152,7 +153,7 @@ def _effects(child: Child, answer: Message) -> Exception | None:
     if of_torch:
         torch.rand(())
     if answer.get("forbidden"):
-        return Refused(f"the layer calls {', '.join(map(str, answer['forbidden'][:3]))}, which is forbidden")
+        return Refused(f"the layer calls {', '.join(map(text, answer['forbidden'][:3]))}, which is forbidden")
     for name, value in answer.get("left", {}).items():
         _, change = STATE[name]
         if name not in PASSED:
@@ -181,7 +182,7 @@ class RaisedApart(Exception):
 
 def _error(child: Child, answer: Message) -> Exception:
     if "ended" in answer:
-        return Refused(f"the layer ended {answer['ended']}")
+        return Refused(f"the layer ended {text(answer['ended'])}")
     known = (getattr(builtins, str(base), None) for base in answer["bases"])
     base = next((k for k in known if isinstance(k, type) and issubclass(k, Exception)), Exception)
     error: RaisedApart = type(str(answer["raised"]), (RaisedApart, base), {})(answer["text"])
@@ -246,6 +247,8 @@ class _Backward(torch.autograd.Function):
         question = {"do": "backward", "graph": ctx.graph.number, "outs": [i for i, _ in given], "create": create}
         upstream = [toward for _, toward in given]
         answer, held = child.ask(question | {"modes": modes() | {"grad": True}}, (upstream, inputs))
+        if answer["writes"]:
+            raise Refused("backward has written to what it was given, or to an earlier result")
         _apply(child, answer)
         found = list(child.understand(lambda: _unpacked(child, answer["result"])))
         if answer.get("graph"):

@@ -31,6 +31,7 @@ from llama.kata.board import unit_test
 from tests.cases import target
 from tests.cases.case import Case
 from tests.judge.assertions import differences
+from tests.judge.guards.endings import Refused
 from tests.judge.items import claim, subject_of
 from tests.judge.subject import Call, Mismatch, Subject, word
 from tests.judge.telling.diagnosis import RIGHT, behind_other_faults, diagnose, lesser_faults, repaired
@@ -77,6 +78,8 @@ def sentence_of(item: pytest.Function, error: BaseException, call: Call | None) 
     """What is wrong, or None where it is not the layer that failed but the test."""
     if isinstance(error, Mismatch):
         return error.sentence
+    if isinstance(error, Refused):
+        return str(error)
     if call is not None and error is call.error:
         return f"raised {type(error).__name__}{_place(error, call)}: {_first_line(error)}".removesuffix(": ")
     if isinstance(error, hypothesis.errors.Flaky):

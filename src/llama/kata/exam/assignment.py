@@ -27,6 +27,8 @@ class Assignment:
     """Of a layer that is done; 1 where it is not said."""
     forbidden: tuple[str, ...] = ()
     """Functions of torch that no layer may call; `fused` for all of its ready-made layers."""
+    claims: bool = False
+    """Whether a layer earns its points although its author claims less than everything (docs/kernels.md)."""
     time: float | None = None
     """Seconds for one layer."""
     memory: int | None = None
@@ -44,6 +46,7 @@ KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "layers": ("a list of layers", list),
     "points": ("a table of numbers", dict),
     "forbidden": ("a list of texts", list),
+    "claims": ("true or false", bool),
     "time": ("a number of seconds above 0", (int, float)),
     "memory": ("a whole number of megabytes above 0", int),
     "examples": ("a whole number above 0", int),
@@ -60,7 +63,8 @@ def read(path: Path) -> Assignment:
         if key not in KINDS:
             raise ValueError(f"{path}: there is no {key}; an assignment has {', '.join(KINDS)}")
         words, kind = KINDS[key]
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int | float) and value <= 0):
+        wrong = isinstance(value, bool) if kind is not bool else False
+        if wrong or not isinstance(value, kind) or (isinstance(value, int | float) and kind is not bool and value <= 0):
             raise ValueError(f"{path}: {key} must be {words}, got {value!r}")
     _check(path, given)
     lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}

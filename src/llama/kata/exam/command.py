@@ -70,6 +70,10 @@ def run(exam: Exam) -> int:
     for submission in exam.submissions:
         if not submission.exists():
             raise ValueError(f"exam: there is no {submission}")
+        if submission.is_symlink():
+            raise ValueError(
+                f"exam: {submission} is a link, which could lead to another's folder; give what it leads to"
+            )
     outputs: list[tuple[Path | None, Callable[[Sequence[Judged]], str]]] = [
         (exam.json, marks.as_json),
         (exam.csv, marks.as_csv),
@@ -78,7 +82,7 @@ def run(exam: Exam) -> int:
     ]
     for path, _ in outputs:
         if path is not None:
-            check_writable(path)
+            check_writable(path.parent)
     jobs = exam.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else exam.jobs or 1
     count = len(exam.submissions)
     print(

@@ -120,22 +120,25 @@ def judge(submission: Path, how: How) -> Judged:
     """One submission. Raises nothing for what is wrong with it."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llama-kata-exam-") as folder:
+        Path(folder).chmod(0o711)  # the users that layers run as must pass through
         path = Path(folder) / "record.json"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
         run = subprocess.run(
             [sys.executable, "-m", "pytest", *_options(submission, how, path)],
             cwd=HOUSE,
-            env={name: value for name, value in os.environ.items() if not name.startswith(OWN)},
+            env=inherited | {"TMPDIR": folder},  # what a run that is killed leaves behind goes with it
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"layers": {}, "held": []}
-        problem = "" if path.is_file() else _problem(run.stdout)
+        whole = run.returncode in (0, 1) and path.is_file()  # all tests ran, whether they passed or not
+        found = json.loads(path.read_text(encoding="utf-8")) if whole else {"layers": {}, "held": []}
+        problem = "" if whole else _problem(run.stdout)
     wanted = how.assignment.layers or tuple(found["layers"])
-    records = [_record(str(submission), layer, found["layers"].get(layer), how) for layer in wanted]
-    return Judged(str(submission), records, time.monotonic() - began, found["held"], problem)
+    records = [_record(printable(str(submission)), layer, found["layers"].get(layer), how) for layer in wanted]
+    return Judged(printable(str(submission)), records, time.monotonic() - began, found["held"], problem)
 
 
 def _options(submission: Path, how: How, path: Path) -> Iterator[str]:
@@ -150,12 +153,18 @@ def _options(submission: Path, how: How, path: Path) -> Iterator[str]:
 def _problem(output: str) -> str:
     """What pytest says where it has not begun."""
     lines = [line for line in output.splitlines() if line.startswith("ERROR: ")]
-    return lines[-1].removeprefix("ERROR: ") if lines else f"the tests did not run: {output[-300:].strip()}"
+    return printable(lines[-1].removeprefix("ERROR: ") if lines else f"the tests did not end: {output[-300:].strip()}")
+
+
+def printable(text: str) -> str:
+    """Without what steers a terminal, or has no place in XML or UTF-8."""
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _record(submission: str, layer: str, found: dict[str, Any] | None, how: How) -> Record:
     record = Record(submission, layer, **found) if found else Record(submission, layer, MISSING)
     record.of_points = how.assignment.points_of(layer)
-    record.points = record.of_points if record.state == DONE else 0
+    earned = record.state == DONE and (how.assignment.claims or not record.claimed)
+    record.points = record.of_points if earned else 0
     record.seed, record.versions = how.seed, versions()
     return record

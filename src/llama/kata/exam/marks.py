@@ -7,9 +7,11 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama.kata.exam.judging import DONE, MISSING, Judged, Record
+from llama.kata.exam.judging import DONE, MISSING, Judged, Record, printable
 from llama.layers import LAYERS
 
+CLAIMS = "*"
+"""After `done`: of what it claims, which is not everything."""
 WIDEST = 24
 """Characters of a submission's name in the table."""
 
@@ -34,7 +36,9 @@ def mark(record: Record | None) -> str:
     """`done`, `71%` of the checks, or what it is instead."""
     if record is None:
         return "-"
-    return f"{int(100 * record.share)}%" if record.state == "failing" else record.state
+    if record.state == "failing":
+        return f"{int(100 * record.share)}%"
+    return record.state + (CLAIMS if record.claimed else "")
 
 
 def number(points: float) -> str:
@@ -44,17 +48,18 @@ def number(points: float) -> str:
 def table(judged: Sequence[Judged]) -> str:
     """A line for each submission, or for each layer where there is but one submission."""
     called = names(judged)
+    records = [record for one in judged for record in one.records]
+    note = f"\n{CLAIMS} of what it claims, which is not everything" if any(record.claimed for record in records) else ""
     if len(judged) == 1:
-        (one,) = judged
         lines = [["layer", "", "checks", "seconds", "what is wrong"]]
-        lines += [[r.layer, mark(r), checks(r), f"{r.seconds or 0:.1f}", first(r)] for r in one.records]
-        return _columns(lines, cut=False) if one.records else one.problem
+        lines += [[r.layer, mark(r), checks(r), f"{r.seconds or 0:.1f}", first(r)] for r in records]
+        return _columns(lines, cut=False) + note if records else judged[0].problem
     layers = layers_of(judged)
     lines = [["", *layers, "points", "seconds"]]
     for one in judged:
         marks = [mark(one.record(layer)) for layer in layers]
         lines.append([called[one.submission][-WIDEST:], *marks, number(one.points), f"{one.seconds:.0f}"])
-    return _columns(lines, cut=True)
+    return _columns(lines, cut=True) + note
 
 
 def checks(record: Record) -> str:
@@ -113,15 +118,10 @@ def as_junit(judged: Sequence[Judged]) -> str:
                 suite, "testcase", classname=one.submission, name=record.layer, time=f"{record.seconds or 0:.3f}"
             )
             if record.state != DONE:
-                message = _printable(record.sentence or record.state)
-                ElementTree.SubElement(case, "failure", message=message).text = _printable(record.cause)
+                message = printable(record.sentence or record.state)
+                ElementTree.SubElement(case, "failure", message=message).text = printable(record.cause)
         if one.problem:
             case = ElementTree.SubElement(suite, "testcase", classname=one.submission, name="the submission")
-            ElementTree.SubElement(case, "error", message=_printable(one.problem))
+            ElementTree.SubElement(case, "error", message=one.problem)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
-
-
-def _printable(text: str) -> str:
-    """Without the characters that XML has no place for."""
-    return "".join(c for c in text if c in "\t\n" or (c >= " " and not "\ud800" <= c <= "\udfff" and c not in "￾￿"))
