@@ -13,9 +13,11 @@ import torch
 from llama.implementation import ImplementationError
 from tests import zoo
 from tests.judge.apart.holding import Limits
+from tests.judge.apart.wire import Forged, Mirror
 from tests.judge.guards.endings import Refused
+from tests.judge.remote import answers
 from tests.judge.remote import layers as remote
-from tests.judge.remote.child import Zygote
+from tests.judge.remote.child import LARGEST_FILE, Zygote, plain_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
 LIMITS = Limits(seconds=20, megabytes=1024)
@@ -260,12 +262,23 @@ def test_what_it_has_started_ends_with_it(zygote, tmp_path):
         "from torch.nn.functional import silu as it\ndef silu(x):\n    return it(x)\n",
         "import torch\nname = 'si' + 'lu'\ndef silu(x):\n    return getattr(torch.nn.functional, name)(x)\n",
         "import torch\nname = 'si' + 'lu'\ndef silu(x):\n    return getattr(torch.ops.aten, name)(x)\n",
+        "import torch\nlayer = torch.nn.SiLU()\ndef silu(x):\n    return layer(x)\n",
     ],
 )
 def test_a_function_that_is_forbidden_is_seen_under_any_name(apart, text):
     with pytest.raises(Refused, match="silu, which is forbidden"):
         apart(text, forbidden=["torch.nn.functional.silu"])(torch.zeros(2))
     assert apart(text)(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_a_layer_beneath_may_be_made_of_what_is_forbidden(apart):
+    text = """
+        from llama import implementation
+        layers = implementation.load("fused")
+        def self_attention(x):
+            return layers.silu(x)
+    """
+    assert apart(text, layer="self_attention", forbidden=["fused"])(torch.zeros(2)).tolist() == [0.0, 0.0]
 
 
 def test_a_function_that_torch_does_not_have_cannot_be_forbidden(apart):
@@ -302,6 +315,70 @@ def test_a_file_that_imports_another_beside_it_finds_it_but_no_link_is_followed(
     (linked / "silu.py").symlink_to(Path(__file__).parents[3] / "src" / "llama" / "layers" / "model" / "silu.py")
     with pytest.raises(ImplementationError, match="defines no layer"):
         remote.load(zygote, str(linked), LIMITS)
+
+
+TENSOR = {
+    **{"number": 1, "memory": 3, "dtype": "float32", "size": [2], "stride": [1], "offset": 0, "version": 0},
+    **{"requires_grad": False, "is_leaf": True, "inference": False, "parameter": False},
+}
+ANSWER = {"id": 4, "dropped": [], "writes": [], "memories": [[3, 8]], "tensors": [TENSOR], "versions": {"1": 0}}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"id": 5},
+        {"id": float("inf")},
+        {"id": True},
+        {"dropped": None},
+        {"writes": ["3"]},
+        {"memories": [[3]]},
+        {"tensors": [TENSOR | {"dtype": "float31"}]},
+        {"tensors": [TENSOR | {"size": [2**14, 2**14], "stride": [0, 0]}]},
+        {"tensors": [TENSOR | {"size": "2"}]},
+        {"tensors": [{}]},
+        {"versions": {"1": 2**80}},
+        {"left": ["torch's default dtype"]},
+        {"raised": "ValueError"},
+        {"info": {"file": 5}},
+        {"graph": 3},
+    ],
+)
+def test_an_answer_that_no_worker_sends_is_not_looked_at_further(forged):
+    answers.check(ANSWER, {4})
+    with pytest.raises(Forged):
+        answers.check(ANSWER | forged, {4})
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"tensors": [TENSOR | {"size": [3]}]},
+        {"tensors": [TENSOR | {"offset": 1}]},
+        {"tensors": [TENSOR | {"stride": [-1]}]},
+        {"memories": [[3, 2**40]]},
+    ],
+)
+def test_a_tensor_lies_within_its_memory_and_its_memory_is_as_large_as_what_came(forged):
+    content = [torch.zeros(8, dtype=torch.uint8)]
+    assert Mirror(first=0, weak=True).take(ANSWER, content, as_arguments=False)[0].tolist() == [0.0, 0.0]
+    with pytest.raises(Forged):
+        Mirror(first=0, weak=True).take(ANSWER | forged, content, as_arguments=False)
+
+
+def test_what_a_layer_says_is_short_and_steers_no_terminal():
+    assert answers.text("\x1b[31mred\ud800") == "\N{REPLACEMENT CHARACTER}[31mred?"
+    assert len(answers.text("x" * 10**6)) == answers.LONGEST
+
+
+def test_a_submission_is_its_plain_files_of_a_usual_size(tmp_path):
+    (tmp_path / "silu.py").write_text("x = 1\n")
+    (tmp_path / "rope.py").mkdir()
+    (tmp_path / "linear.py").write_bytes(b"#" * (LARGEST_FILE + 1))
+    (tmp_path / "softmax.py").symlink_to(tmp_path / "silu.py")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "sample.py")
+    assert plain_files(tmp_path) == [tmp_path / "silu.py"]
 
 
 @pytest.mark.suite({}, "--zoo", "-x", "-q", "--apart", "-k", "silu")

@@ -10,7 +10,9 @@ A name is that of torch's documentation. `fused` stands for all of torch's ready
 import ast
 import contextlib
 import importlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
@@ -64,12 +66,13 @@ def _find(name: str) -> Any:
 
 
 class Watch:
-    """Sees which of these functions are called."""
+    """Sees which of these functions are called, but for calls from files of the folder that is `spared`."""
 
-    def __init__(self, names: Iterable[str]):
-        names = names_of(names)
+    def __init__(self, names: Iterable[str], spared: str = ""):
+        names, self.spared = names_of(names), spared
         self.functions = {found: name for name in names if (found := _find(name)) is not None}
-        self.operators = {name.rpartition(".")[2]: name for name in names}
+        last = {name.rpartition(".")[2]: name for name in names}
+        self.operators = {f"_{operator}": name for operator, name in last.items()} | last
         if set(FUSED) <= set(names):
             self.operators = {name: f"torch.ops.aten.{name}" for name in OPERATORS} | self.operators
 
@@ -77,11 +80,26 @@ class Watch:
     def watching(self) -> Iterator[list[str]]:
         """Gives a list of those that are called within."""
         seen: list[str] = []
+
+        def see(name: str) -> None:
+            if name not in seen and not (self.spared and _calls_from(self.spared)):
+                seen.append(name)
+
         if not self.functions:
             yield seen
             return
-        with _Functions(self.functions, seen), _Operators(self.operators, seen):
+        with _Functions(self.functions, see), _Operators(self.operators, see):
             yield seen
+
+
+def _calls_from(folder: str) -> bool:
+    """Whether a function of a file there is being called."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(folder):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def named_in(source: str, names: Iterable[str]) -> list[str]:
@@ -117,27 +135,25 @@ def _dotted(node: ast.AST, means: dict[str, str]) -> str:
 class _Functions(TorchFunctionMode):
     """Sees the functions that a person writes."""
 
-    def __init__(self, names: dict[Any, str], seen: list[str]):
+    def __init__(self, names: dict[Any, str], see: Callable[[str], None]):
         super().__init__()
-        self.names, self.seen = names, seen
+        self.names, self.see = names, see
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if (name := self.names.get(function)) and name not in self.seen:
-            self.seen.append(name)
+        if name := self.names.get(function):
+            self.see(name)
         return function(*args, **(kwargs or {}))
 
 
 class _Operators(TorchDispatchMode):
     """Sees what they come down to: called from compiled code, by another name, or in a backward pass."""
 
-    def __init__(self, names: dict[str, str], seen: list[str]):
+    def __init__(self, names: dict[str, str], see: Callable[[str], None]):
         super().__init__()
-        self.names, self.seen = names, seen
+        self.names, self.see = names, see
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operator = function._schema.name.removeprefix("aten::")
         if operator in self.names and function._schema.name.startswith("aten::"):
-            name = self.names[operator] or f"torch.ops.aten.{operator}"
-            if name not in self.seen:
-                self.seen.append(name)
+            self.see(self.names[operator])
         return function(*args, **(kwargs or {}))

@@ -237,11 +237,6 @@ class Mirror:
         number = self._by_identity.get(id(tensor))
         return number if number is not None and self.tensor(number) is tensor else None
 
-    def keep(self, number: int, tensor: Tensor) -> None:
-        """From here on that tensor has the number: what autograd made of the one that came."""
-        self._by_identity.pop(self._held[number].identity, None)
-        self._hold(number, tensor, self._held[number].memory)
-
     def drop(self, number: int) -> None:
         held = self._held.pop(number, None)
         if held is None:
