@@ -68,7 +68,9 @@ def run(kata: Kata) -> None:
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = kata.layers or given.layers or LAYERS
-    written = [layer for layer in wanted if _write(folder / f"{layer}.py", stub(layer, str(folder)))]
+    called = "my_llama" if kata.assignment else str(folder)  # a handout gets another place
+    texts = {layer: stub(layer, called, given.forbidden) for layer in wanted}
+    written = [layer for layer, text in texts.items() if _write(folder / f"{layer}.py", text)]
     kept = [layer for layer in wanted if layer not in written]
     if written:
         print(f"{folder}: wrote {', '.join(f'{layer}.py' for layer in written)}")

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import textwrap
+from collections.abc import Sequence
 
 from llama.kata import hint_file
 from llama.kata.board import unit_test
@@ -12,7 +13,7 @@ WIDTH = 104
 """Columns of a paragraph, as of the contracts."""
 
 
-def stub(layer: str, folder: str = "my_llama") -> str:
+def stub(layer: str, folder: str = "my_llama", forbidden: Sequence[str] = ()) -> str:
     """The text of a file in which `layer` has its contract and its signature, and raises NotImplementedError."""
     module = layer_module(layer)
     tree = ast.parse(inspect.getsource(module))
@@ -20,7 +21,7 @@ def stub(layer: str, folder: str = "my_llama") -> str:
     composed = "compose" in functions
     function = functions["compose"] if composed else functions.get("vectorized", functions["naive"])
     lines = [
-        '"""' + "\n\n".join(_paragraphs(layer, functions, folder)),
+        '"""' + "\n\n".join(_paragraphs(layer, functions, folder, forbidden)),
         '"""',
         "",
         *_imports(tree, function, composed),
@@ -35,7 +36,7 @@ def stub(layer: str, folder: str = "my_llama") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _paragraphs(layer: str, functions: dict[str, ast.FunctionDef], folder: str) -> list[str]:
+def _paragraphs(layer: str, functions: dict[str, ast.FunctionDef], folder: str, forbidden: Sequence[str]) -> list[str]:
     """The contract, what may be called, why the layer is there, and where to go from here."""
     known = hint_file.read(layer)
     contract = inspect.getdoc(layer_module(layer)) or ""
@@ -43,6 +44,8 @@ def _paragraphs(layer: str, functions: dict[str, ast.FunctionDef], folder: str) 
     if "compose" in functions:
         beneath = "\n".join(f"    {call}" for call in _beneath(functions))
         paragraphs += ["The layers beneath are there already, and right:", beneath]
+    if forbidden:
+        paragraphs.append(f"Forbidden in this assignment: {', '.join(forbidden)}.")
     return [
         *paragraphs,
         textwrap.fill(f"Why: {known.why}", WIDTH, break_on_hyphens=False),

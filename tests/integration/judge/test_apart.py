@@ -271,6 +271,14 @@ def test_a_function_that_is_forbidden_is_seen_under_any_name(apart, text):
     assert apart(text)(torch.zeros(2)).tolist() == [0.0, 0.0]
 
 
+def test_a_file_that_names_what_is_forbidden_costs_its_own_layer_alone(apart):
+    named = "import torch\ndef softmax(x):\n    return torch.softmax(x, -1)\n"
+    silu = apart("def silu(x):\n    return x + 1\n", forbidden=["torch.softmax"], softmax=named)
+    assert silu(torch.zeros(1)).item() == 1.0
+    with pytest.raises(Refused, match=r"softmax.py, line 3 names torch.softmax, which is forbidden"):
+        apart(named, layer="softmax", forbidden=["torch.softmax"])(torch.zeros(1))
+
+
 def test_a_layer_beneath_may_be_made_of_what_is_forbidden(apart):
     text = """
         from llama import implementation

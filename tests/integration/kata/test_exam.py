@@ -84,6 +84,7 @@ def test_an_assignment_says_which_layers_what_they_are_worth_and_what_is_forbidd
         ('layers = ["silu"]\npoints = { rope = 1 }', "there are points for rope, which is not among the layers"),
         ("time = 0", "time must be a number of seconds above 0, got 0"),
         ("memory = true", "memory must be a whole number of megabytes above 0, got True"),
+        ('forbidden = ["torch.nn.functional.sillu"]', "torch has no torch.nn.functional.sillu; write it as in"),
         ("forbidden = [1]", "forbidden must be a list of texts, got 1"),
         ("layer = 3", "there is no layer; an assignment has name, deadline, layers"),
     ],
@@ -98,8 +99,9 @@ def test_an_assignment_that_cannot_be_meant_is_refused_in_a_sentence(tmp_path, t
 
 def test_kata_writes_the_stubs_of_an_assignment_and_says_what_they_are_worth(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "week.toml").write_text(WEEK)
+    (tmp_path / "week.toml").write_text(WEEK + 'forbidden = ["fused"]\n')
     assert main(["kata", "mine", "--assignment", "week.toml"]) == 0
+    assert "Forbidden in this assignment: fused." in (tmp_path / "mine" / "silu.py").read_text()
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"silu.py", "rms_norm.py"}
     assert "Week 3, due Friday. Points: silu 1, rms_norm 2.5." in capsys.readouterr().out
 
@@ -163,6 +165,7 @@ def test_the_page_counts_the_mistakes_of_the_class_and_shows_no_markup_of_others
     [
         (["nowhere"], "exam: there is no nowhere"),
         (["here", "--layers", "ropes"], "exam: there is no layer ropes; did you mean rope?"),
+        (["here", "--forbid", "silu"], "exam: --forbid: torch has no silu"),
         (["here", "--time", "0"], "exam: --time must be more than 0, got 0"),
         (["here", "--jobs", "-1"], "exam: --jobs must be more than 0, got -1"),
         (["here", "--seed", "-1"], "exam: --seed must be 0 or more, got -1"),

@@ -9,7 +9,7 @@ A name is that of torch's documentation. `fused` stands for all of torch's ready
 
 import ast
 import contextlib
-import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -54,15 +54,13 @@ def names_of(asked: Iterable[str]) -> list[str]:
 
 
 def _find(name: str) -> Any:
-    """What a dotted name means; None where there is nothing of that name."""
-    parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        with contextlib.suppress(ImportError, AttributeError):
-            found: Any = importlib.import_module(".".join(parts[:count]))
-            for part in parts[count:]:
-                found = getattr(found, part)
-            return found if parts[0] == "torch" else None
-    return None
+    """What a dotted name of torch means; None where there is nothing of that name."""
+    if not name.startswith("torch."):
+        return None
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 class Watch:
@@ -102,12 +100,12 @@ def _calls_from(folder: str) -> bool:
     return False
 
 
-def named_in(source: str, names: Iterable[str]) -> list[str]:
-    """Which of these functions the text of a file names, by whatever name it has imported them."""
+def named_in(source: str, names: Iterable[str]) -> dict[str, int]:
+    """Which of these functions the text of a file names, by whatever name it has imported them, and in which line."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []  # it cannot be imported either
+        return {}  # it cannot be imported either
     means = {"torch": "torch"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -115,11 +113,10 @@ def named_in(source: str, names: Iterable[str]) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             means |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     wanted = set(names)
-    found = []
+    found: dict[str, int] = {}
     for node in ast.walk(tree):
-        dotted = _dotted(node, means)
-        if dotted in wanted and dotted not in found:
-            found.append(dotted)
+        if isinstance(node, ast.Name | ast.Attribute) and (dotted := _dotted(node, means)) in wanted:
+            found.setdefault(dotted, node.lineno)
     return found
 
 

@@ -235,12 +235,11 @@ class Child:
 
     def load(self, file: Path) -> None:
         """Import the layer, and learn what it is; where that fails, `info` says why."""
-        files = sorted((self.box / "submission").rglob("*.py")) if self.forbidden else []
-        sources = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+        own = file if file.is_file() else file / f"{self.layer}.py"
         try:
-            named = [name for source in sources for name in named_in(source, self.forbidden)]
-            if named:
-                raise Refused(f"{self.layer} names {named[0]}, which is forbidden")
+            source = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else ""
+            for name, line in named_in(source, self.forbidden).items():
+                raise Refused(f"{own.name}, line {line} names {name}, which is forbidden")
             message = {"do": "load", "source": str(file), "layer": self.layer, "forbidden": self.forbidden}
             answer, _ = self.ask(message)
             if "failed" in answer:

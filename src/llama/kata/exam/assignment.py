@@ -8,6 +8,7 @@ forbidden = ["fused"]
 time = 60
 """
 
+import pkgutil
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,3 +86,14 @@ def _check(path: Path, given: dict[str, Any]) -> None:
     for name in given.get("forbidden", ()):
         if not isinstance(name, str):
             raise ValueError(f"{path}: forbidden must be a list of texts, got {name!r}")
+        check_forbidden(name, str(path))
+
+
+def check_forbidden(name: str, where: str) -> None:
+    """Raise ValueError for what torch does not have."""
+    try:
+        known = name == "fused" or (name.startswith("torch.") and pkgutil.resolve_name(name) is not None)
+    except (ImportError, AttributeError, ValueError):
+        known = False
+    if not known:
+        raise ValueError(f"{where}: torch has no {name}; write it as in torch.nn.functional.rms_norm, or fused")

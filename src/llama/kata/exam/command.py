@@ -111,6 +111,8 @@ def _how(exam: Exam) -> How:
     for layer in exam.layers:
         if layer not in LAYERS:
             raise ValueError(f"exam: {unknown(layer)}")
+    for name in exam.forbid:
+        assignment.check_forbidden(name, "exam: --forbid")
     if not exam.submissions:
         raise ValueError("exam: name a folder or a .py file to judge")
     given = assignment.read(exam.assignment) if exam.assignment else Assignment()

@@ -153,7 +153,11 @@ def _options(submission: Path, how: How, path: Path) -> Iterator[str]:
 def _problem(output: str) -> str:
     """What pytest says where it has not begun."""
     lines = [line for line in output.splitlines() if line.startswith("ERROR: ")]
-    return printable(lines[-1].removeprefix("ERROR: ") if lines else f"the tests did not end: {output[-300:].strip()}")
+    return printable(
+        lines[-1].removeprefix("ERROR: ").removeprefix("--impl ")
+        if lines
+        else f"the tests did not end: {output[-300:].strip()}"
+    )
 
 
 def printable(text: str) -> str:
