@@ -4,6 +4,8 @@ Read in this order:
 
     subject.py        the layer under test, which remembers how it was called
     guards/           what code of others may not end, change or borrow
+    apart/            what runs in the process of a layer that is judged apart
+    remote/           such a layer, as the judge has it
     results.py        what it may return, whatever the values
     tolerances.py     how far a right answer may lie from the exact one, and why
     assertions.py     the one way to compare: type, shape, dtype, device, finite, values

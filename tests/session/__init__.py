@@ -5,6 +5,8 @@ Read in this order:
     plugin.py           where it begins: options, profile of Hypothesis, the other plugins
     selection.py        whose layers are tested, and which tests of them run
     progress.py         the board of --impl
+    apart.py            --apart: each layer in a process of its own
+    record.py           --record: what came of each layer, for the exam
     specification.py    --spec
     gallery.py          --plots
     zoo_table.py        --zoo

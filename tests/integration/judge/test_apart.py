@@ -17,7 +17,8 @@ from tests.judge.apart.wire import Forged, Mirror
 from tests.judge.guards.endings import Refused
 from tests.judge.remote import answers
 from tests.judge.remote import layers as remote
-from tests.judge.remote.child import LARGEST_FILE, Zygote, plain_files
+from tests.judge.remote.child import Zygote
+from tests.judge.remote.files import LARGEST_FILE, plain_files
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
 LIMITS = Limits(seconds=20, megabytes=1024)

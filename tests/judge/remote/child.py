@@ -14,10 +14,8 @@ import select
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
@@ -35,6 +33,7 @@ from tests.judge.apart.wire import Closed, Message, Mirror, Trees, receive, send
 from tests.judge.guards.endings import Refused
 from tests.judge.remote import answers
 from tests.judge.remote.answers import text
+from tests.judge.remote.files import DEVICES, LIBRARIES, SYSTEM, copied, python_without
 from tests.judge.remote.package import SOURCE, everything, stand_in
 
 JUDGE = Path(__file__).parents[1]
@@ -46,30 +45,10 @@ import apart.zygote
 del sys.path[0]
 apart.zygote.main(int(sys.argv[1]))
 """
-LIBRARIES = (
-    *("transformers", "diffusers", "xformers", "flash_attn", "liger_kernel", "vllm", "apex", "torchtune", "torchao"),
-    *("litgpt", "unsloth", "timm", "fairseq", "lit_llama", "gpt_fast", "keras", "flax", "tensorflow", "mlx"),
-    *("tinygrad", "x_transformers", "exllamav2", "llama_cpp", "ctransformers", "sglang", "optimum", "torchtitan"),
-)
-"""Whose layers nobody has written: they may not be imported."""
-SYSTEM = (
-    *("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/sys/devices/system/cpu", "/nix/store", "/etc/alternatives"),
-    *(
-        "/etc/ld.so.cache",
-        "/etc/ld.so.conf",
-        "/etc/ld.so.conf.d",
-        "/etc/localtime",
-        "/etc/passwd",
-        "/etc/nsswitch.conf",
-    ),
-)
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 PATIENT = 9
 """So many times the limit may a layer wait for a core, besides."""
 PATIENCE = 5.0
 """Seconds until a process that has ended must have said how."""
-LARGEST_FILE = 2**20
-"""Bytes of a file of Python that is judged."""
 
 
 class Zygote:
@@ -118,7 +97,7 @@ class Zygote:
         for place in (copy, package, temporary):
             place.mkdir(parents=True)
         temporary.chmod(0o1777)
-        file = _copied(source, copy)
+        file = copied(source, copy)
         if self.withholding:
             stand_in(layer, package)
         else:
@@ -129,7 +108,7 @@ class Zygote:
         request = {
             "temporary": str(temporary),
             "package": str(package),
-            "readable": [*_python_without(self.refused), *SYSTEM, str(box), *DEVICES],
+            "readable": [*python_without(self.refused), *SYSTEM, str(box), *DEVICES],
             "listed": [sys.prefix, sys.base_prefix],
             "writable": [str(temporary), "/dev/null"],
             "hidden": [str(SOURCE), *(str(HOUSE / room) for room in ("tests", "src", "benchmarks", "docs", ".git"))],
@@ -156,50 +135,6 @@ class Zygote:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _python_without(refused: Sequence[str]) -> list[str]:
-    """All of the Python that runs here but our package and these libraries."""
-    packages = {Path(sysconfig.get_paths()[kind]).resolve() for kind in ("purelib", "platlib")}
-    found: list[str] = []
-    new = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), *packages]
-    for folder in new:  # which grows
-        for entry in sorted(folder.iterdir()):
-            place = entry.resolve()  # lib64 may be a link to lib
-            if any(place in (package, *package.parents) for package in packages):
-                if place not in (*packages, *new):
-                    new.append(place)
-            elif folder not in packages or re.split(r"[-.]", entry.name)[0] not in (*refused, "llama", "llama_kata"):
-                found.append(str(place))
-    return found
-
-
-def _copied(source: Path, into: Path) -> Path:
-    """The files of Python of a submission: plain files of a usual size, and no link, which could lead anywhere.
-
-    A file is handed in alone: beside it lie those of others.
-    """
-    for file in plain_files(source):
-        place = into / (file.relative_to(source) if source.is_dir() else file.name)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
-    return into if source.is_dir() else into / source.name
-
-
-def plain_files(source: Path) -> list[Path]:
-    """Those that are looked at and copied."""
-    if source.is_file():
-        return [source] if source.stat().st_size <= LARGEST_FILE else []
-    found = []
-    for folder, folders, names in os.walk(source):  # which follows no links
-        folders.sort()
-        found += [path for name in sorted(names) if name.endswith(".py") and _is_plain(path := Path(folder, name))]
-    return found
-
-
-def _is_plain(file: Path) -> bool:
-    status = file.lstat()
-    return stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_FILE
 
 
 class Child:

@@ -26,7 +26,8 @@ from tests.judge.apart.state import STATE
 from tests.judge.apart.wire import DTYPES, Message, set_version
 from tests.judge.guards.endings import Refused
 from tests.judge.remote.answers import text
-from tests.judge.remote.child import Child, Zygote, modes, plain_files
+from tests.judge.remote.child import Child, Zygote, modes
+from tests.judge.remote.files import plain_files
 
 PASSED: dict[str, Callable[[Any], Any]] = {
     "torch's default dtype": DTYPES.__getitem__,
