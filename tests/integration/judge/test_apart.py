@@ -228,6 +228,8 @@ def test_what_is_not_its_own_is_out_of_reach(apart, attempt):
     house = Path(__file__).parents[3]
     filled = attempt.format(oracle=str(house / "src/llama/layers/model/silu.py"), house=str(house), judge=os.getpid())
     reaching = apart(f"import ctypes, os, socket, sys\ndef silu(x):\n    {filled}\n    return x + 1\n")
+    if not {"no other processes", "no network", "no other files"} <= set(reaching.child.info["held"]):
+        pytest.skip("this system does not let a process be held so")
     with pytest.raises((OSError, MemoryError, ValueError, ImportError, NotImplementedError)):
         reaching(torch.zeros(1))
 
