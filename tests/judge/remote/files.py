@@ -33,7 +33,9 @@ LARGEST_FILE = 2**20
 
 def python_without(refused: Sequence[str]) -> list[str]:
     """All of the Python that runs here but our package and these libraries."""
-    packages = {Path(sysconfig.get_paths()[kind]).resolve() for kind in ("purelib", "platlib")}
+    named = [sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")]
+    named += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    packages = {Path(path).resolve() for path in named if Path(path).is_dir()}
     found: list[str] = []
     new = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), *packages]
     for folder in new:  # which grows
