@@ -99,7 +99,7 @@ def test_other_faults_do_not_hide_a_bug_and_never_turn_it_into_another(of):
     )
     assert with_them == without
     assert all(bug in suspects for bug, suspects in without.items() if suspects), without
-    assert any(without.values())
+    assert any(without.values()) or len(without) < len(zoo.bugs(of))
 
 
 def test_a_gradient_that_is_sparse_is_that_of_no_bug():

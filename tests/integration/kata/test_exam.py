@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from llama import implementation
 from llama.__main__ import main
 from llama.kata import board
 from llama.kata.board import Row
-from llama.kata.exam import assignment, class_page, marks
+from llama.kata.exam import assignment, class_page, judging, marks
 from llama.kata.exam.assignment import Assignment
 from llama.kata.exam.judging import How, Judged, Record
 
@@ -31,6 +32,12 @@ WRONG = RIGHT.replace("    if step >= total_steps:\n        return min_lr\n", ""
 PATCHING = "import math\nmath.cos = lambda x: 0.0\n" + WRONG
 WEEK = 'name = "Week 3"\ndeadline = "Friday"\nlayers = ["silu", "rms_norm"]\npoints = { rms_norm = 2.5 }\n'
 CLAUSE = "the activation is ReLU."
+
+
+@pytest.fixture(autouse=True)
+def _the_tests_are_found(monkeypatch):
+    """From any folder, however the project is installed."""
+    monkeypatch.setattr(judging, "INSTALLED", Path(__file__).parents[3])
 
 
 def _record(submission, layer, state, passed=0, **more):

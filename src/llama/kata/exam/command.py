@@ -16,7 +16,7 @@ import tyro
 
 from llama.kata.exam import assignment, class_page, marks
 from llama.kata.exam.assignment import Assignment
-from llama.kata.exam.judging import DONE, HOUSE, How, Judged, judge_all
+from llama.kata.exam.judging import DONE, How, Judged, house, judge_all
 from llama.layers import LAYERS, unknown
 from llama.machine.safe_files import check_writable
 
@@ -64,8 +64,7 @@ def run(exam: Exam) -> int:
     """
     if sys.platform == "win32":
         raise ValueError("exam: Windows has no way to hold a process that this needs; WSL has")
-    if not (HOUSE / "tests" / "unit").is_dir():
-        raise ValueError(f"exam: there are no tests in {HOUSE}; install the project from its folder, pip install -e .")
+    house()
     how = _how(exam)
     for submission in exam.submissions:
         if not submission.exists():

@@ -20,8 +20,8 @@ import llama
 from llama.kata.exam.assignment import Assignment
 from llama.layers import LAYERS
 
-HOUSE = Path(llama.__file__).parents[2]
-"""Where the tests are."""
+INSTALLED = Path(llama.__file__).parents[2]
+"""The project's folder, where it is installed from there (pip install -e)."""
 DONE, FAILING, MISSING = "done", "failing", "missing"
 OWN = ("HYPOTHESIS_PROFILE", "LLAMA_", "PYTEST_")
 """Variables of the environment that would ask the tests for something else."""
@@ -94,6 +94,14 @@ class How:
     allowed: tuple[str, ...] = ()
 
 
+def house() -> Path:
+    """The folder with the tests: this one, or that which the project is installed from. Raises ValueError."""
+    for folder in (Path.cwd(), INSTALLED):
+        if (folder / "tests" / "judge" / "remote").is_dir():
+            return folder
+    raise ValueError(f"exam: there are no tests in {Path.cwd()}; run it in the folder of the project")
+
+
 def versions() -> dict[str, str]:
     return {
         "llama-kata": metadata.version("llama-kata"),
@@ -125,7 +133,7 @@ def judge(submission: Path, how: How) -> Judged:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
         run = subprocess.run(
             [sys.executable, "-m", "pytest", *_options(submission, how, path)],
-            cwd=HOUSE,
+            cwd=house(),
             env=inherited | {"TMPDIR": folder},  # what a run that is killed leaves behind goes with it
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
