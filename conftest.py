@@ -21,7 +21,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-import tests.session.annotations  # noqa: F401
+import tests.session.running.annotations  # noqa: F401
 
 SOURCE = Path(__file__).parent / "src"
 SHAPED = [
@@ -99,6 +99,6 @@ def pytest_configure(config: pytest.Config) -> None:
         if not config.getoption("--impl"):
             # Before the first import of these modules: their annotations are enforced here, and only here. It takes
             # time, which a benchmark would measure, and where others' layers are tested it would be for nothing.
-            jaxtyping.install_import_hook(SHAPED, "tests.session.annotations.enforce")
+            jaxtyping.install_import_hook(SHAPED, "tests.session.running.annotations.enforce")
         from tests.session import plugin as chosen  # type: ignore[no-redef]
     config.pluginmanager.register(chosen)

@@ -18,7 +18,7 @@ from llama import implementation
 from llama.implementation import OURS, Implementation
 from llama.layers import LAYERS
 from tests.judge.guards.endings import release_the_process
-from tests.session import selection
+from tests.session.choosing import selection
 
 FOLDER = Path(__file__).parent
 OUT = Path("out") / "benchmarks"

@@ -27,15 +27,17 @@ from tests.judge.results import Kept
 from tests.judge.subject import Subject
 from tests.judge.telling import messages
 from tests.judge.telling.pictures import Drawings
-from tests.session import causes, cheats_table, claims, gallery, nested_runs, progress, selection, workers
-from tests.session.gallery import GALLERY, Gallery
-from tests.session.keyword import asked_for
-from tests.session.nested_runs import Background
-from tests.session.others import AsOthers
-from tests.session.record import Record
-from tests.session.selection import UNDER_TEST
-from tests.session.specification import Specification
-from tests.session.zoo_table import Table
+from tests.session.choosing import claims, selection
+from tests.session.choosing.keyword import asked_for
+from tests.session.choosing.selection import UNDER_TEST
+from tests.session.running import nested_runs, workers
+from tests.session.running.nested_runs import Background
+from tests.session.showing import causes, cheats_table, gallery, progress
+from tests.session.showing.gallery import GALLERY, Gallery
+from tests.session.showing.others import AsOthers
+from tests.session.showing.record import Record
+from tests.session.showing.specification import Specification
+from tests.session.showing.zoo_table import Table
 
 MARKERS = (
     "tensors: compares with the naive loops or needs gradients, so the naive implementation itself is left out",
@@ -43,7 +45,7 @@ MARKERS = (
     "exact: works with numbers that half precision does not hold, so it is left out where nothing else is claimed",
     "written: asks whether there is anything to test; for a stub it is the one test that runs, and fails",
     "refusal: says how wrong input is refused; with --impl it runs only with --strict",
-    "suite(files, *arguments, **environment): a run of the suite that the test looks at, see session/nested_runs.py",
+    "suite(files, *arguments, **environment): a run of the suite that the test looks at (nested_runs.py)",
     "cold: its run begins as a shell begins it, in a process that has imported nothing",
 )
 SHRINKING = 3

@@ -2,7 +2,7 @@
 
 `pytest --zoo --as liger` asks which bugs of the zoo would pass such a suite. Each check names the file and the test it
 is taken from, in the repository and at the commit of its suite. Nothing but facts is taken: the calls are made anew, by
-`Case`, and compared with `vectorized` (tests/session/others.py).
+`Case`, and compared with `vectorized` (tests/session/showing/others.py).
 
 Where a suite tests several parameters in all combinations, `each` keeps every value of each, but not every combination.
 A tensor that would have more than LARGEST elements is cut along the axes that `Check.cut` names, which are rows that

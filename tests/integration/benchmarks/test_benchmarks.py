@@ -22,7 +22,7 @@ from llama.implementation import Implementation
 from llama.layers import CHAPTER
 from tests.cases import calls
 from tests.judge.assertions import assert_close
-from tests.session.nested_runs import run_suite
+from tests.session.running.nested_runs import run_suite
 
 ROOT = Path(__file__).parents[3]
 MINE = "def softmax(x):\n    return x.softmax(-1)\n"

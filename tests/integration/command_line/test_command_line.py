@@ -14,7 +14,7 @@ from llama.text.tokenizer import CharTokenizer
 from llama.training import command as train
 from llama.training import evaluation
 from llama.training.options import PRESETS, Train
-from tests.session import programs
+from tests.session.running import programs
 
 TINY = ["--hidden-size", "24", "--num-hidden-layers", "1", "--window", "8", "--steps", "12", "--evaluate-every", "5"]
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.session.causes import grouped, pytest_terminal_summary
+from tests.session.showing.causes import grouped, pytest_terminal_summary
 
 WRONG = """
 def silu(x):

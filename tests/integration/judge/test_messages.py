@@ -14,7 +14,7 @@ from tests.judge.assertions import assert_close, assert_equals_naive, assert_ide
 from tests.judge.items import claim
 from tests.judge.subject import Call, Mismatch, Subject
 from tests.judge.telling import messages
-from tests.session.keyword import asked_for, is_about
+from tests.session.choosing.keyword import asked_for, is_about
 
 OURS = implementation.load("vectorized")
 

@@ -6,8 +6,8 @@ import pytest
 
 from llama import implementation
 from llama.layers import LAYERS
-from tests.session.nested_runs import run_suite
-from tests.session.others import passing
+from tests.session.running.nested_runs import run_suite
+from tests.session.showing.others import passing
 from tests.zoo.others import SUITES, each, plain_rms_norm
 
 FUSED = implementation.load("fused")

@@ -13,7 +13,7 @@ from llama import implementation
 from llama.layers import CHAPTER, LAYERS
 from tests.judge.subject import Call, Subject
 from tests.judge.telling.pictures import FAILURES, WIDEST, Drawings, comparison, draw_later, draw_matrix, picture_of
-from tests.session.gallery import FIXTURES, Gallery, figure
+from tests.session.showing.gallery import FIXTURES, Gallery, figure
 
 WRONG = "def silu(x):\n    return x.relu()\n"
 DRAWING = "test_it_is_relu_with_a_round_corner_that_dips_below_zero"

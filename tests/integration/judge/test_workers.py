@@ -8,7 +8,7 @@ import pytest
 
 import conftest
 from tests import zoo
-from tests.session.nested_runs import run_suite
+from tests.session.running.nested_runs import run_suite
 
 # One layer is wrong, with eps outside the square root, and the other is right.
 MINE = """

@@ -17,7 +17,7 @@ from llama.kata.terminal import END, Screen
 from llama.kata.warm import Ended, Printed, Progress, _Output
 from llama.kata.watch import Key, Saved, Watch, watch
 from llama.layers import LAYERS, layer_module
-from tests.session.nested_runs import INHERITED, ROOT
+from tests.session.running.nested_runs import INHERITED, ROOT
 
 FOLDER = Path("my_llama")
 NOTHING_DONE = Progress((), "softmax")

@@ -17,7 +17,7 @@ from llama.text.tokenizer import CharTokenizer
 from tests.judge.assertions import assert_close, assert_identical
 from tests.judge.subject import word
 from tests.judge.tolerances import tolerance
-from tests.session import programs
+from tests.session.running import programs
 
 SIZES = {"vocab_size": 23, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROPE3 = {

@@ -19,7 +19,7 @@ from llama.training.trainer import Trainer
 from tests.integration.training.small_runs import command, small_run
 from tests.judge.assertions import assert_close
 from tests.judge.tolerances import LOSS
-from tests.session import programs
+from tests.session.running import programs
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 pytestmark = pytest.mark.skipif(

@@ -27,7 +27,7 @@ from llama.training.options import PRESETS, flags
 from llama.training.trainer import Trainer
 from tests.integration.training.small_runs import TEXT, command, small_run
 from tests.judge.assertions import assert_identical
-from tests.session import programs
+from tests.session.running import programs
 
 
 @pytest.fixture(scope="module", autouse=True)

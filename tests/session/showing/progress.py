@@ -13,8 +13,9 @@ from llama.kata import board
 from llama.kata.board import Board, Row
 from tests.judge.items import subject_of
 from tests.judge.subject import Subject
-from tests.session import claims
-from tests.session.keyword import asked_for
+from tests.session.choosing import claims
+from tests.session.choosing.keyword import asked_for
+from tests.session.choosing.selection import UNDER_TEST
 
 
 @dataclass
@@ -39,6 +40,13 @@ def failing(implementation: Implementation) -> list[str]:
     return [
         layer for (name, layer), tally in TALLIES.items() if name == implementation.name and tally.outcomes["failed"]
     ]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    subject = subject_of(item)
+    failed = failing(subject) if isinstance(subject, Implementation) else []
+    if failed and item.config.stash[UNDER_TEST].foreign:
+        pytest.skip(f"the whole stack waits until its layers are right: {', '.join(failed)}")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -13,7 +13,8 @@ import pytest
 from tests import zoo
 from tests.judge.items import room
 from tests.judge.remote.layers import Apart
-from tests.session import claims, progress
+from tests.session.choosing import claims
+from tests.session.showing import progress
 
 KINDS = {"unit": "examples", "property": "probes"}
 RULES = "rules"

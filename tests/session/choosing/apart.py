@@ -16,7 +16,7 @@ from tests.judge.apart.holding import Limits
 from tests.judge.remote import layers as remote
 from tests.judge.remote.child import Zygote
 from tests.judge.remote.layers import Apart
-from tests.session.keyword import asked_for
+from tests.session.choosing.keyword import asked_for
 
 
 @dataclass

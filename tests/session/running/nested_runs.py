@@ -18,9 +18,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.session import programs
+from tests.session.running import programs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OWN = ("HYPOTHESIS_PROFILE", "LLAMA_IMPL", "PYTEST_XDIST")  # what is said to this run alone, and to its workers
 INHERITED = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
 Finished = CompletedProcess[str]

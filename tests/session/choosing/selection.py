@@ -24,8 +24,8 @@ from tests.judge.guards.endings import Refused, contained, hold_the_process
 from tests.judge.guards.surroundings import left_alone, refuse_changes
 from tests.judge.items import room, subject_of
 from tests.judge.subject import Subject
-from tests.session import apart, claims, progress
-from tests.session.keyword import asked_for, is_about
+from tests.session.choosing import apart, claims
+from tests.session.choosing.keyword import asked_for, is_about
 
 
 @dataclass
@@ -238,6 +238,3 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     subject = subject_of(item)
     if isinstance(subject, Subject) and subject.lacks and item.get_closest_marker("written") is None:
         pytest.skip(subject.lacks)
-    failing = progress.failing(subject) if isinstance(subject, Implementation) else []
-    if failing and item.config.stash[UNDER_TEST].foreign:
-        pytest.skip(f"the whole stack waits until its layers are right: {', '.join(failing)}")

@@ -9,9 +9,9 @@ a layer of it fail; in a single process it waits until the layers are right.
 
 import pytest
 
-from tests.session.progress import IMPLEMENTATIONS, TALLIES
-from tests.session.selection import UNDER_TEST
-from tests.session.zoo_table import Table
+from tests.session.choosing.selection import UNDER_TEST
+from tests.session.showing.progress import IMPLEMENTATIONS, TALLIES
+from tests.session.showing.zoo_table import Table
 
 
 def _table(config: pytest.Config) -> Table | None:
