@@ -9,11 +9,7 @@ Read in this order:
     hint_file.py         such a file, read
     hint.py              python -m llama hint
     solution.py          python -m llama solution
-    watch.py             python -m llama kata --watch: what happens when a file is saved or a key is pressed
-    terminal.py          its keys and its screen
-    warm.py              runs of the tests that begin at once
-    prepared.py          what they have imported before they begin
-    sharing.py           the tests of a run, shared by two processes
+    watching/            python -m llama kata --watch: a layer is tested as soon as its file is saved
     report.py            python -m llama report
     exam/                python -m llama exam: the layers of others, judged apart
     pytest_options.py    --impl, --device and --record, as a plugin of pytest

@@ -81,7 +81,7 @@ def run(kata: Kata) -> None:
     first = written[0] if written else wanted[0]
     if kata.watch:
         try:
-            from llama.kata.watch import watch
+            from llama.kata.watching.watch import watch
         except ModuleNotFoundError as error:
             raise ValueError(f"kata: --watch needs {error.name}; pip install -e '.[dev]' installs it") from error
         watch(folder, kata.time_limit)

@@ -13,9 +13,9 @@ import pytest
 
 from llama.__main__ import main
 from llama.kata.board import unit_test
-from llama.kata.terminal import END, Screen
-from llama.kata.warm import Ended, Printed, Progress, _Output
-from llama.kata.watch import Key, Saved, Watch, watch
+from llama.kata.watching.terminal import END, Screen
+from llama.kata.watching.warm import Ended, Printed, Progress, _Output
+from llama.kata.watching.watch import Key, Saved, Watch, watch
 from llama.layers import LAYERS, layer_module
 from tests.session.running.nested_runs import INHERITED, ROOT
 
@@ -192,7 +192,7 @@ def test_p_says_where_the_picture_of_the_last_failure_is(learner):
 
 
 def test_h_gives_a_hint_for_the_layer_that_is_worked_on_and_for_the_next_once_it_is_done(learner, monkeypatch):
-    monkeypatch.setattr("llama.kata.watch._hint", lambda layer, folder: f"a hint for {layer} in {folder}")
+    monkeypatch.setattr("llama.kata.watching.watch._hint", lambda layer, folder: f"a hint for {layer} in {folder}")
     learner.presses("h")
     assert "a hint for softmax in my_llama" in learner.sees()
     learner.saves("rope.py")

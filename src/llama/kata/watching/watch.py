@@ -19,10 +19,11 @@ from typing import Protocol
 
 import watchfiles
 
-from llama.kata import board, hint, terminal
+from llama.kata import board, hint
 from llama.kata.board import unit_test
-from llama.kata.terminal import Screen
-from llama.kata.warm import Ended, Printed, Progress, Tests
+from llama.kata.watching import terminal
+from llama.kata.watching.terminal import Screen
+from llama.kata.watching.warm import Ended, Printed, Progress, Tests
 from llama.layers import LAYERS
 
 KEYS = "h hint   n next layer   p picture   a all tests   q quit"

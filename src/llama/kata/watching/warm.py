@@ -30,7 +30,7 @@ import torch
 
 from llama import implementation
 from llama.kata import board
-from llama.kata.sharing import Shared
+from llama.kata.watching.sharing import Shared
 from llama.layers import LAYERS
 
 if sys.platform == "linux":
@@ -47,7 +47,7 @@ QUIETLY = (
 UNIT = "tests/unit/"
 ORDER = ("failing", "changed", "not run", "not written")
 """What to go on with first, of the states of a board."""
-PREPARED = "llama.kata.prepared"
+PREPARED = "llama.kata.watching.prepared"
 """The module whose import is `prepare`: the server of multiprocessing is told what to import, not what to call."""
 
 

@@ -1,5 +1,5 @@
 """Importing this imports the tests, for processes that are forked from the one that does: see warm.py."""
 
-from llama.kata.warm import prepare
+from llama.kata.watching.warm import prepare
 
 prepare()
