@@ -60,8 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="with --zoo: which bugs would pass the tests of another project, such as liger; all without a name",
     )
     group.addoption("--apart", action="store_true", help="with --impl: run each layer in a process of its own")
-    group.addoption("--time-limit", type=float, default=120.0, metavar="S", help="with --apart: seconds for one layer")
-    group.addoption("--memory-limit", type=int, default=4096, metavar="MB", help="with --apart: memory for one layer")
+    group.addoption("--time-limit", type=float, metavar="S", help="with --apart: seconds for one layer")
+    group.addoption("--memory-limit", type=int, metavar="MB", help="with --apart: memory for one layer")
     group.addoption(
         "--forbid",
         action="append",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.cases import target
+from tests.judge.apart.outcomes import NUMBERS
 
-NUMBERS = (int, float, bool)
 KEPT = 4
 """So many results of earlier calls are watched: two buffers that are used in turn show in three."""
 
@@ -19,13 +19,6 @@ def problem(result: Any, given: list[Tensor], may_return_arguments: bool = False
     """What is wrong with it, whatever its values; nothing where it is a plain result."""
     memory = set() if may_return_arguments else {t.untyped_storage().data_ptr() for t in given if t.numel()}
     return next((sentence for name, part in parts(result) if (sentence := _problem(name, part, memory))), "")
-
-
-def plain(result: Any) -> Any:
-    """A named tuple, as torch's functions return, as a tuple."""
-    kind = type(result)
-    named = issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__iter__ is tuple.__iter__
-    return tuple(result) if named else result
 
 
 def parts(result: Any, name: str = "out") -> Iterator[tuple[str, Any]]:

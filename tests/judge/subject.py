@@ -19,6 +19,7 @@ from llama.implementation import Claims, Implementation, ImplementationError, La
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.judge import results
+from tests.judge.apart.outcomes import plain
 from tests.judge.guards.borrowing import by_itself
 from tests.judge.guards.endings import Refused, contained
 from tests.judge.guards.surroundings import left_alone, refuse_changes
@@ -186,7 +187,7 @@ class Subject:
         """A call that ends nothing but itself and changes nothing around it; raises Refused where it tries to."""
         own = by_itself(self.layer) if self.is_written_by_another else contextlib.nullcontext()
         with left_alone("the layer"), contained("the layer"), own:
-            return results.plain(function(*args, **kwargs))
+            return plain(function(*args, **kwargs))
 
     @property
     def is_written_by_another(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from llama.implementation import ImplementationError
 from tests import zoo
-from tests.judge.apart.holding import Limits
+from tests.judge.apart.holding import Limits, Refusing
 from tests.judge.apart.wire import Forged, Mirror
 from tests.judge.guards.endings import Refused
 from tests.judge.remote import answers
@@ -164,6 +164,21 @@ def test_an_error_has_its_kind_its_text_and_its_line(apart):
 
 
 @pytest.mark.parametrize(
+    ("statement", "kind", "words"),
+    [
+        ("{}['nothing']", KeyError, "'nothing'"),
+        ("b'\\xff'.decode()", UnicodeDecodeError, "invalid start byte"),
+        ("raise MemoryError('too large')", MemoryError, "too large"),
+        ("raise ExceptionGroup('many', [ValueError('one')])", Exception, "many"),
+        ("raise type('Own', (IndexError,), {})('of its own')", IndexError, "of its own"),
+    ],
+)
+def test_an_error_of_any_kind_is_of_that_kind_here(apart, statement, kind, words):
+    with pytest.raises(kind, match=words):
+        apart(f"def silu(x):\n    {statement}\n    return x\n")(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
     ("result", "kind"),
     [
         ("torch.nn.Parameter(x)", "Parameter"),
@@ -239,6 +254,35 @@ def test_what_is_not_its_own_is_out_of_reach(apart, attempt):
         pytest.skip("this system does not let a process be held so")
     with pytest.raises((OSError, MemoryError, ValueError, ImportError, NotImplementedError)):
         reaching(torch.zeros(1))
+
+
+def test_a_library_with_such_layers_is_not_installed_as_far_as_a_layer_can_see(apart):
+    with pytest.raises(Refused, match=r"silu.py, line 1: ModuleNotFoundError: transformers may not be imported here"):
+        apart("import transformers\ndef silu(x):\n    return x\n")(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments", "refused"),
+    [
+        ("open", ("{hidden}/silu.py", "r", 0), True),
+        ("open", (b"{hidden}/silu.py", "r", 0), True),
+        ("open", ("{hidden}/../{name}/silu.py", "r", 0), True),
+        ("os.listdir", ("{hidden}",), True),
+        ("socket.connect", (None, ("127.0.0.1", 22)), True),
+        ("open", ("{hidden}er/silu.py", "r", 0), False),
+        ("open", (3, "r", 0), False),
+        ("import", ("{hidden}",), False),
+    ],
+)
+def test_python_itself_refuses_what_is_hidden_where_the_system_cannot(tmp_path, event, arguments, refused):
+    def filled(value):
+        if isinstance(value, bytes):
+            return filled(value.decode()).encode()
+        return value.format(hidden=tmp_path, name=tmp_path.name) if isinstance(value, str) else value
+
+    hook = Refusing([str(tmp_path)])
+    with pytest.raises(PermissionError) if refused else contextlib.nullcontext():
+        hook(event, tuple(map(filled, arguments)))
 
 
 def _running(marker):
@@ -394,7 +438,7 @@ def test_a_tensor_lies_within_its_memory_and_its_memory_is_as_large_as_what_came
 
 
 def test_what_a_layer_says_is_short_and_steers_no_terminal():
-    assert answers.text("\x1b[31mred\ud800") == "\N{REPLACEMENT CHARACTER}[31mred?"
+    assert answers.text("\x1b[31mred\ud800") == "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}"
     assert len(answers.text("x" * 10**6)) == answers.LONGEST
 
 

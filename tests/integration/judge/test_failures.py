@@ -57,9 +57,9 @@ def test_axes_have_the_names_of_the_contract():
 
 
 def _bugs(layer):
-    """As many bugs of the layer as the profile has examples, from all of its list; ci and thorough ask about each."""
+    """As many bugs of the layer as the profile has examples, from all of its list; thorough asks about each."""
     bugs = zoo.bugs(layer)
-    few = min(len(bugs), hypothesis.settings.default.max_examples)
+    few = min(len(bugs), max(15, hypothesis.settings.default.max_examples))
     return [bugs[i * len(bugs) // few] for i in range(few)]
 
 
@@ -99,7 +99,7 @@ def test_other_faults_do_not_hide_a_bug_and_never_turn_it_into_another(of):
     )
     assert with_them == without
     assert all(bug in suspects for bug, suspects in without.items() if suspects), without
-    assert any(without.values()) or len(without) < len(zoo.bugs(of))
+    assert any(without.values())
 
 
 def test_a_gradient_that_is_sparse_is_that_of_no_bug():

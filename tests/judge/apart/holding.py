@@ -40,9 +40,9 @@ OWN_PROC = "its own /proc"
 class Limits:
     """Of one layer."""
 
-    seconds: float = 120.0
+    seconds: float
     """Of all its calls, and of the processor."""
-    megabytes: int = 4096
+    megabytes: int
     """Of memory."""
 
 
@@ -106,7 +106,7 @@ def hold(
     _limit(limits)
     if _user_of_its_own(keep_reading=bool(held)):
         held.append("a user of its own")
-    sys.addaudithook(_Refusing([os.path.realpath(path) for path in hidden]))
+    sys.addaudithook(Refusing([os.path.realpath(path) for path in hidden]))
     return held
 
 
@@ -195,7 +195,7 @@ def _allow(syscall: "ctypes._FuncPointer", ruleset: int, path: str, allowed: int
         os.close(place)
 
 
-class _Refusing:
+class Refusing:
     """What Python is about to do: no file of the project is opened, and no connection made."""
 
     def __init__(self, hidden: list[str]):

@@ -13,7 +13,6 @@ import random
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,9 @@ import torch
 from torch import Tensor
 
 from .forbidden import Watch
+from .outcomes import NUMBERS, failure, plain
 from .state import STATE
 from .wire import DTYPES, Closed, Message, Mirror, Trees, receive, send
-
-NUMBERS = (int, float, bool)
-FRAMEWORKS = ("_pytest", "unittest", "hypothesis")
-"""Whose exceptions mean something to a run of tests, and are no errors."""
-LONGEST = 2000
-"""Characters of an error's text."""
 
 
 class Worker:
@@ -199,13 +193,6 @@ def _refuse_what_is_differentiable_once(outs: list[Tensor]) -> None:
         new += [parent for parent, _ in node.next_functions]
 
 
-def plain(result: Any) -> Any:
-    """A named tuple, as torch's functions return, as a tuple."""
-    kind = type(result)
-    named = issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__iter__ is tuple.__iter__
-    return tuple(result) if named else result
-
-
 def load(source: str, layer: str) -> tuple[Message, Callable[..., Any]]:
     """The layer as `pytest --impl` loads it, and what is known of it, from its own file alone."""
     import inspect
@@ -258,22 +245,6 @@ def surrounded(modes: Message, answer: Message) -> Iterator[None]:
             answer["drawn"] = [random.getstate() != drawn[0], not torch.equal(torch.get_rng_state(), drawn[1])]
     finally:
         torch.set_default_dtype(dtype)
-
-
-def failure(error: BaseException) -> Message:
-    """An error, or the end of the program, which a layer cannot bring about."""
-    kind = type(error)
-    if isinstance(error, SystemExit):
-        return {"failed": True, "ended": f"the program with sys.exit({error.code!r})"[:LONGEST]}
-    if not isinstance(error, Exception) or kind.__module__.partition(".")[0] in FRAMEWORKS:
-        return {"failed": True, "ended": f"its test with {kind.__name__}"}
-    try:
-        text = str(error)[:LONGEST]
-    except Exception:  # an error of the layer's own, which cannot be printed
-        text = ""
-    frames = [[frame.filename, frame.lineno] for frame in traceback.extract_tb(error.__traceback__)]
-    bases = [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"]
-    return {"failed": True, "raised": kind.__name__[:100], "bases": bases, "text": text, "frames": frames[-50:]}
 
 
 def silence() -> None:

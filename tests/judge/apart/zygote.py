@@ -28,8 +28,6 @@ INTERVAL = 0.25
 """Seconds between two looks at the memory of a layer's processes."""
 BEFOREHAND = 2**29
 """Bytes that a process has when it begins, at most."""
-HALTED = "import of {} halted; None in sys.modules"
-"""What Python says of a module that is None there."""
 
 
 def main(descriptor: int) -> None:
@@ -181,13 +179,3 @@ def _work(request: dict[str, Any], descriptors: list[int], held: list[str]) -> N
 def _refuse_imports(names: list[str]) -> None:
     """These are not installed, as far as anyone can see: a library that looks for another goes on without it."""
     sys.modules |= dict.fromkeys(names)  # type: ignore[arg-type]
-
-    class Refusing:
-        """For whoever takes them out of sys.modules again."""
-
-        @staticmethod
-        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-            if name.partition(".")[0] in names:
-                raise ModuleNotFoundError(HALTED.format(name))
-
-    sys.meta_path.insert(0, Refusing)

@@ -16,10 +16,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-BY_PYTEST = {"Skipped": "pytest.skip", "XFailed": "pytest.xfail", "Failed": "pytest.fail", "Exit": "pytest.exit"}
-"""What raises these, which are no errors."""
-FRAMEWORKS = ("_pytest", "unittest", "hypothesis")
-"""Whose exceptions mean something to the run: a test that is skipped, an example that does not count."""
+from tests.judge.apart.outcomes import ended
 
 _end_process = os._exit
 _interrupted = threading.Event()
@@ -76,21 +73,13 @@ def contained(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if _interrupted.is_set() or not (ended := _ended(error)):
+        if _interrupted.is_set() or not (end := _ended(error)):
             raise
-        raise Refused(f"{what} ended {ended}") from None
+        raise Refused(f"{what} ended {end}") from None
     finally:
         _running.pop()
 
 
 def _ended(error: BaseException) -> str:
     """What this exception is the end of, and how; nothing for an error."""
-    kind = type(error)
-    framework = kind.__module__.partition(".")[0]
-    if isinstance(error, _Exit):
-        return f"the program with {error}"
-    if isinstance(error, SystemExit):
-        return f"the program with sys.exit({error.code!r})"
-    if isinstance(error, Exception) and framework not in FRAMEWORKS:
-        return ""
-    return f"its test with {BY_PYTEST.get(kind.__name__, kind.__name__)}"
+    return f"the program with {error}" if isinstance(error, _Exit) else ended(error)

@@ -1,14 +1,15 @@
 """Whether an answer from the process of a layer can be one: its form is looked at before any of it is used."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
+from llama.machine.printable import printable
+from tests.judge.apart.outcomes import LONGEST
 from tests.judge.apart.wire import DTYPES, Forged, Message
 
 MOST_ELEMENTS = 2**25
 """Of all results in one answer: a small memory can be spread out to many, and a comparison would write them out."""
-LONGEST = 2000
-"""Characters of a text."""
 TENSOR = {
     **dict.fromkeys(("number", "memory", "offset", "version"), int),
     **dict.fromkeys(("requires_grad", "is_leaf", "inference", "parameter"), bool),
@@ -58,16 +59,12 @@ def _check_the_rest(answer: Message) -> None:
 
 
 def text(value: Any) -> str:
-    """What a layer has said, as it can be shown anywhere: short, and without what steers a terminal."""
-    shown = str(value)[:LONGEST].encode("utf-8", "replace").decode()
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
+    """What a layer has said, as it can be shown anywhere."""
+    return printable(str(value)[:LONGEST])
 
 
 def _elements(entry: Message) -> int:
-    count = 1
-    for number in entry["size"]:
-        count *= number
-    return count
+    return math.prod(entry["size"])
 
 
 def _has(entry: Any, fields: dict[str, Any]) -> None:

@@ -56,6 +56,7 @@ class Zygote:
 
     def __init__(self, allowed: Sequence[str] = (), withholding: bool = True):
         self.refused = [name for name in LIBRARIES if name not in allowed]
+        self.python = python_without(self.refused)
         self.withholding = withholding
         """Whether a layer finds no more of our package than what is beneath it."""
         self.folder = Path(tempfile.mkdtemp(prefix="llama-kata-apart-"))
@@ -108,7 +109,7 @@ class Zygote:
         request = {
             "temporary": str(temporary),
             "package": str(package),
-            "readable": [*python_without(self.refused), *SYSTEM, str(box), *DEVICES],
+            "readable": [*self.python, *SYSTEM, str(box), *DEVICES],
             "listed": [sys.prefix, sys.base_prefix],
             "writable": [str(temporary), "/dev/null"],
             "hidden": [str(SOURCE), *(str(HOUSE / room) for room in ("tests", "src", "benchmarks", "docs", ".git"))],
@@ -242,8 +243,8 @@ class Child:
 
     def _left(self, began: float) -> float:
         """Seconds that are left to it. That it had to wait for a core does not count: others may be to blame."""
-        elapsed = self.seconds + time.monotonic() - began
-        return self.limits.seconds - elapsed + min(self._waited(), PATIENT * self.limits.seconds)
+        left = self.limits.seconds - self.seconds - (time.monotonic() - began)
+        return left if left > 0 else left + min(self._waited(), PATIENT * self.limits.seconds)
 
     def _waited(self) -> float:
         """Seconds that it could have computed and was not let, as Linux counts them."""

@@ -14,7 +14,7 @@ import random
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ PASSED: dict[str, Callable[[Any], Any]] = {
 }
 """What a layer leaves another over there becomes so here, where tests look at it; of all else it is told."""
 MOST_THREADS = 64
+GROUP = ExceptionGroup
+"""A kind that cannot be made of a text."""
 
 
 class Apart(Implementation):
@@ -50,6 +52,7 @@ class Apart(Implementation):
         infos = {layer: child.info for layer, child in children.items()}
         self.held: list[str] = next((info["held"] for info in infos.values() if info.get("held")), [])
         """What the system lets the processes be held by."""
+        # In place of what an Implementation finds out from its functions.
         self.__dict__["stubs"] = frozenset(layer for layer, info in infos.items() if info.get("stub"))
         self.__dict__["unloaded"] = {layer: info["unloaded"] for layer, info in infos.items() if info.get("unloaded")}
         for layer, info in infos.items():
@@ -171,8 +174,8 @@ def _replace(container: Any, contents: Any) -> None:
         container.update(contents)
 
 
-class RaisedApart(Exception):
-    """An error of a layer over there: its kind is made from this and the kind of Python's that it is."""
+class RaisedApart:
+    """An error of a layer over there: its kind is made of this and of the kind of Python's that it is."""
 
     frames: list[tuple[str, int]]
     text: str
@@ -185,11 +188,12 @@ def _error(child: Child, answer: Message) -> Exception:
     if "ended" in answer:
         return Refused(f"the layer ended {text(answer['ended'])}")
     known = (getattr(builtins, str(base), None) for base in answer["bases"])
-    base = next((k for k in known if isinstance(k, type) and issubclass(k, Exception)), Exception)
-    error: RaisedApart = type(str(answer["raised"]), (RaisedApart, base), {})(answer["text"])
-    error.text = child.original(str(answer["text"]))
-    error.frames = [(child.original(str(file)), int(line)) for file, line in answer["frames"]]
-    return error
+    base = next((k for k in known if isinstance(k, type) and issubclass(k, Exception) and k is not GROUP), Exception)
+    kind: Any = type(answer["raised"], (RaisedApart, base), {})
+    error = kind.__new__(kind, answer["text"])  # not __init__, which may ask for more
+    error.text = child.original(answer["text"])
+    error.frames = [(child.original(file), line) for file, line in answer["frames"]]
+    return cast(Exception, error)
 
 
 class Odd:
@@ -233,7 +237,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, graph: _Graph, results: list[Tensor], inputs: list[Tensor], *leading: Tensor) -> Any:
-        ctx.graph, ctx.inputs, ctx.results = graph, inputs, len(results)
+        ctx.graph, ctx.inputs = graph, inputs
         ctx.set_materialize_grads(False)
         return tuple(results)
 

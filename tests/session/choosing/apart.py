@@ -9,6 +9,7 @@ import pytest
 
 from llama import implementation
 from llama.implementation import ImplementationError
+from llama.kata.exam.judging import MEMORY, TIME
 from llama.layers import CHAPTER
 from tests import peers, zoo
 from tests.cases import target
@@ -27,7 +28,7 @@ class Processes:
     loaded: list[Apart] = field(default_factory=list)
 
     def load(self, config: pytest.Config, name: str) -> Apart:
-        limits = Limits(config.getoption("time_limit"), config.getoption("memory_limit"))
+        limits = Limits(config.getoption("time_limit") or TIME, config.getoption("memory_limit") or MEMORY)
         loaded = remote.load(self.zygote, name, limits, config.getoption("forbid"), asked_for(config))
         self.loaded.append(loaded)
         return loaded

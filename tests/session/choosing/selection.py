@@ -51,6 +51,9 @@ def choose(config: pytest.Config) -> UnderTest:
     """What --zoo, --peers, --cheats, --impl and LLAMA_IMPL ask for. Raises UsageError where there is no such thing."""
     if config.getoption("--apart"):
         return UnderTest([*_apart(config)])
+    for option in ("--forbid", "--allow", "--time-limit", "--memory-limit"):
+        if config.getoption(option):
+            raise pytest.UsageError(f"{option} is for layers that run in processes of their own: it needs --apart")
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
     if config.getoption("--claims") is not None and not config.getoption("--impl"):

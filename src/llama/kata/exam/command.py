@@ -16,11 +16,9 @@ import tyro
 
 from llama.kata.exam import assignment, class_page, marks
 from llama.kata.exam.assignment import Assignment
-from llama.kata.exam.judging import DONE, How, Judged, house, judge_all
+from llama.kata.exam.judging import DONE, EXAMPLES, MEMORY, TIME, How, Judged, house, judge_all
 from llama.layers import LAYERS, unknown
 from llama.machine.safe_files import check_writable
-
-TIME, MEMORY, EXAMPLES = 120.0, 4096, 15
 
 
 @dataclass
@@ -82,7 +80,7 @@ def run(exam: Exam) -> int:
     for path, _ in outputs:
         if path is not None:
             check_writable(path.parent)
-    jobs = exam.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else exam.jobs or 1
+    jobs = exam.jobs or os.cpu_count() or 1
     count = len(exam.submissions)
     print(
         f"seed {how.seed}, {how.examples} examples per property, at most {how.time:g} s and {how.memory} MB for a layer"

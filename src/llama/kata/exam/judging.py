@@ -19,9 +19,12 @@ import torch
 import llama
 from llama.kata.exam.assignment import Assignment
 from llama.layers import LAYERS
+from llama.machine.printable import printable
 
 INSTALLED = Path(llama.__file__).parents[2]
 """The project's folder, where it is installed from there (pip install -e)."""
+TIME, MEMORY, EXAMPLES = 120.0, 4096, 15
+"""Seconds and megabytes for one layer, and examples for each property, where nobody says."""
 DONE, FAILING, MISSING = "done", "failing", "missing"
 OWN = ("HYPOTHESIS_PROFILE", "LLAMA_", "PYTEST_")
 """Variables of the environment that would ask the tests for something else."""
@@ -166,11 +169,6 @@ def _problem(output: str) -> str:
         if lines
         else f"the tests did not end: {output[-300:].strip()}"
     )
-
-
-def printable(text: str) -> str:
-    """Without what steers a terminal, or has no place in XML or UTF-8."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _record(submission: str, layer: str, found: dict[str, Any] | None, how: How) -> Record:

@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama.kata.exam.judging import DONE, MISSING, Judged, Record, printable
+from llama.kata.exam.judging import DONE, MISSING, Judged, Record
 from llama.layers import LAYERS
+from llama.machine.printable import printable
 
 CLAIMS = "*"
 """After `done`: of what it claims, which is not everything."""
