@@ -13,6 +13,7 @@ Read in this order:
 
     layer_set.py    Implementation and load
     lookup.py       the layers that a name leads to: modules, files, folders
+    source.py       what the text of a file defines
     recognition.py  what is nearly a layer, and the line that makes it one
     neighbours.py   files that import what lies beside them
     claims.py       what an author claims of layers, and leaves out

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 
 from llama.implementation import neighbours, recognition
 from llama.implementation.arrays import Layer
+from llama.implementation.source import layers_in
 from llama.layers import LAYERS
 
 
@@ -55,7 +55,7 @@ def layers_of(name: str, only: str = "") -> Found:
     ImplementationError where there is no layer at all.
     """
     modules, broken = _modules(name, only)
-    unloaded = {layer: one for one in broken for layer in _promised(Path(one.file))}
+    unloaded = {layer: one for one in broken for layer in layers_in(Path(one.file))}
     if Path(name).exists():
         for module in modules:
             if (stem := _stem(module)) in LAYERS and not callable(getattr(module, stem, None)):
@@ -122,7 +122,7 @@ def _modules(name: str, only: str) -> tuple[list[ModuleType], list[Unloaded]]:
         add(name, lambda: importlib.import_module(name))
         folders = [folder for module in modules for folder in getattr(module, "__path__", ())]
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.py"))]
-    for file in [file for file in files if only in _promised(file)] or files if only else files:
+    for file in [file for file in files if only in layers_in(file)] or files if only else files:
         if file.stem.isidentifier() and file.stem not in ("__init__", "__main__"):
             submodule = f"{package}.{file.stem}"
             add(str(file), lambda submodule=submodule: importlib.import_module(submodule))  # type: ignore[misc]
@@ -155,15 +155,6 @@ def _where(error: BaseException) -> str:
 def _first_line(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)  # without the place, which has been said
     return f"{type(error).__name__}: {text.strip().partition(chr(10))[0]}"
-
-
-_DEFINED = re.compile(rf"^(?:def\s+)?({'|'.join(LAYERS)})\b\s*[(:=]", re.MULTILINE)
-
-
-def _promised(file: Path) -> list[str]:
-    """The layers that a file would define, as far as its text says so: of one that fails to import."""
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    return [layer for layer in LAYERS if layer == file.stem or layer in _DEFINED.findall(text)]
 
 
 def _find(layer: str, modules: Iterable[ModuleType], name: str) -> tuple[Layer, ModuleType] | None:

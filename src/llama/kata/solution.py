@@ -17,6 +17,7 @@ from typing import Annotated
 import tyro
 
 from llama import implementation
+from llama.implementation.source import defined_by
 from llama.kata.hint import source_of
 from llama.layers import LAYERS, layer_module, unknown
 
@@ -93,7 +94,7 @@ def _excerpt(file: Path, function: str, decorated: bool = True) -> str:
         tree = ast.parse(text)
     except SyntaxError:
         return text
-    named = {name: node for node in tree.body for name in _names(node)}
+    named = {name: node for node in tree.body for name in defined_by(node)}
     if function not in _functions(tree):
         return text
     needed: set[str] = set()
@@ -105,7 +106,9 @@ def _excerpt(file: Path, function: str, decorated: bool = True) -> str:
         new = (used & named.keys()) - needed
     lines = text.splitlines()
     # The function itself first, then what it needs in the order of the file.
-    nodes = sorted((node for node in tree.body if needed & _names(node)), key=lambda node: node is not named[function])
+    nodes = sorted(
+        (node for node in tree.body if needed & defined_by(node)), key=lambda node: node is not named[function]
+    )
     return "\n\n".join("\n".join(lines[_first_line(node, decorated) - 1 : node.end_lineno]) for node in nodes)
 
 
@@ -117,14 +120,6 @@ def _undecorated(node: ast.stmt) -> list[ast.AST]:
 
 def _functions(tree: ast.Module) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-
-
-def _names(node: ast.stmt) -> set[str]:
-    """What a statement of a module defines."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 
 
 def _first_line(node: ast.stmt, decorated: bool) -> int:

@@ -127,6 +127,25 @@ def test_a_mapping_is_the_same_object_with_the_tensors_of_now(apart):
     assert looked_up({"w": torch.zeros(1)}).item() == 2
 
 
+def test_a_parameter_is_one_over_there(apart):
+    told = apart("import torch\ndef silu(x):\n    return torch.tensor(type(x) is torch.nn.Parameter)\n")
+    assert told(torch.nn.Parameter(torch.zeros(1))).item()
+    assert not told(torch.zeros(1)).item()
+
+
+def test_a_tensor_that_is_gone_here_is_gone_over_there(apart):
+    counted = apart("""
+        import weakref, torch
+        seen = []
+        def silu(x):
+            seen.append(weakref.ref(x))
+            return torch.tensor(sum(one() is not None for one in seen))
+    """)
+    kept = torch.zeros(1)
+    assert [counted(x).item() for x in (kept, torch.zeros(1))] == [1, 2]
+    assert counted(torch.zeros(1)).item() == 2  # the second is gone
+
+
 def test_an_entry_that_is_taken_out_of_a_mapping_is_gone_here(apart):
     weights = {"a": torch.zeros(1), "b": torch.ones(1)}
     apart("def silu(weights):\n    return weights.pop('a') + 1\n")(weights)

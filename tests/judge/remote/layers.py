@@ -6,13 +6,12 @@
 It is an Implementation like any other, so that the same tests judge it.
 """
 
-import ast
 import builtins
 import functools
 import inspect
 import random
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from llama.implementation import Implementation, ImplementationError, Layer, tensors
+from llama.implementation.source import layers_in
 from llama.layers import LAYERS
 from tests.judge.apart.holding import Limits
 from tests.judge.apart.state import STATE
@@ -80,37 +80,13 @@ def load(zygote: Zygote, source: str, limits: Limits, forbidden: Sequence[str] =
         raise ImplementationError(f"there is no {source}: what is judged apart is a folder or a .py file")
     if place.is_file() and place.suffix != ".py":
         raise ImplementationError(f"{source} must be a folder or a .py file")
-    layers = [layer for layer in layers_named_in(place) if not only or layer in only]
+    files = [file for file in plain_files(place) if place.is_file() or file.parent == place]
+    found = {layer for file in files for layer in layers_in(file)}
+    layers = [layer for layer in LAYERS if layer in found and (not only or layer in only)]
     if not layers:
         wanted = ", ".join(only or LAYERS)
         raise ImplementationError(f"{source} defines no layer; it must define at least one of {wanted}")
     return Apart(place, {layer: zygote.start(place, layer, limits, forbidden) for layer in layers})
-
-
-def layers_named_in(place: Path) -> list[str]:
-    """The layers that its files define or import, as far as their text says so: nothing of them is run."""
-    files = [file for file in plain_files(place) if place.is_file() or file.parent == place]
-    found = {file.stem for file in files}
-    for file in files:
-        found |= set(_bound_in(file.read_text(encoding="utf-8", errors="replace")))
-    return [layer for layer in LAYERS if layer in found]
-
-
-def _bound_in(text: str) -> Iterator[str]:
-    """The names that a module has in the end."""
-    try:
-        body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        yield from (layer for layer in LAYERS if f"def {layer}(" in text)
-        return
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").partition(".")[0] != "torch"):
-            yield from (alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name))
 
 
 class Remote:
