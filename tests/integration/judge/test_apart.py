@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from llama.implementation import ImplementationError
 from tests import zoo
 from tests.judge.apart.holding import Limits, Refusing
-from tests.judge.apart.wire import Forged, Mirror
+from tests.judge.apart.wire import Forged, Mirror, receive
 from tests.judge.guards.endings import Refused
 from tests.judge.remote import answers
 from tests.judge.remote import layers as remote
@@ -57,6 +58,27 @@ def test_values_and_gradients_of_any_order_come_from_over_there(apart):
     assert square(x).tolist() == [8.0, -27.0]
     assert first.tolist() == [12.0, 27.0]
     assert second.tolist() == [12.0, -18.0]
+
+
+def test_a_gradient_that_has_none_itself_says_so(apart):
+    once = apart("""
+        import torch
+        class Silu(torch.autograd.Function):
+            @staticmethod
+            def forward(context, x):
+                context.save_for_backward(x)
+                return x * x
+            @staticmethod
+            @torch.autograd.function.once_differentiable
+            def backward(context, upstream):
+                return 2 * upstream * context.saved_tensors[0]
+        silu = Silu.apply
+    """)
+    x, toward = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    (first,) = torch.autograd.grad(once(x), x, toward, create_graph=True)
+    assert first.tolist() == [2.0, 2.0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 def test_an_argument_that_is_written_to_is_written_to_here(apart):
@@ -125,6 +147,13 @@ def test_a_mapping_is_the_same_object_with_the_tensors_of_now(apart):
     weights["w"] = torch.ones(1)
     assert looked_up(weights).item() == 1
     assert looked_up({"w": torch.zeros(1)}).item() == 2
+
+
+def test_calls_from_several_threads_run_at_once_over_there(apart):
+    meeting = apart("import threading\nboth = threading.Barrier(2)\ndef silu(x):\n    both.wait()\n    return x + 1\n")
+    with ThreadPoolExecutor(2) as executor:
+        found = list(executor.map(meeting, (torch.zeros(1), torch.ones(1))))
+    assert [result.item() for result in found] == [1.0, 2.0]
 
 
 def test_a_parameter_is_one_over_there(apart):
@@ -454,6 +483,25 @@ def test_a_tensor_lies_within_its_memory_and_its_memory_is_as_large_as_what_came
     assert Mirror(first=0, weak=True).take(ANSWER, content, as_arguments=False)[0].tolist() == [0.0, 0.0]
     with pytest.raises(Forged):
         Mirror(first=0, weak=True).take(ANSWER | forged, content, as_arguments=False)
+
+
+class _Dripping:
+    """A connection on which there is always one byte more, as long as somebody waits for it."""
+
+    def settimeout(self, seconds):
+        self.waits = seconds > 0.001
+
+    def recv_into(self, view):
+        if not self.waits:
+            raise TimeoutError
+        view[0] = 1
+        return 1
+
+
+def test_an_answer_that_comes_byte_by_byte_has_no_more_time_than_another():
+    seconds = iter([3.0, 2.0, 1.0, 0.0, 0.0])
+    with pytest.raises(TimeoutError):
+        receive(_Dripping(), 2**20, lambda: next(seconds))
 
 
 def test_what_a_layer_says_is_short_and_steers_no_terminal():
