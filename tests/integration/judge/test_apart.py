@@ -366,6 +366,12 @@ def test_what_it_has_started_ends_with_it(zygote, tmp_path):
     assert not box.exists()
 
 
+def test_a_function_that_comes_down_to_others_is_seen_too(apart):
+    text = "import torch\nname = 'nor' + 'malize'\ndef silu(x):\n    return getattr(torch.nn.functional, name)(x, dim=-1)\n"
+    with pytest.raises(Refused, match=r"calls torch.nn.functional.normalize, which is forbidden"):
+        apart(text, forbidden=["torch.nn.functional.normalize"])(torch.ones(2))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,5 +1,6 @@
 """One submission after another, each by a run of the project's tests that never imports a line of it."""
 
+import functools
 import json
 import os
 import subprocess
@@ -55,10 +56,17 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
+    def passed(self) -> int:
+        return sum(passed for passed, _ in self.checks.values())
+
+    @property
+    def asked(self) -> int:
+        return sum(asked for _, asked in self.checks.values())
+
+    @property
     def share(self) -> float:
         """Of the checks, how many passed."""
-        passed, asked = (sum(pair[i] for pair in self.checks.values()) for i in (0, 1))
-        return passed / asked if asked else 0.0
+        return self.passed / self.asked if self.asked else 0.0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"done": self.state == DONE, "share": round(self.share, 4)}
@@ -105,6 +113,7 @@ def house() -> Path:
     raise ValueError(f"exam: there are no tests in {Path.cwd()}; run it in the folder of the project")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     return {
         "llama-kata": metadata.version("llama-kata"),
@@ -117,7 +126,7 @@ def versions() -> dict[str, str]:
 def judge_all(submissions: Sequence[Path], how: How, jobs: int, tell: Callable[[Judged], object]) -> list[Judged]:
     """All of them, in the order that they were given; `tell` hears of each as it is done."""
     with ThreadPoolExecutor(jobs) as executor:
-        futures = {executor.submit(judge, submission, how): submission for submission in submissions}
+        futures = [executor.submit(judge, submission, how) for submission in submissions]
         try:
             for future in as_completed(futures):
                 tell(future.result())
@@ -164,11 +173,8 @@ def _options(submission: Path, how: How, path: Path) -> Iterator[str]:
 def _problem(output: str) -> str:
     """What pytest says where it has not begun."""
     lines = [line for line in output.splitlines() if line.startswith("ERROR: ")]
-    return printable(
-        lines[-1].removeprefix("ERROR: ").removeprefix("--impl ")
-        if lines
-        else f"the tests did not end: {output[-300:].strip()}"
-    )
+    said = lines[-1].removeprefix("ERROR: ").removeprefix("--impl ") if lines else ""
+    return printable(said or f"the tests did not end: {output[-300:].strip()}")
 
 
 def _record(submission: str, layer: str, found: dict[str, Any] | None, how: How) -> Record:

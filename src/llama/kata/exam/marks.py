@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama.kata.exam.judging import DONE, MISSING, Judged, Record
+from llama.kata.exam.judging import DONE, FAILING, Judged, Record
 from llama.layers import LAYERS
 from llama.machine.printable import printable
 
@@ -37,7 +37,7 @@ def mark(record: Record | None) -> str:
     """`done`, `71%` of the checks, or what it is instead."""
     if record is None:
         return "-"
-    if record.state == "failing":
+    if record.state == FAILING:
         return f"{int(100 * record.share)}%"
     return record.state + (CLAIMS if record.claimed else "")
 
@@ -54,19 +54,18 @@ def table(judged: Sequence[Judged]) -> str:
     if len(judged) == 1:
         lines = [["layer", "", "checks", "seconds", "what is wrong"]]
         lines += [[r.layer, mark(r), checks(r), f"{r.seconds or 0:.1f}", first(r)] for r in records]
-        return _columns(lines, cut=False) + note if records else judged[0].problem
+        return _columns(lines) + note if records else judged[0].problem
     layers = layers_of(judged)
     lines = [["", *layers, "points", "seconds"]]
     for one in judged:
         marks = [mark(one.record(layer)) for layer in layers]
         lines.append([called[one.submission][-WIDEST:], *marks, number(one.points), f"{one.seconds:.0f}"])
-    return _columns(lines, cut=True) + note
+    return _columns(lines) + note
 
 
 def checks(record: Record) -> str:
     """`98 of 100`."""
-    passed, asked = (sum(pair[i] for pair in record.checks.values()) for i in (0, 1))
-    return f"{passed} of {asked}" if asked else ""
+    return f"{record.passed} of {record.asked}" if record.asked else ""
 
 
 def first(record: Record) -> str:
@@ -74,10 +73,8 @@ def first(record: Record) -> str:
     return "" if record.state == DONE else record.cause or record.sentence
 
 
-def _columns(lines: list[list[str]], cut: bool) -> str:
+def _columns(lines: list[list[str]]) -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    if not cut:
-        widths[-1] = 0  # a sentence may be as long as it is
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
@@ -103,14 +100,12 @@ def as_junit(judged: Sequence[Judged]) -> str:
     """A suite for each submission, and a case for each layer."""
     root = ElementTree.Element("testsuites", name="llama exam")
     for one in judged:
-        wrong = [record for record in one.records if record.state not in (DONE, MISSING)]
-        absent = [record for record in one.records if record.state == MISSING]
         suite = ElementTree.SubElement(
             root,
             "testsuite",
             name=one.submission,
             tests=str(len(one.records) + bool(one.problem)),
-            failures=str(len(wrong) + len(absent)),
+            failures=str(sum(record.state != DONE for record in one.records)),
             errors=str(int(bool(one.problem))),
             time=f"{one.seconds:.3f}",
         )
