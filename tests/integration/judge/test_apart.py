@@ -8,6 +8,7 @@ import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tests.judge.remote import answers
 from tests.judge.remote import layers as remote
 from tests.judge.remote.child import Zygote
 from tests.judge.remote.files import LARGEST_FILE, plain_files
+from tests.session.choosing import selection
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
 LIMITS = Limits(seconds=20, megabytes=1024)
@@ -367,7 +369,7 @@ def test_what_it_has_started_ends_with_it(zygote, tmp_path):
 
 
 def test_a_function_that_comes_down_to_others_is_seen_too(apart):
-    text = "import torch\nname = 'nor' + 'malize'\ndef silu(x):\n    return getattr(torch.nn.functional, name)(x, dim=-1)\n"
+    text = "import torch\nname = 'nor' + 'malize'\ndef silu(x):\n    return getattr(torch.nn.functional, name)(x)\n"
     with pytest.raises(Refused, match=r"calls torch.nn.functional.normalize, which is forbidden"):
         apart(text, forbidden=["torch.nn.functional.normalize"])(torch.ones(2))
 
@@ -532,6 +534,7 @@ def test_every_bug_of_a_layer_is_killed_apart_too(run):
     assert f"{count} bugs, {count} killed" in run.stdout
 
 
+SINGLE = "def silu(x):\n    return x.detach() * x.detach().sigmoid()\n"
 LEAVING = """
 import os
 import threading
@@ -556,3 +559,19 @@ def test_a_right_layer_that_ends_its_process_with_success_is_not_done(run):
     assert run.returncode == 1
     assert "the process of silu has ended: exit code 0" in run.stdout
     assert "silu is not right yet" in run.stdout
+
+
+@pytest.mark.suite(
+    {"mine/silu.py": SINGLE}, "--impl", "{folder}/mine", "-k", "silu", "--apart", "--claims", "float32, forward"
+)
+def test_what_is_claimed_is_all_that_is_asked_apart_too(run):
+    assert run.returncode == 0
+    assert "silu is done (claimed: float32, forward)" in run.stdout
+
+
+@pytest.mark.parametrize("option", ["--forbid=fused", "--allow=transformers", "--time-limit=5", "--memory-limit=5"])
+def test_options_of_processes_are_refused_where_there_are_none(option):
+    name, _, value = option.partition("=")
+    asked = SimpleNamespace(getoption=lambda of: value if of == name else None)
+    with pytest.raises(pytest.UsageError, match=f"{name} is for layers .* it needs --apart"):
+        selection.choose(asked)

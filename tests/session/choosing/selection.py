@@ -7,7 +7,7 @@ A test takes a layer by its name, and runs once for every implementation under t
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,16 +49,17 @@ ORDER = ("unit", "property", "integration")
 
 def choose(config: pytest.Config) -> UnderTest:
     """What --zoo, --peers, --cheats, --impl and LLAMA_IMPL ask for. Raises UsageError where there is no such thing."""
+    if config.getoption("--claims") is not None and not config.getoption("--impl"):
+        raise pytest.UsageError("--claims says what an implementation claims: it needs --impl")
+    names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     if config.getoption("--apart"):
-        return UnderTest([*_apart(config)])
+        surroundings.take()
+        return UnderTest(_apart(config, names))
     for option in ("--forbid", "--allow", "--time-limit", "--memory-limit"):
         if config.getoption(option):
             raise pytest.UsageError(f"{option} is for layers that run in processes of their own: it needs --apart")
     if config.getoption("--zoo"):
         return UnderTest([bug.implementation for bug in zoo.everything()])
-    if config.getoption("--claims") is not None and not config.getoption("--impl"):
-        raise pytest.UsageError("--claims says what an implementation claims: it needs --impl")
-    names = config.getoption("--impl") or [n for n in os.environ.get("LLAMA_IMPL", "").split(",") if n]
     if not names and not config.getoption("--peers") and not config.getoption("--cheats"):
         return UnderTest([implementation.load(name) for name in OURS], foreign=False)
     hold_the_process()
@@ -68,28 +69,29 @@ def choose(config: pytest.Config) -> UnderTest:
             return UnderTest(peers.everything())
     if config.getoption("--cheats"):
         return _cheats()
-    try:
-        chosen = UnderTest(_told_apart([_load(name) for name in names]))
-        if (claimed := config.getoption("--claims")) is not None:
-            for one in chosen.implementations:
-                one.claim(claimed)
-        return chosen
-    except (implementation.ImplementationError, Refused) as error:
-        raise pytest.UsageError(f"--impl {error}") from error
+    return UnderTest(_loaded(config, lambda: [_load(name) for name in names]))
 
 
-def _apart(config: pytest.Config) -> list[Implementation]:
-    surroundings.take()
+def _apart(config: pytest.Config, names: list[str]) -> list[Implementation]:
     if config.getoption("--zoo"):
         return [*apart.start_known(config, apart.bugs())]
     if config.getoption("--peers"):
         with warnings.catch_warnings(action="ignore"):  # a layer of others may warn
             return [*apart.start_known(config, apart.right_ones())]
-    if not config.getoption("--impl"):
+    if not names:
         raise pytest.UsageError("--apart runs the layers of others: it needs --impl")
+    return _loaded(config, lambda: [*apart.start(config, names)])
+
+
+def _loaded(config: pytest.Config, load: Callable[[], list[Implementation]]) -> list[Implementation]:
+    """The implementations of --impl, with what --claims says of them. Raises UsageError."""
     try:
-        return _told_apart([*apart.start(config, config.getoption("--impl"))])
-    except implementation.ImplementationError as error:
+        found = _told_apart(load())
+        if (claimed := config.getoption("--claims")) is not None:
+            for one in found:
+                one.claim(claimed)
+        return found
+    except (implementation.ImplementationError, Refused) as error:
         raise pytest.UsageError(f"--impl {error}") from error
 
 
