@@ -30,6 +30,12 @@ class Tally:
     """What it comes from, as far as that is known, and the names of the bugs that do the same."""
     bugs: list[str] = field(default_factory=list)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every test has passed, but those of what is not claimed."""
+        passed = self.outcomes["passed"]
+        return bool(passed) and passed + self.outcomes["left out"] == self.selected
+
 
 TALLIES: dict[tuple[str, str], Tally] = defaultdict(Tally)
 IMPLEMENTATIONS: dict[str, Implementation] = {}
@@ -111,10 +117,9 @@ def show(implementation: Implementation, whole: bool, strict: bool) -> Board:
     for (name, layer), tally in TALLIES.items():
         passed, failed = tally.outcomes["passed"], tally.outcomes["failed"]
         # All of its tests make a layer done, but one makes it fail.
-        left_out = tally.outcomes["left out"]
-        if name == implementation.name and (failed or (whole and passed and passed + left_out == tally.selected)):
+        if name == implementation.name and (failed or (whole and tally.is_done)):
             state = "failing" if failed else "done"
-            row = Row(state, passed, failed, tally.selected - left_out, tally.sentence, profile)
+            row = Row(state, passed, failed, tally.selected - tally.outcomes["left out"], tally.sentence, profile)
             row.cause, row.bugs, row.strict = tally.cause, tally.bugs, strict
             row.claimed = str(implementation.claims[layer].about(layer)) if layer in implementation.claims else ""
             shown.record(layer, row)

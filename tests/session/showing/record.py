@@ -55,9 +55,7 @@ class Record:
         elif layer in implementation.unloaded:
             state = "not loaded"
         else:
-            passed = tally.outcomes["passed"]
-            every = passed and passed + tally.outcomes["left out"] == tally.selected
-            state = "done" if every else "failing"
+            state = "done" if tally.is_done else "failing"
         return {
             "state": state,
             "checks": {kind: [self.passed[layer][kind], count] for kind, count in sorted(self.asked[layer].items())},
