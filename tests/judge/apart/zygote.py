@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -125,12 +124,12 @@ def _descendants(process: int) -> list[int]:
 
 
 def _memory(process: int) -> int:
-    """Bytes that are its own."""
+    """Bytes that it takes: of what it shares with those that it was forked from or has forked, its part."""
     try:
-        _, resident, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
-    except (OSError, ValueError):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
         return 0
-    return (resident - shared) * resource.getpagesize()
+    return next((2**10 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def _kill(process: int) -> None:
@@ -147,13 +146,13 @@ def _begin(request: dict[str, Any], connection: int, told: int, held: list[str])
     """The first process within: it starts the worker, says how that ended, and takes everything else with it."""
     os.setsid()
     holding.prctl(holding.KILLED_WITH_PARENT, signal.SIGKILL)
-    holding.prctl(holding.DUMPABLE, 0)
     if held:
         held = held + holding.private_folders(request["temporary"])
     worker = os.fork()
     if not worker:
         os.close(told)
         _run(lambda: _work(request, [connection], held))
+    holding.prctl(holding.DUMPABLE, 0)  # not before: the keeper may look at the worker's memory
     os.close(connection)
     while True:
         process, status = os.waitpid(-1, 0)
