@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks import refusal
 from benchmarks.machine import Machine, PeakMemory
-from llama.implementation import OURS, Claims, Implementation, map_leaves, tensors
+from llama.implementation import OURS, Claims, Implementation, load, map_leaves, tensors
 from llama.machine.device import multiplies_bfloat16
 from tests.cases import calls
 from tests.cases.case import Case
@@ -31,6 +31,7 @@ HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
 MULTIPLIED = HALF_AND_SINGLE if multiplies_bfloat16(torch.device("cpu")) else (torch.float32,)
 """What products are measured in. Imitated, one in bfloat16 takes a hundred times as long, and nobody would use it."""
 
+FUSED = load("fused").unchecked()
 Run = Callable[..., Any]
 # From the arguments of the layer to a call without any. All that is made once in a program is made outside that call.
 Peer = Callable[..., Run]
@@ -255,6 +256,24 @@ def loaded(make: Callable[[], nn.Module], **weights: Tensor) -> nn.Module:
         module = make()
     module.load_state_dict(weights, strict=True, assign=True)
     return module.eval()
+
+
+def autograd(name: str) -> Peer:
+    """What a gradient by hand is compared with: the fused layer and torch's backward pass, from the same arguments."""
+
+    def peer(*args: Any, **kwargs: Any) -> Run:
+        forward = calls.calls_of(name).forward
+        assert forward is not None
+        function, at, grad = forward(FUSED, *args, **kwargs)
+        leaves = [t.detach().requires_grad_() for t in at]
+
+        def run() -> Any:
+            with torch.enable_grad():
+                return torch.autograd.grad(function(*leaves), leaves, grad)
+
+        return run
+
+    return peer
 
 
 def _columns(

@@ -11,12 +11,13 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
-from llama.layers import CHAPTER, LAYERS
+from llama.layers import CHAPTER, LAYERS, parameters_of
 from tests.cases import target
 from tests.cases.case import Case, cases
 
@@ -32,6 +33,18 @@ SAME_FLAGS = 2**6 * 3 * 5 * 7
 def positional(*args: Any) -> Arguments:
     """A call without keywords."""
     return args, {}
+
+
+class Point(NamedTuple):
+    """A function, the tensors at which its gradient is taken, and the gradient of the loss at its result."""
+
+    function: Callable[..., Tensor]
+    at: tuple[Tensor, ...]
+    grad: Tensor
+
+
+Forward = Callable[..., Point]
+"""From an implementation and the arguments of a gradient to the layer as a function of what has a gradient."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,12 @@ class Calls:
     """Whether it is made of layers that each round their results to half precision, so that their errors add up."""
     number: str = ""
     """`out` or `out[1]`, where a number is meant: a float, a NumPy float, or a tensor without axes of any dtype."""
+    results: tuple[str, ...] = ("out",)
+    """What its results are called, in order."""
+    batched_results: tuple[int, ...] = (0,)
+    """Of several results, those that have a batch axis; the others are sums over the batch."""
+    forward: Forward | None = None
+    """Of a gradient: what it is the gradient of."""
     may_return_arguments: bool = False
     """Whether a tensor that stays as it is may be returned itself."""
 
@@ -73,6 +92,24 @@ def calls_of(layer: str) -> Calls:
 def differentiable() -> list[str]:
     """The layers that have a gradient."""
     return [layer for layer in LAYERS if calls_of(layer).gradients]
+
+
+def gradients() -> list[str]:
+    """The layers that are the gradient of another."""
+    return [layer for layer in LAYERS if calls_of(layer).forward]
+
+
+def with_upstream() -> list[str]:
+    """The gradients that are told the gradient of their layer's result; llama_backward begins with its own loss."""
+    return [layer for layer in gradients() if "grad" in parameters_of(layer)]
+
+
+def with_sums() -> list[str]:
+    """The gradients over a batch some of whose results are sums over it, as those of weights are."""
+    found = {layer: calls_of(layer) for layer in gradients()}
+    return [
+        layer for layer, calls in found.items() if calls.batched and len(calls.results) > len(calls.batched_results)
+    ]
 
 
 def batched() -> list[str]:

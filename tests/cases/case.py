@@ -84,31 +84,36 @@ class Case:
     def normal(self, axes: str | Sequence[int], scale: float = 1.0) -> Tensor:
         """Normally distributed, on the device, in the case's dtype and layout."""
         values = scale * self._random.standard_normal(self.shape(axes))
-        return self._laid_out(target.tensor(np.abs(values) if self.positive else values, self.dtype))
+        return self.laid_out(target.tensor(np.abs(values) if self.positive else values, self.dtype))
+
+    def upstream(self, axes: str | Sequence[int]) -> Tensor:
+        """The gradient of a loss. Small where all is of one sign, so that float16 holds sums over very many tokens."""
+        return self.normal(axes, 1 / 16 if self.positive else 1.0)
 
     def uniform(self, axes: str | Sequence[int], low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform in [low, high)."""
-        return self._laid_out(target.tensor(self._random.uniform(low, high, self.shape(axes)), self.dtype))
+        return self.laid_out(target.tensor(self._random.uniform(low, high, self.shape(axes)), self.dtype))
 
     def away_from_zero(self, axes: str | Sequence[int]) -> Tensor:
         """Magnitudes in [0.5, 1.5), either sign: for what is normalised, which magnifies roundings near zero."""
         magnitude = self._random.uniform(0.5, 1.5, self.shape(axes))
         sign = 1 if self.positive else self._random.choice([-1, 1], self.shape(axes))
-        return self._laid_out(target.tensor(magnitude * sign, self.dtype))
+        return self.laid_out(target.tensor(magnitude * sign, self.dtype))
 
     def integers(self, axes: str | Sequence[int], high: int) -> Tensor:
         """Integers in 0..high-1, the last of which is high - 1: among 70,000 few would be beyond 65,535 by chance."""
         values = self._random.integers(high, size=self.shape(axes))
         values.flat[-1:] = high - 1
-        return self._laid_out(target.tensor(values))
+        return self.laid_out(target.tensor(values))
 
     def booleans(self, axes: str | Sequence[int]) -> Tensor:
-        return self._laid_out(target.tensor(self._random.random(self.shape(axes)) < 0.5))
+        return self.laid_out(target.tensor(self._random.random(self.shape(axes)) < 0.5))
 
     def permutation(self, n: int) -> Tensor:
         return target.tensor(self._random.permutation(n))
 
-    def _laid_out(self, t: Tensor) -> Tensor:
+    def laid_out(self, t: Tensor) -> Tensor:
+        """These values in the case's layout."""
         layout = next(self._layouts)
         laid = laid_out(t, layout)
         return laid if laid.is_contiguous() or target.claims("no strides") else laid.contiguous()

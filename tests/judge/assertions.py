@@ -7,7 +7,7 @@ import ast
 import contextlib
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from llama.implementation import map_leaves, tensors
+from llama.layers import gradients_of, parameters_of
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
@@ -50,19 +51,18 @@ def assert_within_autocast(
     args, kwargs = arguments
     expected = subject.formula(*args, **kwargs)
     if not calls_of(subject.layer).multiplies:
-        given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
-        _compare(actual, expected, given, look_at, "out")
+        _compare_all(actual, expected, _dtypes(subject, expected), look_at, calls_of(subject.layer).results, 0.0)
         return
-    for a, e in zip(tensors(actual), tensors(expected), strict=True):
+    with torch.autocast(target.DEVICE.type, dtype):
+        of_formula = getattr(FORMULA, subject.layer)(*args, **kwargs)
+    given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
+    names = result_names(subject.layer, expected)
+    for name, a, e, own in zip(names, *map(in_order, (actual, expected, of_formula)), strict=True):
         if a.is_floating_point() and a.dtype in (torch.float32, dtype):
-            rounded = a.to(dtype)
-            with torch.autocast(a.device.type, dtype):
-                of_formula = getattr(FORMULA, subject.layer)(*args, **kwargs)
-            beyond = allowance(dtype, subject.layer, of_formula, expected)
-            _compare(rounded, e, rounded.dtype, look_at, "out", beyond=beyond)
+            beyond = allowance(dtype, subject.layer, own, e)
+            _compare(a.to(dtype), e, dtype, look_at, name, beyond=beyond)
         else:
-            given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
-            _compare(a, e, given, look_at, "out")
+            _compare(a, e, given, look_at, name)
 
 
 def _compare_results(
@@ -73,11 +73,71 @@ def _compare_results(
     arguments = args, kwargs = Subject.last.given
     expected = judge(*args, **kwargs)
     dtype = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
-    beyond = 0.0
-    if long_sums or (dtype in HALF and calls_of(subject.layer).rounds_within):
+    beyond: Any = 0.0
+    # The sums of a gradient over tokens are long, and cancel.
+    if long_sums or gradients_of(subject.layer) or (dtype in HALF and calls_of(subject.layer).rounds_within):
         args, kwargs = at_least_single(subject.layer, arguments)
-        beyond = allowance(dtype, subject.layer, getattr(FORMULA, subject.layer)(*args, **kwargs), expected)
-    _compare(actual, expected, dtype, look_at, "out", beyond=beyond)
+        beyond = _allowances(dtype, subject.layer, getattr(FORMULA, subject.layer)(*args, **kwargs), expected)
+    _compare_all(actual, expected, _dtypes(subject, expected), look_at, calls_of(subject.layer).results, beyond)
+
+
+def _dtypes(subject: Subject, expected: Any) -> Any:
+    """The dtype that the result must have, or those of its parts: that of the first float argument; of gradients,
+    that of the argument which each belongs to."""
+    assert Subject.last is not None
+    args, kwargs = Subject.last.given
+    first = next((t.dtype for t in tensors((args, kwargs)) if t.is_floating_point()), None)
+    if not (names := gradients_of(subject.layer)):
+        return first
+    given = dict(zip(parameters_of(subject.layer), args, strict=False)) | kwargs
+    dtypes = [map_leaves(lambda leaf: leaf.dtype, given[name]) for name in names]
+    # llama_backward returns its loss before the gradients.
+    return [first] * (len(expected) - len(dtypes)) + dtypes if isinstance(expected, tuple) else dtypes[0]
+
+
+def _allowances(dtype: torch.dtype | None, layer: str, of_formula: Any, expected: Any) -> Any:
+    """`allowance`, for each gradient by itself: one may be a hundred times as large as another."""
+    if isinstance(expected, dict):
+        return {name: _allowances(dtype, layer, of_formula[name], e) for name, e in expected.items()}
+    if isinstance(expected, tuple) and gradients_of(layer):
+        return [_allowances(dtype, layer, own, e) for own, e in zip(of_formula, expected, strict=True)]
+    return allowance(dtype, layer, of_formula, expected)
+
+
+def _compare_all(actual: Any, expected: Any, dtypes: Any, look_at: str, names: Sequence[str], beyond: Any) -> None:
+    """Compare a result, or several of these names."""
+    if len(names) == 1:
+        _compare(actual, expected, dtypes, look_at, names[0], beyond=beyond)
+        return
+    if not isinstance(actual, list | tuple) or len(actual) != len(names):
+        got = f"a {type(actual).__name__}" + (f" of {len(actual)}" if isinstance(actual, list | tuple) else "")
+        fail(f"out must be a tuple of {len(names)}, ({', '.join(names)}), got {got}")
+    for i, name in enumerate(names):
+        _compare(actual[i], expected[i], _part(dtypes, i), look_at, name, beyond=_part(beyond, i))
+
+
+def _part(of: Any, key: Any) -> Any:
+    """What holds for that part: the same for all, or something for each."""
+    return of[key] if isinstance(of, list | tuple | dict) else of
+
+
+def result_names(layer: str, result: Any) -> list[str]:
+    """`out`, or `grad_x` and `gradients["mlp.up_proj.weight"]`: what the tensors in a result are called, in order."""
+    names, found = calls_of(layer).results, []
+    for name, part in zip(names, result if len(names) > 1 else [result], strict=True):
+        keys = [f'["{key}"]' for key in sorted(part)] if isinstance(part, dict) else None
+        counted = [f"[{i}]" for i in range(len(tensors(part)))] if isinstance(part, list | tuple) else [""]
+        found += [name + key for key in keys or counted]
+    return found
+
+
+def in_order(result: Any) -> list[Tensor]:
+    """Its tensors, those of a mapping in the order of their names."""
+    if isinstance(result, dict):
+        return [result[name] for name in sorted(result)]
+    if isinstance(result, list | tuple):
+        return [tensor for part in result for tensor in in_order(part)]
+    return tensors(result)
 
 
 def at_least_single(layer: str, arguments: Arguments) -> Arguments:
@@ -177,19 +237,30 @@ def fail(sentence: str, look_at: str = "", differing: tuple[Tensor, Tensor, Tens
 def _compare(
     actual: Any,
     expected: Any,
-    dtype: torch.dtype | None,
+    dtype: Any,
     look_at: str,
     name: str,
     within: float | None = None,
-    beyond: float = 0.0,
+    beyond: Any = 0.0,
 ) -> None:
+    """Compare; `dtype` and `beyond` may be a list or a mapping, with something for each part."""
     Subject.refuse_late_writing()
+    if isinstance(expected, dict):
+        if not isinstance(actual, dict):
+            fail(f"{name} must be a dict from the names of the weights, got a {type(actual).__name__}")
+        if missing := sorted(expected.keys() - actual.keys()):
+            fail(f"{name} lacks {', '.join(missing)}")
+        if extra := sorted(map(str, actual.keys() - expected.keys())):
+            fail(f"{name} has {', '.join(extra)}, which weights has not")
+        for key, e in expected.items():
+            _compare(actual[key], e, _part(dtype, key), look_at, f'{name}["{key}"]', within, _part(beyond, key))
+        return
     if isinstance(expected, list | tuple):
         if not isinstance(actual, list | tuple) or len(actual) != len(expected):
             got = f"a {type(actual).__name__}" + (f" of {len(actual)}" if isinstance(actual, list | tuple) else "")
             fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {got}")
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-            _compare(a, e, dtype, look_at, f"{name}[{i}]", within, beyond)
+            _compare(a, e, _part(dtype, i), look_at, f"{name}[{i}]", within, _part(beyond, i))
         return
     if not isinstance(expected, Tensor):
         expected = tensor(expected)

@@ -90,11 +90,13 @@ class Call:
         return f"{self.subject.layer}({', '.join(values)})"
 
     def name_of(self, value: Any) -> str:
-        """`out` where this is the result, `out[1]` where it is a part of it, else nothing."""
+        """`out` where this is the result, `out[1]` or `grad_x` where it is a part of it, else nothing."""
+        names = calls_of(self.subject.layer).results
         if value is self.result:
-            return "out"
+            return names[0] if len(names) == 1 else "out"
         parts = self.result if isinstance(self.result, list | tuple) else []
-        return next((f"out[{i}]" for i, part in enumerate(parts) if part is value), "")
+        called = names if len(names) == len(parts) > 1 else [f"out[{i}]" for i in range(len(parts))]
+        return next((name for name, part in zip(called, parts, strict=True) if part is value), "")
 
     def __repr__(self) -> str:
         """`x[2, 4, 6] float32, weight[6] float32, eps=1e-05`."""

@@ -1,5 +1,7 @@
 """The names of the weights: those of a Hugging Face checkpoint, which `decoder_layer` and `llama` are called with."""
 
+from collections.abc import Collection, Sequence
+
 DECODER_LAYER = (
     "input_layernorm.weight",
     "self_attn.q_proj.weight",
@@ -24,3 +26,20 @@ def of_model(n_layers: int) -> list[str]:
     """The names of all weights of a Llama with n_layers layers, in order; the head, which may be tied, comes last."""
     layers = [in_layer(i, name) for i in range(n_layers) for name in DECODER_LAYER]
     return [EMBEDDING, *layers, FINAL_NORM, HEAD]
+
+
+def check_decoder_layer(layer: str, names: Collection[str]) -> None:
+    """Raise ValueError where one of the nine is missing, or there is one more."""
+    _check(layer, names, DECODER_LAYER)
+
+
+def check_model(layer: str, names: Collection[str], n_layers: int) -> None:
+    """Raise ValueError where the weight of a Llama is missing, other than the head, or there is one more."""
+    _check(layer, names, of_model(n_layers), optional=(HEAD,))
+
+
+def _check(layer: str, names: Collection[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> None:
+    if lacks := [name for name in wanted if name not in names and name not in optional]:
+        raise ValueError(f"{layer}: weights lacks {', '.join(sorted(lacks))}")
+    if extra := sorted(set(names) - set(wanted)):
+        raise ValueError(f"{layer}: weights has no use for {', '.join(extra)}")

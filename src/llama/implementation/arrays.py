@@ -1,7 +1,8 @@
 """NumPy layers as layers over tensors, and trees of arguments."""
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,16 @@ SINGLE = torch.float32
 """In which a norm is returned at least."""
 
 
-def on_tensors(function: Layer) -> Layer:
-    """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside."""
+def on_tensors(function: Layer, like: Sequence[str] = ()) -> Layer:
+    """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside.
+
+    Where it returns gradients, `like` names the parameters whose dtypes these have.
+    """
+    names = list(inspect.signature(function).parameters)
 
     @functools.wraps(function)
     def layer(*args: Any, **kwargs: Any) -> Any:
+        named = dict(zip(names, args, strict=False)) | kwargs
         given = [t for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         floats = [t.dtype for t in given if t.is_floating_point()]
         device = given[0].device if given else torch.device("cpu")
@@ -34,6 +40,10 @@ def on_tensors(function: Layer) -> Layer:
             return tensor.to(device, dtype if dtype and tensor.is_floating_point() else tensor.dtype)
 
         def to_tensors(result: Any) -> Any:
+            if like:
+                parts = result if isinstance(result, tuple) else (result,)
+                gradients = tuple(to_tensor(part, named[name].dtype) for part, name in zip(parts, like, strict=True))
+                return gradients if isinstance(result, tuple) else gradients[0]
             if isinstance(result, tuple) and isinstance(result[0], list):  # gradients, and their norm
                 return to_tensors(result[0]), to_tensor(
                     result[1], functools.reduce(torch.promote_types, floats, torch.float32)

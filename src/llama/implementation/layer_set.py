@@ -1,11 +1,12 @@
 """A named set of layer functions, ours or anybody's, and how it is loaded."""
 
 import ast
+import contextlib
 import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
 from llama.implementation.claims import Claims
 from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
-from llama.layers import LAYERS, layer_module
+from llama.implementation.memory import Memory
+from llama.layers import LAYERS, gradients_of, layer_module
 
 OURS = ("naive", "vectorized", "fused")
 
@@ -40,6 +42,7 @@ class Implementation:
         """What is claimed of a layer, where it is not everything."""
         self.left_out: list[str] = []
         """What is left out, each in a sentence: files that fail to import, and what is nearly a layer."""
+        self._remembers = False
         self._given = dict(layers)
         if compose:
             layers = {layer: functools.partial(layer_module(layer).compose, self) for layer in composed()} | self._given
@@ -122,6 +125,24 @@ class Implementation:
         new._take(layers)
         return new
 
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator["Implementation"]:
+        """The same layers, none of which computes anything twice until the end of the block.
+
+        Where a layer is called with the very same tensors again, it returns what it returned before. The composed
+        gradients can so be written as if each computed its forward pass anew. Within such a block there is one memory.
+        """
+        if self._remembers:
+            yield self
+            return
+        memory = Memory()
+        new = self.changed(lambda name, layer: layer if gradients_of(name) else memory.of(layer))
+        new._remembers = True
+        try:
+            yield new
+        finally:
+            memory.clear()
+
     @property
     def composes(self) -> list[str]:
         """The composed layers that it has written itself. They know of no KV cache; the project's own do."""
@@ -174,7 +195,7 @@ def load(name: str | Path, only: str = "") -> Implementation:
     if name in OURS:
         plain = {layer: getattr(layer_module(layer), name) for layer in LAYERS if layer not in composed()}
         if name == "naive":
-            plain = {layer: on_tensors(function) for layer, function in plain.items()}
+            plain = {layer: on_tensors(function, gradients_of(layer)) for layer, function in plain.items()}
         return Implementation(name, plain, compose=True)
     found = layers_of(name, only)
     loaded = Implementation(Path(name).stem if Path(name).exists() else name, found.layers, source=name)

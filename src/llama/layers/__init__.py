@@ -1,6 +1,7 @@
 """The layers of Llama, in chapters, in reading order: the list below is the only place that names them all.
 
     model/       from softmax to the whole of llama: the forward pass
+    gradients/   the same layers backwards, by hand
     training/    a step of the optimizer, its clipping, its learning rate
     writing/     from logits to the next token
 
@@ -13,7 +14,8 @@ float64 is computed in float64; what half precision is computed in, the contract
 Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where they differ),
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 
-A layer imports its contract and, from its chapter, a constant of the machine; never another layer.
+A layer imports its contract and, from its chapter, a constant of the machine; never another layer. Only a gradient may
+import its own layer: it turns by the same angles, or has the same frequencies.
 """
 
 import difflib
@@ -39,6 +41,20 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "self_attention",
         "decoder_layer",
         "llama",
+    ),
+    "gradients": (
+        "softmax_backward",
+        "cross_entropy_backward",
+        "embedding_backward",
+        "linear_backward",
+        "rms_norm_backward",
+        "silu_backward",
+        "swiglu_backward",
+        "rope_backward",
+        "attention_backward",
+        "self_attention_backward",
+        "decoder_layer_backward",
+        "llama_backward",
     ),
     "training": (
         "adamw",
@@ -71,6 +87,12 @@ def parameters_of(layer: str) -> Mapping[str, inspect.Parameter]:
     module = layer_module(layer)
     parameters = inspect.signature(getattr(module, "naive", None) or module.compose).parameters
     return {name: parameter for name, parameter in parameters.items() if name not in INTERNAL}
+
+
+def gradients_of(layer: str) -> tuple[str, ...]:
+    """The parameters whose gradients that layer returns, in order; none where it is no gradient."""
+    found: tuple[str, ...] = getattr(layer_module(layer), "GRADIENTS", ())
+    return found
 
 
 def closest(name: str) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llama.implementation import map_leaves, tensors
+from llama.layers import parameters_of
 from tests.cases import target
 from tests.cases.calls import FLAGS, arguments, calls_of
 from tests.cases.case import Case
@@ -30,7 +31,7 @@ def _calls(layer, dtype, seeds=range(0, FLAGS, 3), **sizes):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=word)
 def test_within_autocast_only_products_are_in_half_precision(layer, dtype):
     """Angles, norms, softmax and losses stay as exact as the arguments are."""
-    turns = calls_of(layer.layer).turns and layer.layer != "llama"  # which makes its own positions
+    turns = "positions" in parameters_of(layer.layer)
     change = _single if not turns else _far_apart if calls_of(layer.layer).multiplies else _far
     for args, kwargs in map_leaves(change, _calls(layer.layer, torch.float32)):
         with torch.autocast(target.DEVICE.type, dtype):
@@ -159,11 +160,11 @@ def test_another_default_dtype_changes_no_result(layer):
 
 
 @pytest.mark.tensors
-def test_in_inference_mode_the_values_are_the_same(layer):
-    for args, kwargs in _calls(layer.layer, torch.float32):
+def test_in_inference_mode_the_values_are_the_same(forward_layer):
+    for args, kwargs in _calls(forward_layer.layer, torch.float32):
         with torch.inference_mode():
-            actual = tensors(layer(*args, **kwargs))
-        for a, b in zip(actual, tensors(layer(*args, **kwargs)), strict=True):
+            actual = tensors(forward_layer(*args, **kwargs))
+        for a, b in zip(actual, tensors(forward_layer(*args, **kwargs)), strict=True):
             assert_identical(a, b, "a path of its own without gradients")
 
 

@@ -54,7 +54,9 @@ def test_every_flag_holds_where_the_sizes_are_multiples_of_blocks(layer):
 @pytest.mark.tensors
 def test_very_large_sizes_are_right(layer):
     for seed, sizes in enumerate(very_large(layer.layer)):
-        args, kwargs = arguments(layer.layer, Case(dict(sizes), SINGLE, seed))
+        # Sums over tokens of a gradient are of one sign: of 70,000 that cancel, hardly more than roundings are left.
+        made = _grown if calls_of(layer.layer).forward else _case
+        args, kwargs = arguments(layer.layer, made(layer.layer, sizes, SINGLE, seed))
         assert_equals_formula(layer, *args, look_at="counters, grids and blocks", long_sums=True, **kwargs)
 
 
@@ -73,6 +75,10 @@ def test_gradients_that_are_long_sums_are_right(differentiable_layer, dtype, tow
     for seed, sizes in enumerate(very_large(name)):
         call = arguments(name, _grown(name, sizes, dtype, seed))
         assert_gradients_equal_the_formula(differentiable_layer, call, towards, look_at=SUMS)
+
+
+def _case(layer, sizes, dtype, seed):
+    return Case(dict(sizes), dtype, seed)
 
 
 def _grown(layer, sizes, dtype, seed):

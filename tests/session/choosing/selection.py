@@ -1,7 +1,7 @@
 """Whose layers are tested, and which tests of them run, in which order.
 
 A test takes a layer by its name, and runs once for every implementation under test that defines it; `layer`,
-`batched_layer` and `differentiable_layer` stand for each such layer in turn, `implementation` for a whole set.
+names such as `batched_layer`, which GROUPS lists, stand for each such layer in turn, `implementation` for a whole set.
 """
 
 import os
@@ -42,6 +42,10 @@ GROUPS = {
     "layer": LAYERS,
     "batched_layer": tuple(calls.batched()),
     "differentiable_layer": tuple(calls.differentiable()),
+    "gradient_layer": tuple(calls.gradients()),
+    "upstream_layer": tuple(calls.with_upstream()),
+    "summing_layer": tuple(calls.with_sums()),
+    "forward_layer": tuple(layer for layer in LAYERS if layer not in calls.gradients()),
 }
 ABSENT = "not defined"
 ORDER = ("unit", "property", "integration")

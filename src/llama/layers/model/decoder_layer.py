@@ -34,7 +34,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.contract import contract
-from llama.contract.weights import DECODER_LAYER
+from llama.contract.weights import DECODER_LAYER, check_decoder_layer
 
 
 def _all(x: Tensor) -> Tensor:
@@ -43,10 +43,7 @@ def _all(x: Tensor) -> Tensor:
 
 
 def check(layers: Any, x: Tensor, weights: Mapping[str, Tensor], *_: Any, **__: Any) -> None:
-    if wrong := sorted(set(DECODER_LAYER) ^ weights.keys()):
-        lacks = [name for name in wrong if name in DECODER_LAYER]
-        word, names = ("lacks", lacks) if lacks else ("has no use for", wrong)
-        raise ValueError(f"decoder_layer: weights {word} {', '.join(names)}")
+    check_decoder_layer("decoder_layer", weights)
 
 
 @contract(check)

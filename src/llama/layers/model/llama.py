@@ -37,15 +37,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.contract import contract
-from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer, of_model
+from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, check_model, in_layer
 
 
 def check(layers: Any, token_ids: Tensor, weights: Mapping[str, Tensor], config: Any, **_: Any) -> None:
-    known = set(of_model(config.num_hidden_layers))
-    if lacks := sorted(known - weights.keys() - {HEAD}):
-        raise ValueError(f"llama: weights lacks {', '.join(lacks)}")
-    if extra := sorted(weights.keys() - known):
-        raise ValueError(f"llama: weights has no use for {', '.join(extra)}")
+    check_model("llama", weights, config.num_hidden_layers)
 
 
 @contract(check)

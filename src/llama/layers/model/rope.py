@@ -59,7 +59,7 @@ def vectorized(
     frequencies: Float[Tensor, "head_dim//2"],
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
     wide = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = _cos_sin(positions, frequencies, wide)
+    cos, sin = cos_sin(positions, frequencies, wide)
     first, second = x.to(wide).chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
 
@@ -72,8 +72,8 @@ def fused(
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
     if frequencies.requires_grad or torch.compiler.is_compiling():  # which makes one loop of the plain formula
         return unchecked(vectorized)(x, positions, frequencies)
-    cos, sin = _cos_sin(positions, frequencies, torch.promote_types(x.dtype, torch.float32))
-    return _Turn.apply(x, cos, sin) if x.requires_grad and torch.is_grad_enabled() else _turn(x, cos, sin)
+    cos, sin = cos_sin(positions, frequencies, torch.promote_types(x.dtype, torch.float32))
+    return _Turn.apply(x, cos, sin) if x.requires_grad and torch.is_grad_enabled() else turn(x, cos, sin)
 
 
 class _Turn(torch.autograd.Function):
@@ -82,7 +82,7 @@ class _Turn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
+        return turn(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -90,7 +90,7 @@ class _Turn(torch.autograd.Function):
         return _Turn.apply(grad, cos, -sin), None, None
 
 
-def _turn(
+def turn(
     x: Float[Tensor, "batch n_heads seq head_dim"], cos: Float[Tensor, "..."], sin: Float[Tensor, "..."]
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
     """As few passes over memory as there are, which is all that it costs: each half is written where it is to stand."""
@@ -108,7 +108,7 @@ def _turn(
     return y
 
 
-def _cos_sin(
+def cos_sin(
     positions: Int64[Tensor, "*batch seq"], frequencies: Float[Tensor, "half"], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """cos and sin of every angle, [1 seq half] or [batch 1 seq half]: every head turns alike."""

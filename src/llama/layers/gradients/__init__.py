@@ -1,0 +1,22 @@
+"""The layers backwards: from the gradient of the loss with respect to a result to those with respect to the arguments.
+
+Read it in the order of `llama.layers.CHAPTERS`. `x_backward` is the gradient of `x`, written out without autograd. Its
+first argument `grad` is dloss/dresult, and each gradient dloss/dargument follows by the chain rule:
+
+    dloss/dx_i = sum_j dloss/dy_j · dy_j/dx_i
+
+A gradient has the shape and the dtype of its argument, or the dtype of grad where the argument is not passed. Every sum
+is in at least float32. The results carry no graph, and these layers have no derivatives of their own.
+
+`GRADIENTS` in the file of a layer names the arguments whose gradients it returns, in order.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+
+def wide(*tensors: Tensor) -> torch.dtype:
+    """The dtype to compute in: that of the widest of these, and at least float32."""
+    return functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)

@@ -1,0 +1,182 @@
+"""The gradient of attention: the weights are computed again, and then it goes back through values, softmax and scores.
+
+    s[q, k] = query_q · key_k / sqrt(head_dim)   p[q] = softmax(s[q]) over the visible keys   y_q = sum_k p[q, k] · v_k
+
+    grad_v_k   = sum_q p[q, k] · grad_q
+    grad_p     = grad_q · v_k                      grad_s[q, k] = p[q, k] · (grad_p - sum_j p[q, j] · (grad_q · v_j))
+    grad_q_q   = sum_k grad_s[q, k] · key_k / sqrt(head_dim)
+    grad_k_k   = sum_q grad_s[q, k] · query_q / sqrt(head_dim)
+
+    grad like q, q [batch n_heads q_len head_dim], k and v [batch n_kv_heads kv_len head_dim],
+    causal, mask bool broadcastable to [batch n_heads q_len kv_len] or None -> (grad_q, grad_k, grad_v) like q, k and v
+
+Several query heads read one key head: its gradient is the sum over them. The scale stands in the scores, so once in
+grad_q and once in grad_k. A hidden key gets exactly nothing from that query; a query that may attend to nothing has
+zeros, and gives none. Causal and mask are those of attention. Sums are in at least float32.
+
+Raises ValueError where n_kv_heads does not divide n_heads, where there are more queries than positions (when causal),
+and where the mask does not broadcast.
+Source: Dao et al. 2022, "FlashAttention", appendix B.2; Ainslie et al. 2023, "GQA", section 2.2.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from llama.contract import contract, unchecked
+from llama.layers.gradients import wide
+
+GRADIENTS = ("q", "k", "v")
+
+
+def check(
+    grad: Tensor | ndarray,
+    q: Tensor | ndarray,
+    k: Tensor | ndarray,
+    v: Tensor | ndarray,
+    causal: bool = True,
+    mask: Tensor | ndarray | None = None,
+) -> None:
+    (batch, n_heads, q_len, _), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
+    if n_kv_heads == 0 or n_heads % n_kv_heads:
+        raise ValueError(f"attention_backward: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
+    if causal and q_len > kv_len:
+        raise ValueError(f"attention_backward: causal needs q_len <= kv_len, got {q_len} and {kv_len}")
+    if mask is not None:
+        full = (batch, n_heads, q_len, kv_len)
+        axes = zip(reversed(mask.shape), reversed(full), strict=False)
+        if mask.ndim > 4 or any(size not in (1, whole) for size, whole in axes):
+            raise ValueError(f"attention_backward: mask must broadcast to {list(full)}, got {list(mask.shape)}")
+
+
+@contract(check)
+def naive(
+    grad: Float[ndarray, "batch n_heads q_len head_dim"],
+    q: Float[ndarray, "batch n_heads q_len head_dim"],
+    k: Float[ndarray, "batch n_kv_heads kv_len head_dim"],
+    v: Float[ndarray, "batch n_kv_heads kv_len head_dim"],
+    causal: bool = True,
+    mask: Bool[ndarray, "..."] | None = None,
+) -> tuple[
+    Float[ndarray, "batch n_heads q_len head_dim"],
+    Float[ndarray, "batch n_kv_heads kv_len head_dim"],
+    Float[ndarray, "batch n_kv_heads kv_len head_dim"],
+]:
+    (batch, n_heads, q_len, head_dim), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
+    may_attend = np.broadcast_to(True if mask is None else mask, (batch, n_heads, q_len, kv_len))
+    grad_q, grad_k, grad_v = np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
+    scale = 1 / math.sqrt(head_dim) if head_dim else 0.0
+    # Python's floats are the same float64, and much faster in a loop than NumPy's.
+    queries, keys, values, towards = q.tolist(), k.tolist(), v.tolist(), grad.tolist()
+    for b, h, t in np.ndindex(batch, n_heads, q_len):
+        kv = h // (n_heads // n_kv_heads)
+        position = kv_len - q_len + t
+        visible = [s for s in range(kv_len) if may_attend[b, h, t, s] and (s <= position or not causal)]
+        query, toward = queries[b][h][t], towards[b][h][t]
+        scores = [_dot(query, keys[b][kv][s]) * scale for s in visible]
+        largest = max(scores, default=0.0)
+        powers = [math.exp(score - largest) for score in scores]
+        total = sum(powers)
+        weights = [power / total for power in powers]
+        toward_weights = [_dot(toward, values[b][kv][s]) for s in visible]
+        mean = _dot(weights, toward_weights)
+        for s, weight, toward_weight in zip(visible, weights, toward_weights, strict=True):
+            toward_score = weight * (toward_weight - mean)
+            for i in range(head_dim):
+                grad_v[b, kv, s, i] += weight * toward[i]
+                grad_q[b, h, t, i] += toward_score * keys[b][kv][s][i] * scale
+                grad_k[b, kv, s, i] += toward_score * query[i] * scale
+    return grad_q, grad_k, grad_v
+
+
+def _dot(a: list[float], b: list[float]) -> float:
+    total = 0.0
+    for x, y in zip(a, b, strict=True):
+        total += x * y
+    return total
+
+
+@contract(check)
+@torch.no_grad()
+def vectorized(
+    grad: Float[Tensor, "batch n_heads q_len head_dim"],
+    q: Float[Tensor, "batch n_heads q_len head_dim"],
+    k: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    v: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    causal: bool = True,
+    mask: Bool[Tensor, "..."] | None = None,
+) -> tuple[
+    Float[Tensor, "batch n_heads q_len head_dim"],
+    Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+]:
+    dtype, groups = wide(grad, q, k, v), q.shape[1] // k.shape[1]
+    towards, queries = grad.to(dtype), q.to(dtype)
+    keys, values = (t.to(dtype).repeat_interleave(groups, dim=1) for t in (k, v))
+    scores = queries @ keys.mT / math.sqrt(max(1, q.shape[-1]))
+    visible = torch.ones_like(scores, dtype=torch.bool)
+    if causal:
+        visible = visible.tril(k.shape[2] - q.shape[2])
+    if mask is not None:
+        visible = visible & mask
+    # A row without a visible key is NaN here, and zero in the next line.
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+    weights = weights.masked_fill(~visible, 0)
+    toward_weights = (towards @ values.mT).masked_fill(~visible, 0)
+    mean = (weights * toward_weights).sum(dim=-1, keepdim=True)
+    toward_scores = weights * (toward_weights - mean) / math.sqrt(max(1, q.shape[-1]))
+    grad_k, grad_v = toward_scores.mT @ queries, weights.mT @ towards
+    # [batch n_heads kv_len head_dim] -> [batch n_kv_heads groups kv_len head_dim], and the sum over each group
+    grad_k, grad_v = (t.unflatten(1, (k.shape[1], groups)).sum(dim=2) for t in (grad_k, grad_v))
+    return (toward_scores @ keys).to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
+
+
+@contract(check)
+@torch.no_grad()
+def fused(
+    grad: Float[Tensor, "batch n_heads q_len head_dim"],
+    q: Float[Tensor, "batch n_heads q_len head_dim"],
+    k: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    v: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    causal: bool = True,
+    mask: Bool[Tensor, "..."] | None = None,
+) -> tuple[
+    Float[Tensor, "batch n_heads q_len head_dim"],
+    Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+    Float[Tensor, "batch n_kv_heads kv_len head_dim"],
+]:
+    one_dtype = grad.dtype == q.dtype == k.dtype == v.dtype
+    if not q.is_cpu or not one_dtype or q.numel() == 0 or k.numel() == 0:
+        return unchecked(vectorized)(grad, q, k, v, causal, mask)
+    (n_heads, q_len), (n_kv_heads, kv_len) = q.shape[1:3], k.shape[1:3]
+    groups = n_heads // n_kv_heads
+    # torch's kernels take the features of a head to lie next to each other.
+    grad, q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (grad, q, k, v))
+    keys, values = (k, v) if groups == 1 else (t.repeat_interleave(groups, dim=1) for t in (k, v))
+    upper_left = causal and mask is None and q_len == kv_len  # as torch's kernel has it
+    hidden = None if upper_left else _hidden(q, kv_len, causal, mask)
+    kernels = torch.ops.aten
+    y, log_sums = kernels._scaled_dot_product_flash_attention_for_cpu(
+        q, keys, values, 0.0, upper_left, attn_mask=hidden
+    )
+    grad_q, grad_k, grad_v = kernels._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, keys, values, y, log_sums, 0.0, upper_left, attn_mask=hidden
+    )
+    if groups > 1:
+        grad_k, grad_v = (t.unflatten(1, (n_kv_heads, groups)).sum(dim=2) for t in (grad_k, grad_v))
+    return grad_q, grad_k, grad_v
+
+
+def _hidden(q: Tensor, kv_len: int, causal: bool, mask: Tensor | None) -> Tensor | None:
+    """0 where a query may attend to a key, -inf where not; None where it may attend to all."""
+    visible = torch.ones(q.shape[2], kv_len, dtype=torch.bool).tril(kv_len - q.shape[2]) if causal else None
+    if mask is not None:
+        visible = mask if visible is None else visible & mask
+    if visible is None:
+        return None
+    hidden = torch.zeros(visible.shape, dtype=q.dtype).masked_fill_(~visible, -torch.inf)
+    return hidden.expand(q.shape[0], q.shape[1], q.shape[2], kv_len)

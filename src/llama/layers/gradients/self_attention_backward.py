@@ -1,0 +1,96 @@
+"""The gradient of self-attention: back through the output projection, attention, the turns and the three projections.
+
+    q, k, v = rope(w_q · x), rope(w_k · x), w_v · x      heads = attention(q, k, v)      y = w_o · heads
+
+    grad_heads, grad_w_o   = linear_backward(grad, heads, w_o)
+    grad_q, grad_k, grad_v = attention_backward(grad_heads, q, k, v)
+    grad_q, grad_k         = rope_backward of each
+    grad_x                 = the sum over q, k and v of linear_backward's, each with the gradient of its weight
+
+    grad like x, then the arguments of self_attention -> (grad_x, grad_w_q, grad_w_k, grad_w_v, grad_w_o)
+
+x reaches y by three ways, and their gradients add up. What the forward pass had in between is computed again.
+
+`compose` is written over the layers that it is given: linear, rope and attention, and the gradients of all three.
+
+Raises ValueError where the rows of w_q, w_k or w_v do not divide into the heads.
+Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2, and the chain rule.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from llama.contract import contract
+
+GRADIENTS = ("x", "w_q", "w_k", "w_v", "w_o")
+
+
+def check(
+    layers: Any,
+    grad: Tensor,
+    x: Tensor,
+    w_q: Tensor,
+    w_k: Tensor,
+    w_v: Tensor,
+    w_o: Tensor,
+    n_heads: int,
+    n_kv_heads: int,
+    positions: Tensor,
+    frequencies: Tensor,
+) -> None:
+    if n_heads < 1 or n_kv_heads < 1 or n_heads % n_kv_heads:
+        raise ValueError(f"self_attention_backward: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
+    if w_q.shape[0] % n_heads or w_k.shape[0] * n_heads != w_q.shape[0] * n_kv_heads:
+        raise ValueError(
+            f"self_attention_backward: the rows of w_q and w_k must be n_heads={n_heads} and n_kv_heads={n_kv_heads} "
+            f"times one head_dim, got {w_q.shape[0]} and {w_k.shape[0]}"
+        )
+
+
+@contract(check)
+@torch.no_grad()
+def compose(
+    layers: Any,
+    grad: Float[Tensor, "batch seq d_model"],
+    x: Float[Tensor, "batch seq d_model"],
+    w_q: Float[Tensor, "q_rows d_model"],
+    w_k: Float[Tensor, "kv_rows d_model"],
+    w_v: Float[Tensor, "kv_rows d_model"],
+    w_o: Float[Tensor, "d_model q_rows"],
+    n_heads: int,
+    n_kv_heads: int,
+    positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
+    frequencies: Float[Tensor, "half"],
+) -> tuple[
+    Float[Tensor, "batch seq d_model"],
+    Float[Tensor, "q_rows d_model"],
+    Float[Tensor, "kv_rows d_model"],
+    Float[Tensor, "kv_rows d_model"],
+    Float[Tensor, "d_model q_rows"],
+]:
+    q = _split(layers.linear(x, w_q), n_heads)
+    k = _split(layers.linear(x, w_k), n_kv_heads)
+    v = _split(layers.linear(x, w_v), n_kv_heads)
+    q, k = layers.rope(q, positions, frequencies), layers.rope(k, positions, frequencies)
+    heads = _merged(layers.attention(q, k, v))
+
+    grad_heads, grad_w_o = layers.linear_backward(grad, heads, w_o)
+    grad_q, grad_k, grad_v = layers.attention_backward(_split(grad_heads, n_heads), q, k, v)
+    grad_q, grad_k = (layers.rope_backward(g, positions, frequencies) for g in (grad_q, grad_k))
+    by_q, grad_w_q = layers.linear_backward(_merged(grad_q), x, w_q)
+    by_k, grad_w_k = layers.linear_backward(_merged(grad_k), x, w_k)
+    by_v, grad_w_v = layers.linear_backward(_merged(grad_v), x, w_v)
+    return by_q + by_k + by_v, grad_w_q, grad_w_k, grad_w_v, grad_w_o
+
+
+def _split(rows: Tensor, heads: int) -> Tensor:
+    """[batch seq heads·head_dim] -> [batch heads seq head_dim]"""
+    return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _merged(heads: Tensor) -> Tensor:
+    """[batch heads seq head_dim] -> [batch seq heads·head_dim]"""
+    return heads.transpose(1, 2).flatten(2)

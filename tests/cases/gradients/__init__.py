@@ -1,0 +1,1 @@
+"""How the layers of the chapter `gradients` are called."""

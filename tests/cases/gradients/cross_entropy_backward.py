@@ -1,0 +1,25 @@
+"""How cross_entropy_backward is called."""
+
+from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.case import Case
+
+
+def arguments(case: Case) -> Arguments:
+    logits, targets = case.normal("batch seq vocab", 3.0), case.integers("batch seq", case.vocab)
+    # As large as the tokens are many: otherwise no error would be seen in what is divided by their number.
+    tokens = min(case.batch * case.seq, 2**14)
+    return positional(case.uniform("", tokens, 2 * tokens), logits, targets)
+
+
+def forward(layers, grad, logits, targets):
+    return Point(lambda logits: layers.cross_entropy(logits, targets), (logits,), grad)
+
+
+CALLS = Calls(
+    "batch seq vocab",
+    arguments,
+    forward=forward,
+    results=("grad_logits",),
+    leading=(1, 2),
+    very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 129, "vocab": 8_193}),
+)

@@ -1,0 +1,1 @@
+"""The bugs that people make in decoder_layer_backward."""
