@@ -51,7 +51,7 @@ def vectorized(
     grad: Float[Tensor, "... d_out"], x: Float[Tensor, "... d_in"], weight: Float[Tensor, "d_out d_in"]
 ) -> tuple[Float[Tensor, "... d_in"], Float[Tensor, "d_out d_in"]]:
     dtype = wide(grad, x, weight)
-    towards, tokens = (t.to(dtype).reshape(-1, t.shape[-1]) for t in (grad, x))
+    towards, tokens = (t.to(dtype).reshape(t.shape[:-1].numel(), t.shape[-1]) for t in (grad, x))
     grad_x, grad_weight = towards @ weight.to(dtype), towards.T @ tokens
     return grad_x.view(x.shape).to(x.dtype), grad_weight.to(weight.dtype)
 
@@ -63,5 +63,6 @@ def fused(
 ) -> tuple[Float[Tensor, "... d_in"], Float[Tensor, "d_out d_in"]]:
     if not grad.dtype == x.dtype == weight.dtype:
         return unchecked(vectorized)(grad, x, weight)
-    towards, tokens = grad.flatten(0, -2) if grad.ndim > 1 else grad[None], x.reshape(-1, x.shape[-1])
-    return torch.mm(towards, weight).view(x.shape), torch.mm(towards.T, tokens)
+    towards, tokens = (t.reshape(t.shape[:-1].numel(), t.shape[-1]) for t in (grad, x))
+    # Autocast would leave both in half precision.
+    return torch.mm(towards, weight).view(x.shape).to(x.dtype), torch.mm(towards.T, tokens).to(weight.dtype)
