@@ -24,8 +24,7 @@ def test_both_gradients_measure_the_same_result(linear_backward, case):
 
 
 @given(case=cases(SIZES))
-def test_the_gradient_of_x_is_that_of_a_linear_layer_with_the_weight_turned(linear_backward, case):
-    # Each single output sends back its row of the weight.
+def test_each_single_output_sends_back_its_row_of_the_weight(linear_backward, case):
     _, x, weight = drawn(case)
     identity = torch.eye(case.d_out, dtype=case.dtype, device=weight.device)
     grad_x, _ = linear_backward(identity, x[0, :1].repeat(case.d_out, 1), weight)

@@ -1,5 +1,6 @@
 """What defines the gradient of softmax, whatever the sizes. That it is the derivative is in every_layer/."""
 
+import pytest
 import torch
 from hypothesis import given
 
@@ -23,6 +24,7 @@ def test_what_the_scores_of_a_row_gain_and_lose_cancels(softmax_backward, case):
     assert_close(sums, torch.zeros_like(sums), THE_SUM)
 
 
+@pytest.mark.exact
 @given(case=cases(SIZES))
 def test_adding_a_constant_to_the_grad_of_a_row_changes_nothing(softmax_backward, case):
     # The probabilities sum to one, so what they all have in common has no effect.

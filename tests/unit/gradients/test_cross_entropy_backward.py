@@ -95,7 +95,7 @@ def test_the_wrong_is_pushed_down_by_as_much_as_the_right_is_pulled_up(cross_ent
     right, wrong = torch.stack(grads).T
     labels = {"xlabel": "how far the target's logit is ahead", "ylabel": "gradient"}
     plot(x, {"the target": right, "the other token": wrong}, title="what a token does to two logits", **labels)
-    assert_close(right, tensor((x.double().sigmoid() - 1).tolist()).float())
+    assert_close(right, tensor((x.double().sigmoid() - 1).tolist()))
     assert_close(wrong, -right)
 
 
