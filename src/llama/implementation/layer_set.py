@@ -146,7 +146,12 @@ class Implementation:
     @property
     def composes(self) -> list[str]:
         """The composed layers that it has written itself. They know of no KV cache; the project's own do."""
-        return [layer for layer in composed() if layer in self._written]
+        return [layer for layer in composed() if layer in self._written and not gradients_of(layer)]
+
+    def lacking(self, gradients: bool = False) -> list[str]:
+        """The layers that `completed` takes from another: those that a model needs, and the gradients if asked for."""
+        needed = [layer for layer in LAYERS if gradients or not gradients_of(layer)]
+        return [layer for layer in needed if layer not in self.layers or layer in self.stubs]
 
     @property
     def adamw_in_place(self) -> Layer | None:

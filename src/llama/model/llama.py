@@ -59,6 +59,17 @@ class Llama(LanguageModel):
         model.load_state_dict(tensors, assign=True)
         return model
 
+    def gradients(
+        self, token_ids: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The mean cross-entropy of a batch, and its gradient for each parameter by name, without autograd.
+
+        Raises IndexError for an id outside the vocabulary.
+        """
+        tensors = {name: tensor.detach() for name, tensor in self.tensors().items()}
+        loss, gradients = self._within.llama_backward(token_ids, targets, tensors, self.config)
+        return loss, gradients
+
     def compile_training(self, **options: Any) -> None:
         """From now on torch.compile, with these options, makes one program of all layers in training.
 

@@ -230,8 +230,9 @@ def _say(config: Train, prepared: Prepared, model: Llama) -> None:
     size, vocab = f"{len(corpus.text):,} characters", model.config.vocab_size
     print(f"Corpus {corpus.name}: {size}, {vocab} of them distinct, split {config.fractions}")
     dtype = "bfloat16" if model.compute_dtype else "float32"
-    print(f"Model: {count:,} parameters, {dtype} on {config.device}, layers of {layers.name}", end="")
-    lacking = [name for name in model.layers.layers if name not in layers.layers or name in layers.stubs]
+    by_hand = ", gradients by hand" if config.by_hand else ""
+    print(f"Model: {count:,} parameters, {dtype} on {config.device}, layers of {layers.name}{by_hand}", end="")
+    lacking = layers.lacking(gradients=config.by_hand)
     print(f" (from vectorized: {', '.join(lacking)})" if lacking else "")
 
 

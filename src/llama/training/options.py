@@ -75,6 +75,8 @@ class Train:
     compile: bool = False
     """Let torch.compile make one program of the model: about half a minute at first, then shorter steps, and losses
     that are rounded otherwise. It needs a C++ compiler."""
+    by_hand: bool = False
+    """Take every gradient from the layers of the chapter `gradients`, with autograd off throughout; in float32."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     out: Path = Path("out/train")
@@ -125,6 +127,8 @@ def check(config: Train, group: Group = distributed.ALONE) -> None:
         )
     if config.profile and group.size > 1:
         raise ValueError(f"train: --profile is for one process, got {group.size}")
+    if config.by_hand:
+        _check_by_hand(config, group)
     if not 0 <= config.seed < 2**63:
         raise ValueError(f"train: seed must lie in 0..2^63 - 1, got {config.seed}")
     # Our own schedule and optimizer refuse the rest, in their own sentences.
@@ -134,9 +138,20 @@ def check(config: Train, group: Group = distributed.ALONE) -> None:
     ours.clip_grad_norm([one], config.max_norm)
 
 
+def _check_by_hand(config: Train, group: Group) -> None:
+    for asked, what in (
+        (config.dropout > 0, f"dropout, got {config.dropout}"),
+        (config.compile, "--compile, which compiles what autograd makes of the layers"),
+        (config.dtype == "bfloat16", "bfloat16; leave --dtype out, or give float32"),
+        (group.size > 1, f"several processes, got {group.size}"),
+    ):
+        if asked:
+            raise ValueError(f"train: --by-hand knows no {what}")
+
+
 def compute_dtype(config: Train) -> torch.dtype | None:
     """What the layers compute in where it is not float32."""
-    auto = config.dtype == "auto" and multiplies_bfloat16(torch.device(config.device))
+    auto = config.dtype == "auto" and not config.by_hand and multiplies_bfloat16(torch.device(config.device))
     return torch.bfloat16 if auto or config.dtype == "bfloat16" else None
 
 

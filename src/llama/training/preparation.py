@@ -46,8 +46,10 @@ def prepare(config: Train) -> Prepared:
     if config.compile:
         check_compiler(device)
     layers = implementation.load(config.impl)
-    if layers.is_ours and layers.name == "naive":
-        raise ValueError("train: the naive layers have no gradients; train with vectorized or fused")
+    if layers.is_ours and layers.name == "naive" and not config.by_hand:
+        raise ValueError(
+            "train: autograd cannot see into the naive layers; train with vectorized or fused, or --by-hand"
+        )
     return Prepared(device, corpus, tokenizer, splits, layers)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from llama.model.language_model import LanguageModel
+from llama.model.llama import Llama
 from llama.text.windows import Windows
 from llama.training import distributed
 from llama.training.distributed import Group
@@ -72,6 +73,8 @@ class Trainer:
     """A model, its optimizer and its data: one step after another, alone or as one of a group."""
 
     def __init__(self, config: Train, model: LanguageModel, windows: Windows, group: Group = distributed.ALONE):
+        if config.by_hand and not isinstance(model, Llama):
+            raise ValueError(f"train: only a Llama has its gradients by hand, got {type(model).__name__}")
         self.config, self.model, self.windows, self.group = config, model, windows, group
         self.forward = group.parallel(model)
         self.optimizer = Optimizer(
@@ -84,6 +87,10 @@ class Trainer:
 
     def step(self, number: int, watch: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> Step:
         """Step `number`, from 0. `watch` is entered with the name of each of its parts."""
+        with torch.set_grad_enabled(not self.config.by_hand):
+            return self._step(number, watch)
+
+    def _step(self, number: int, watch: Callable[[str], AbstractContextManager[Any]]) -> Step:
         c = self.config
         lr = self.model.layers.cosine_schedule(number, c.peak_lr, min(c.warmup_steps, c.steps), c.steps, c.min_lr)
         with watch("data"):
@@ -93,8 +100,12 @@ class Trainer:
         for part in range(c.accumulate):
             place = part * self.group.size + self.group.rank
             with distributed.apart(self.forward) if part + 1 < c.accumulate else nullcontext():
+                rows = [t.chunk(places)[place] for t in (inputs, targets)]
+                if c.by_hand:
+                    with watch("forward and backward"):
+                        total += self._learn_by_hand(rows[0], rows[1]) / c.accumulate
+                    continue
                 with watch("forward"):
-                    rows = [t.chunk(places)[place] for t in (inputs, targets)]
                     if c.dropout:
                         of = self.model.config
                         shape, calls = (*rows[0].shape, of.hidden_size), 1 + 2 * of.num_hidden_layers
@@ -107,6 +118,15 @@ class Trainer:
         with watch("optimizer"):
             norm = self.optimizer.step(lr, lr * c.muon_lr / c.peak_lr if lr else 0.0)
         return Step(lr, norm, self.group.mean(total).item())
+
+    def _learn_by_hand(self, inputs: Int64[Tensor, "batch seq"], targets: Int64[Tensor, "batch seq"]) -> Tensor:
+        """The loss; its share of each gradient is added to what the parameters have."""
+        assert isinstance(self.model, Llama)
+        loss, gradients = self.model.gradients(inputs, targets)
+        for name, parameter in self.model.named_parameters():
+            gradient = gradients[name] / self.config.accumulate if self.config.accumulate > 1 else gradients[name]
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return loss
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on beside its number: weights, and the optimizer's averages and count."""

@@ -129,7 +129,9 @@ LAYERS_AND_DEVICES = (
     ("--device meta", "device: meta cannot be used here ("),
     ("--device cuda:99", "device: cuda:99 cannot be used here ("),
 )
-GRADIENTS = (("--impl naive", "train: the naive layers have no gradients; train with vectorized or fused"),)
+GRADIENTS = (
+    ("--impl naive", "train: autograd cannot see into the naive layers; train with vectorized or fused, or --by-hand"),
+)
 FOLDERS = (
     ("--out text.txt", "text.txt is a file, and must be a folder"),
     ("--out text.txt/out", "text.txt is a file, and must be a folder"),
