@@ -21,10 +21,10 @@ from tests import zoo
 from tests.judge.apart.holding import Limits, Refusing
 from tests.judge.apart.wire import Forged, Mirror, receive
 from tests.judge.guards.endings import Refused
-from tests.judge.remote import answers
+from tests.judge.remote import answers, child
 from tests.judge.remote import layers as remote
 from tests.judge.remote.child import Zygote
-from tests.judge.remote.files import LARGEST_FILE, plain_files
+from tests.judge.remote.files import LARGEST_FILE, plain_files, python_without
 from tests.session.choosing import selection
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
@@ -84,6 +84,41 @@ def test_a_gradient_that_has_none_itself_says_so(apart):
     assert first.tolist() == [2.0, 2.0]
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("written", ["context.x", "context.earlier", "upstream"])
+def test_a_backward_that_writes_to_what_others_need_is_refused(apart, written):
+    writing = apart(f"""
+        import torch
+        class Silu(torch.autograd.Function):
+            @staticmethod
+            def forward(context, x):
+                context.x, context.earlier = x.detach(), x * x
+                return context.earlier
+            @staticmethod
+            def backward(context, upstream):
+                {written}.fill_(5.0)
+                return 2 * upstream
+        silu = Silu.apply
+    """)
+    result = writing(torch.ones(2, requires_grad=True))
+    with pytest.raises(Refused, match="backward has written to what it was given, or to an earlier result"):
+        result.backward(torch.ones(2))
+
+
+def test_a_result_that_is_cut_off_and_asks_for_a_gradient_does_both_here(apart):
+    result = apart("def silu(x):\n    return x.clone().detach().requires_grad_()\n")(torch.ones(2))
+    assert result.requires_grad
+    assert result.is_leaf
+
+
+def test_a_graph_that_a_layer_makes_although_none_is_asked_for_is_there(apart):
+    making = apart("import torch\ndef silu(x):\n    with torch.enable_grad():\n        return 3 * x\n")
+    x = torch.ones(2, requires_grad=True)
+    with torch.no_grad():
+        result = making(x)
+    result.backward(torch.ones(2))
+    assert x.grad.tolist() == [3.0, 3.0]
 
 
 def test_an_argument_that_is_written_to_is_written_to_here(apart):
@@ -165,6 +200,14 @@ def test_a_parameter_is_one_over_there(apart):
     told = apart("import torch\ndef silu(x):\n    return torch.tensor(type(x) is torch.nn.Parameter)\n")
     assert told(torch.nn.Parameter(torch.zeros(1))).item()
     assert not told(torch.zeros(1)).item()
+
+
+def test_writes_to_a_tensor_are_counted_over_there_as_here(apart):
+    told = apart("import torch\ndef silu(x):\n    return torch.tensor(x._version)\n")
+    x = torch.zeros(1)
+    for count in range(3):
+        assert (told(x).item(), x._version) == (count, count)
+        x += 1
 
 
 def test_a_tensor_that_is_gone_here_is_gone_over_there(apart):
@@ -250,9 +293,10 @@ ENDS = {
     "sys.exit(3)": r"the layer ended the program with sys.exit\(3\)",
     "os.kill(os.getpid(), signal.SIGSEGV)": "the process of silu has ended: a crash in C",
     "os.write(CONNECTION, b'x' * 64)": "the process of silu has answered with what is no answer",
+    "os.write(CONNECTION, TO_NO_QUESTION)": "the process of silu has answered with what is no answer",
 }
 PRELUDE = """
-import os, signal, stat, sys
+import json, os, signal, stat, struct, sys
 def sockets():
     for fd in range(3, 64):
         try:
@@ -261,6 +305,8 @@ def sockets():
         except OSError:
             pass
 CONNECTION = next(sockets(), 3)
+BODY = json.dumps({"id": 0, "dropped": [], "writes": [], "memories": [], "tensors": []}).encode()
+TO_NO_QUESTION = struct.pack("<QQ", len(BODY), 0) + BODY
 """
 
 
@@ -339,6 +385,29 @@ def test_it_can_start_some_processes_and_not_many(apart):
 
 
 @HELD
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this system does not tell who waits for a core")
+def test_seconds_in_which_others_have_its_core_do_not_count(apart):
+    crowded = apart("""
+        import os, signal
+        core = min(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, [core])
+        other = os.fork()
+        while not other:
+            pass
+        def waited():
+            return int(open("/proc/self/schedstat").read().split()[1])
+        enough = waited() + 5 * 10**8
+        while waited() < enough:
+            pass
+        os.kill(other, signal.SIGKILL)
+        def silu(x):
+            return x + sum(range(10**6)) * 0 + 1
+    """)
+    crowded.child.limits = replace(LIMITS, seconds=crowded.child.seconds)  # all are used up, but for those
+    assert crowded(torch.zeros(1)).item() == 1.0
+
+
+@HELD
 def test_the_memory_of_all_its_processes_counts(apart):
     filling = apart(
         """
@@ -401,8 +470,25 @@ def _running(marker):
     return found
 
 
-@HELD
-def test_what_it_has_started_ends_with_it(zygote, tmp_path):
+@pytest.fixture
+def zygote_without_namespaces(monkeypatch):
+    start = "apart.holding.leave_the_others = list\napart.zygote.main"
+    monkeypatch.setattr(child, "START", child.START.replace("apart.zygote.main", start))
+    with Zygote() as one:
+        yield one
+
+
+OF_ROOT = pytest.mark.skipif(
+    sys.platform != "linux" or os.getuid() != 0 or not Path("/proc/thread-self/children").exists(),
+    reason="without namespaces, the limit of processes counts all that a user has, but for root",
+)
+
+
+@pytest.mark.parametrize(
+    "which", [pytest.param("zygote", marks=HELD), pytest.param("zygote_without_namespaces", marks=OF_ROOT)]
+)
+def test_what_it_has_started_ends_with_it(request, tmp_path, which):
+    zygote = request.getfixturevalue(which)
     folder = tmp_path / "daemons"
     folder.mkdir()
     (folder / "silu.py").write_text(
@@ -582,6 +668,12 @@ def test_a_submission_is_its_plain_files_of_a_usual_size(tmp_path):
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "sample.py")
     assert plain_files(tmp_path) == [tmp_path / "silu.py"]
+
+
+def test_a_library_that_is_refused_is_not_among_what_can_be_read():
+    found, left = ({Path(path).name for path in python_without(refused)} for refused in ([], ["numpy"]))
+    assert found >= {"numpy", "torch"}
+    assert left & {"numpy", "torch"} == {"torch"}
 
 
 @pytest.mark.suite({}, "--zoo", "-x", "-q", "--apart", "-k", "silu")

@@ -13,6 +13,7 @@ import torch
 
 from llama.implementation import Implementation
 from tests import cheats
+from tests.judge.gradients import vjp
 from tests.judge.guards import endings
 from tests.judge.guards.endings import hold_the_process
 from tests.judge.subject import Mismatch, Subject
@@ -126,6 +127,25 @@ def test_a_result_that_is_written_after_the_call_is_refused():
     with pytest.raises(Mismatch, match="the result has changed after it was returned"):
         layer.end()
     Subject.kept = type(Subject.kept)()  # the test itself ends well
+
+
+@pytest.mark.parametrize("written", ["an argument", "the upstream gradient"])
+def test_a_backward_that_writes_to_what_others_need_is_refused(written):
+    class Writing(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.x = x.detach()
+            return x * x
+
+        @staticmethod
+        def backward(context, upstream):
+            (context.x if written == "an argument" else upstream).fill_(5.0)
+            return 2 * upstream
+
+    x = torch.ones(3, requires_grad=True)
+    out = Subject("silu", Implementation("mine", {"silu": Writing.apply}))(x)
+    with pytest.raises(Mismatch, match=f"backward has changed {written}, which others still need"):
+        vjp(out, [x], torch.ones(3))
 
 
 @pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), torch.tensor(0.5), 1, 0.5])

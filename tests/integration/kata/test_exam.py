@@ -4,7 +4,9 @@ import csv
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -171,6 +173,7 @@ def test_the_page_counts_the_mistakes_of_the_class_and_shows_no_markup_of_others
     ("arguments", "sentence"),
     [
         (["nowhere"], "exam: there is no nowhere"),
+        (["link"], "exam: link is a link, which could lead to another's folder; give what it leads to"),
         (["here", "--layers", "ropes"], "exam: there is no layer ropes; did you mean rope?"),
         (["here", "--forbid", "silu"], "exam: --forbid: torch has no silu"),
         (["here", "--time", "0"], "exam: --time must be more than 0, got 0"),
@@ -182,8 +185,67 @@ def test_the_page_counts_the_mistakes_of_the_class_and_shows_no_markup_of_others
 def test_an_exam_that_cannot_be_meant_is_refused_in_a_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
     assert main(["exam", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"llama: {sentence}")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """In place of the tests: a run that writes this record and ends so. Gives the environments of such runs."""
+    environments = []
+
+    def tell(layers, returncode=0):
+        def run(command, env, **others):
+            environments.append(env)
+            record = Path(command[command.index("--record") + 1])
+            record.write_text(json.dumps({"layers": layers, "held": []}))
+            return SimpleNamespace(returncode=returncode, stdout="of the run")
+
+        monkeypatch.setattr(judging.subprocess, "run", run)
+        return environments
+
+    return tell
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_layer_that_claims_less_has_a_star_and_points_where_the_assignment_says_so(tmp_path, told, counts):
+    told({"silu": {"state": "done", "claimed": "float32"}})
+    judged = judging.judge(tmp_path, replace(HOW, assignment=Assignment(points={"silu": 2}, claims=counts)))
+    assert judged.points == (2 if counts else 0)
+    assert "done*" in marks.table([judged, judged])
+    assert marks.table([judged]).endswith("* of what it claims, which is not everything")
+
+
+@pytest.mark.parametrize("returncode", [-9, 2, 3, 4, 5])
+def test_a_run_that_did_not_end_as_it_should_is_a_problem_and_no_result(tmp_path, told, returncode):
+    told({"silu": {"state": "done"}}, returncode)
+    judged = judging.judge(tmp_path, HOW)
+    assert judged.records == []
+    assert judged.problem == "the tests did not end: of the run"
+
+
+@pytest.mark.parametrize("name", ["PYTEST_ADDOPTS", "LLAMA_IMPL", "HYPOTHESIS_PROFILE"])
+def test_what_the_environment_asks_of_other_runs_is_not_asked_of_an_exam(tmp_path, told, monkeypatch, name):
+    monkeypatch.setenv(name, "something else")
+    environments = told({})
+    judging.judge(tmp_path, HOW)
+    assert name not in environments[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
+@pytest.mark.parametrize(("state", "returncode", "code"), [("done", 0, 0), ("failing", 1, 1), ("done", 2, 1)])
+def test_the_exit_code_says_whether_every_layer_is_done(tmp_path, told, monkeypatch, state, returncode, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    told({"silu": {"state": state}}, returncode)
+    assert main(["exam", "here"]) == code
+
+
+def test_what_a_run_leaves_among_temporary_files_goes_with_it(tmp_path, told):
+    environments = told({})
+    judging.judge(tmp_path, HOW)
+    assert not Path(environments[0]["TMPDIR"]).exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot hold a process in this way")
