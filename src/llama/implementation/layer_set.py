@@ -1,12 +1,11 @@
 """A named set of layer functions, ours or anybody's, and how it is loaded."""
 
 import ast
-import contextlib
 import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
 from llama.implementation.claims import Claims
 from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
-from llama.implementation.memory import Memory
 from llama.layers import LAYERS, gradients_of, layer_module
 
 OURS = ("naive", "vectorized", "fused")
@@ -42,7 +40,6 @@ class Implementation:
         """What is claimed of a layer, where it is not everything."""
         self.left_out: list[str] = []
         """What is left out, each in a sentence: files that fail to import, and what is nearly a layer."""
-        self._remembers = False
         self._given = dict(layers)
         if compose:
             layers = {layer: functools.partial(layer_module(layer).compose, self) for layer in composed()} | self._given
@@ -125,23 +122,23 @@ class Implementation:
         new._take(layers)
         return new
 
-    @contextlib.contextmanager
-    def remembering(self) -> Iterator["Implementation"]:
-        """The same layers, none of which computes anything twice until the end of the block.
+    def keeping(self, layer: str) -> Callable[..., tuple[Any, dict[str, Any]]]:
+        """That layer as one that also returns what its gradient would compute again: an argument `kept` for it.
 
-        Where a layer is called with the very same tensors again, it returns what it returned before. The composed
-        gradients can so be written as if each computed its forward pass anew. Within such a block there is one memory.
+        Nothing is kept where the layer or its gradient is another's.
         """
-        if self._remembers:
-            yield self
-            return
-        memory = Memory()
-        new = self.changed(lambda name, layer: layer if gradients_of(name) else memory.of(layer))
-        new._remembers = True
-        try:
-            yield new
-        finally:
-            memory.clear()
+        module, gradient = layer_module(f"{layer}_backward"), self.layers.get(f"{layer}_backward")
+        own = layer not in self._given and isinstance(gradient, functools.partial)
+        if own and unchecked(gradient.func) is unchecked(module.compose):
+            return functools.partial(module.forward, self)
+        if self._is_fused(layer) and self._is_fused(f"{layer}_backward") and hasattr(module, "forward"):
+            return module.forward
+        return lambda *args: (self.layers[layer](*args), {})
+
+    def _is_fused(self, layer: str) -> bool:
+        """Whether that layer is our own fused one."""
+        fused = getattr(layer_module(layer), "fused", None)
+        return fused is not None and unchecked(self.layers[layer]) is unchecked(fused)
 
     @property
     def composes(self) -> list[str]:

@@ -72,7 +72,7 @@ CHAPTER = {layer: chapter for chapter, layers in CHAPTERS.items() for layer in l
 """The chapter of each layer."""
 
 
-INTERNAL = ("layers", "cache", "dropout")
+INTERNAL = ("layers", "cache", "dropout", "kept")
 """Parameters of our own composed layers that are not in their contract."""
 
 

@@ -8,6 +8,9 @@ first argument `grad` is dloss/dresult, and each gradient dloss/dargument follow
 A gradient has the shape and the dtype of its argument, or the dtype of grad where the argument is not passed. Every sum
 is in at least float32. The results carry no graph, and these layers have no derivatives of their own.
 
+What the forward pass computes on its way is computed again. Where a file has a `forward`, that is the layer itself,
+which also returns what it has computed; given to the gradient as `kept`, it is not computed again.
+
 `GRADIENTS` in the file of a layer names the arguments whose gradients it returns, in order.
 """
 

@@ -20,6 +20,7 @@ Source: Dao et al. 2022, "FlashAttention", appendix B.2; Ainslie et al. 2023, "G
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from llama.contract import contract, unchecked
 from llama.layers.gradients import wide
+from llama.layers.model import attention
 
 GRADIENTS = ("q", "k", "v")
 
@@ -40,6 +42,7 @@ def check(
     v: Tensor | ndarray,
     causal: bool = True,
     mask: Tensor | ndarray | None = None,
+    kept: object = None,
 ) -> None:
     (batch, n_heads, q_len, _), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
     if n_kv_heads == 0 or n_heads % n_kv_heads:
@@ -144,31 +147,60 @@ def fused(
     v: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
     causal: bool = True,
     mask: Bool[Tensor, "..."] | None = None,
+    kept: Any = None,
 ) -> tuple[
     Float[Tensor, "batch n_heads q_len head_dim"],
     Float[Tensor, "batch n_kv_heads kv_len head_dim"],
     Float[Tensor, "batch n_kv_heads kv_len head_dim"],
 ]:
-    one_dtype = grad.dtype == q.dtype == k.dtype == v.dtype
-    if not q.is_cpu or not one_dtype or q.numel() == 0 or k.numel() == 0:
+    if not _has_kernel(q, k, v) or grad.dtype != q.dtype:
         return unchecked(vectorized)(grad, q, k, v, causal, mask)
-    (n_heads, q_len), (n_kv_heads, kv_len) = q.shape[1:3], k.shape[1:3]
-    groups = n_heads // n_kv_heads
-    # torch's kernels take the features of a head to lie next to each other.
-    grad, q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (grad, q, k, v))
+    if kept is None:
+        kept = forward(q, k, v, causal, mask)[1]["kept"]
+    q, keys, values, y, log_sums, upper_left, hidden = kept
+    grad_q, grad_k, grad_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        _rows(grad), q, keys, values, y, log_sums, 0.0, upper_left, attn_mask=hidden
+    )
+    if keys.shape[1] != k.shape[1]:
+        grad_k, grad_v = (t.unflatten(1, (k.shape[1], -1)).sum(dim=2) for t in (grad_k, grad_v))
+    return grad_q, grad_k, grad_v
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool = True, mask: Tensor | None = None
+) -> tuple[Tensor, dict[str, Any]]:
+    if not _has_kernel(q, k, v):
+        return attention.fused(q, k, v, causal, mask), {}
+    groups = q.shape[1] // k.shape[1]
+    q, k, v = _rows(q), _rows(k), _rows(v)
     keys, values = (k, v) if groups == 1 else (t.repeat_interleave(groups, dim=1) for t in (k, v))
-    upper_left = causal and mask is None and q_len == kv_len  # as torch's kernel has it
-    hidden = None if upper_left else _hidden(q, kv_len, causal, mask)
-    kernels = torch.ops.aten
-    y, log_sums = kernels._scaled_dot_product_flash_attention_for_cpu(
+    upper_left = causal and mask is None and q.shape[2] == k.shape[2]  # as torch's kernel has it
+    hidden = None if upper_left else _hidden(q, k.shape[2], causal, mask)
+    y, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, keys, values, 0.0, upper_left, attn_mask=hidden
     )
-    grad_q, grad_k, grad_v = kernels._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, q, keys, values, y, log_sums, 0.0, upper_left, attn_mask=hidden
-    )
-    if groups > 1:
-        grad_k, grad_v = (t.unflatten(1, (n_kv_heads, groups)).sum(dim=2) for t in (grad_k, grad_v))
-    return grad_q, grad_k, grad_v
+    return y, {"kept": _Kept(q, keys, values, y, log_sums, upper_left, hidden)}
+
+
+class _Kept(NamedTuple):
+    """What torch's kernel was given, and what it returned."""
+
+    q: Float[Tensor, "batch n_heads q_len head_dim"]
+    keys: Float[Tensor, "batch n_heads kv_len head_dim"]
+    values: Float[Tensor, "batch n_heads kv_len head_dim"]
+    y: Float[Tensor, "batch n_heads q_len head_dim"]
+    log_sums: Float[Tensor, "batch n_heads q_len"]
+    upper_left: bool
+    hidden: Float[Tensor, "..."] | None
+
+
+def _has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return q.is_cpu and q.dtype == k.dtype == v.dtype and q.numel() > 0 and k.numel() > 0
+
+
+def _rows(t: Tensor) -> Tensor:
+    """torch's kernels take the features of a head to lie next to each other."""
+    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 def _hidden(q: Tensor, kv_len: int, causal: bool, mask: Tensor | None) -> Tensor | None:

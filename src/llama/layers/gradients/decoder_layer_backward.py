@@ -7,17 +7,17 @@
 
     grad like x, then the arguments of decoder_layer -> (grad_x, {name: gradient}), one for each of the nine weights
 
-What the forward pass had in between is computed again. Each gradient has the dtype of its weight.
+Each gradient has the dtype of its weight.
 
 `compose` is written over the layers that it is given: rms_norm and self_attention, and the gradients of these two and
-of swiglu.
+of swiglu. `forward` is the layer itself, which keeps what `compose` would compute again.
 
 Raises ValueError where `weights` lacks one of the nine names or has one more.
 Source: Touvron et al. 2023, "LLaMA", section 2.2, and the chain rule.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -45,18 +45,53 @@ def compose(
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "half"],
     eps: float = 1e-5,
+    kept: Any = None,
 ) -> tuple[Float[Tensor, "batch seq d_model"], dict[str, Tensor]]:
     w_norm, w_q, w_k, w_v, w_o, w_ffn_norm, w_gate, w_up, w_down = (weights[name] for name in DECODER_LAYER)
-    how = w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies
-    with layers.remembering() as layers:  # self_attention_backward computes the forward pass again
-        normed = layers.rms_norm(x, w_norm, eps)
-        h = x + layers.self_attention(normed, *how)
-        normed_h = layers.rms_norm(h, w_ffn_norm, eps)
-
-        grad_normed_h, *of_ffn = layers.swiglu_backward(grad, normed_h, w_gate, w_up, w_down)
-        grad_branch, of_ffn_norm = layers.rms_norm_backward(grad_normed_h, h, w_ffn_norm, eps)
-        grad_h = (grad + grad_branch).to(x.dtype)
-        grad_normed, *of_attention = layers.self_attention_backward(grad_h, normed, *how)
-        grad_branch, of_norm = layers.rms_norm_backward(grad_normed, x, w_norm, eps)
+    how = n_heads, n_kv_heads, positions, frequencies, eps
+    normed, of_heads, h, normed_h, of_hidden = kept or _inner(layers, x, weights, *how)
+    grad_normed_h, *of_ffn = layers.swiglu_backward(grad, normed_h, w_gate, w_up, w_down, **of_hidden)
+    grad_h, of_ffn_norm = layers.rms_norm_backward(grad_normed_h, h, w_ffn_norm, eps)
+    grad_h += grad
+    heads = w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, frequencies
+    grad_normed, *of_attention = layers.self_attention_backward(grad_h, normed, *heads, **of_heads)
+    grad_x, of_norm = layers.rms_norm_backward(grad_normed, x, w_norm, eps)
+    grad_x += grad_h
     gradients = of_norm, *of_attention, of_ffn_norm, *of_ffn
-    return grad_h + grad_branch, dict(zip(DECODER_LAYER, gradients, strict=True))
+    return grad_x, dict(zip(DECODER_LAYER, gradients, strict=True))
+
+
+def forward(layers: Any, x: Tensor, weights: Mapping[str, Tensor], *how: Any) -> tuple[Tensor, dict[str, Any]]:
+    kept = _inner(layers, x, weights, *how)
+    *_, w_gate, w_up, w_down = (weights[name] for name in DECODER_LAYER)
+    y, more = layers.keeping("swiglu")(kept.normed_h, w_gate, w_up, w_down)
+    return kept.h + y, {"kept": kept._replace(of_hidden=more)}
+
+
+class _Kept(NamedTuple):
+    """What the blocks were given, and what they keep themselves."""
+
+    normed: Float[Tensor, "batch seq d_model"]
+    of_heads: dict[str, Any]
+    h: Float[Tensor, "batch seq d_model"]
+    normed_h: Float[Tensor, "batch seq d_model"]
+    of_hidden: dict[str, Any]
+
+
+def _inner(
+    layers: Any,
+    x: Tensor,
+    weights: Mapping[str, Tensor],
+    n_heads: int,
+    n_kv_heads: int,
+    positions: Tensor,
+    frequencies: Tensor,
+    eps: float,
+) -> _Kept:
+    """As far as swiglu, which need not be computed for its gradient."""
+    w_norm, *projections, w_ffn_norm, _, _, _ = (weights[name] for name in DECODER_LAYER)
+    normed = layers.rms_norm(x, w_norm, eps)
+    heads = n_heads, n_kv_heads, positions, frequencies
+    attended, of_heads = layers.keeping("self_attention")(normed, *projections, *heads)
+    h = x + attended
+    return _Kept(normed, of_heads, h, layers.rms_norm(h, w_ffn_norm, eps), {})

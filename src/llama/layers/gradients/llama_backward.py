@@ -11,7 +11,7 @@ gradient that of its weight. Where `lm_head.weight` is missing the head is tied:
 gradients add up under `model.embed_tokens.weight`.
 
 `compose` is written over the layers that it is given: embedding, decoder_layer, rms_norm, linear and cross_entropy, and
-the gradients of all five. It keeps what each layer was given, and what its own layers return until they are done.
+the gradients of all five. What each decoder layer was given is kept until its gradient is taken.
 
 Raises what llama raises for `weights` and token ids, IndexError for a target outside the vocabulary, and ValueError
 where there is no token.
@@ -52,22 +52,24 @@ def compose(
     turns = llama.frequencies(layers, config, token_ids.device)
     how = config.num_attention_heads, config.num_key_value_heads, positions, turns, eps
     within = [{name: weights[in_layer(i, name)] for name in DECODER_LAYER} for i in range(config.num_hidden_layers)]
-    with layers.remembering() as layers:  # the gradients compute the forward pass again
-        xs = [layers.embedding(token_ids, weights[EMBEDDING])]
-        for of_layer in within:
-            xs.append(layers.decoder_layer(xs[-1], of_layer, *how))
-        normed = layers.rms_norm(xs[-1], weights[FINAL_NORM], eps)
-        logits = layers.linear(normed, head)
-        loss = layers.cross_entropy(logits, targets)
+    keeping = layers.keeping("decoder_layer")
+    xs, kept = [layers.embedding(token_ids, weights[EMBEDDING])], []
+    for of_layer in within:
+        x, more = keeping(xs[-1], of_layer, *how)
+        xs.append(x)
+        kept.append(more)
+    normed = layers.rms_norm(xs[-1], weights[FINAL_NORM], eps)
+    logits = layers.linear(normed, head)
+    loss = layers.cross_entropy(logits, targets)
 
-        found: dict[str, Tensor] = {}
-        grad = layers.cross_entropy_backward(torch.ones_like(loss), logits, targets)
-        grad, found[HEAD] = layers.linear_backward(grad, normed, head)
-        grad, found[FINAL_NORM] = layers.rms_norm_backward(grad, xs[-1], weights[FINAL_NORM], eps)
-        for i in reversed(range(config.num_hidden_layers)):
-            grad, of_layer = layers.decoder_layer_backward(grad, xs[i], within[i], *how)
-            found |= {in_layer(i, name): gradient for name, gradient in of_layer.items()}
-        found[EMBEDDING] = layers.embedding_backward(grad, token_ids, len(weights[EMBEDDING]))
+    found: dict[str, Tensor] = {}
+    grad = layers.cross_entropy_backward(torch.ones_like(loss), logits, targets)
+    grad, found[HEAD] = layers.linear_backward(grad, normed, head)
+    grad, found[FINAL_NORM] = layers.rms_norm_backward(grad, xs.pop(), weights[FINAL_NORM], eps)
+    for i in reversed(range(config.num_hidden_layers)):
+        grad, of_layer = layers.decoder_layer_backward(grad, xs.pop(), within[i], *how, **kept.pop())
+        found |= {in_layer(i, name): gradient for name, gradient in of_layer.items()}
+    found[EMBEDDING] = layers.embedding_backward(grad, token_ids, len(weights[EMBEDDING]))
     if HEAD not in weights:
-        found[EMBEDDING] = found[EMBEDDING] + found.pop(HEAD)
+        found[EMBEDDING] += found.pop(HEAD)
     return loss, {name: found[name] for name in weights}

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from llama.contract import contract, unchecked
 from llama.layers.gradients import wide
-from llama.layers.model import CACHED
 
 GRADIENTS = ("x", "weight")
+FEW = 4096
+"""Tokens at a time: the kernel adds them up one after the other, and a sum of sums is more exact."""
 
 
 def check(grad: Tensor | ndarray, x: Tensor | ndarray, weight: Tensor | ndarray, eps: float = 1e-5) -> None:
@@ -89,15 +90,15 @@ def fused(
     dtype, d_model = wide(grad, x, weight), x.shape[-1]
     w, grad_weight = weight.to(dtype), torch.zeros(d_model, dtype=dtype, device=x.device)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    towards, tokens, result = grad.reshape(-1, d_model), x.reshape(-1, d_model), grad_x.view(-1, d_model)
-    few = CACHED // d_model + 1 if x.is_cpu else len(tokens) + 1
-    for i in range(0, len(tokens), few):  # some tokens at a time, so that what is computed between stays in the cache
-        toward, token = towards[i : i + few].to(dtype), tokens[i : i + few].to(dtype)
+    towards, tokens, result = (t.reshape(-1, d_model) for t in (grad, x, grad_x))
+    for i in range(0, len(tokens), FEW):
+        toward, token = towards[i : i + FEW].to(dtype), tokens[i : i + FEW].to(dtype)
         norm = torch.linalg.vector_norm(token, dim=-1, keepdim=True)
-        r = (norm.square_() / d_model).add_(eps).rsqrt_()
-        normed = token * r
-        product = toward * normed
-        grad_weight += product.sum(dim=0)
-        along = torch.mv(product, w).div_(d_model)[:, None]
-        result[i : i + few] = (toward * w).addcmul_(normed, along, value=-1).mul_(r)
+        r = norm.mul_(norm).div_(d_model).add_(eps).rsqrt_()
+        # LayerNorm's gradient at mean 0 is RMSNorm's, less the mean of grad · weight, which is put back.
+        part, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            toward, token, [d_model], torch.zeros_like(r), r, w, None, [True, True, False]
+        )
+        torch.add(part, torch.mv(toward, w).div_(d_model)[:, None] * r, out=result[i : i + FEW])
+        grad_weight += of_weight
     return grad_x, grad_weight.to(weight.dtype)

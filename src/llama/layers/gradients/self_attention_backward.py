@@ -9,15 +9,16 @@
 
     grad like x, then the arguments of self_attention -> (grad_x, grad_w_q, grad_w_k, grad_w_v, grad_w_o)
 
-x reaches y by three ways, and their gradients add up. What the forward pass had in between is computed again.
+x reaches y by three ways, and their gradients add up.
 
 `compose` is written over the layers that it is given: linear, rope and attention, and the gradients of all three.
+`forward` is the layer itself, which keeps what `compose` would compute again.
 
 Raises ValueError where the rows of w_q, w_k or w_v do not divide into the heads.
 Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2, and the chain rule.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -40,6 +41,7 @@ def check(
     n_kv_heads: int,
     positions: Tensor,
     frequencies: Tensor,
+    kept: Any = None,
 ) -> None:
     if n_heads < 1 or n_kv_heads < 1 or n_heads % n_kv_heads:
         raise ValueError(f"self_attention_backward: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
@@ -64,6 +66,7 @@ def compose(
     n_kv_heads: int,
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "half"],
+    kept: Any = None,
 ) -> tuple[
     Float[Tensor, "batch seq d_model"],
     Float[Tensor, "q_rows d_model"],
@@ -71,19 +74,52 @@ def compose(
     Float[Tensor, "kv_rows d_model"],
     Float[Tensor, "d_model q_rows"],
 ]:
+    q, k, v, heads, more = kept or _heads(layers, x, w_q, w_k, w_v, n_heads, n_kv_heads, positions, frequencies)
+    grad_heads, grad_w_o = layers.linear_backward(grad, heads, w_o)
+    grad_q, grad_k, grad_v = layers.attention_backward(_split(grad_heads, n_heads), q, k, v, **more)
+    grad_q, grad_k = (layers.rope_backward(g, positions, frequencies) for g in (grad_q, grad_k))
+    grad_x, grad_w_q = layers.linear_backward(_merged(grad_q), x, w_q)
+    by_k, grad_w_k = layers.linear_backward(_merged(grad_k), x, w_k)
+    by_v, grad_w_v = layers.linear_backward(_merged(grad_v), x, w_v)
+    grad_x += by_k
+    grad_x += by_v
+    return grad_x, grad_w_q, grad_w_k, grad_w_v, grad_w_o
+
+
+def forward(
+    layers: Any, x: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, *how: Any
+) -> tuple[Tensor, dict[str, Any]]:
+    kept = _heads(layers, x, w_q, w_k, w_v, *how)
+    return layers.linear(kept.heads, w_o), {"kept": kept}
+
+
+class _Kept(NamedTuple):
+    """What attention was given and what it returned, and what it keeps itself."""
+
+    q: Float[Tensor, "batch n_heads seq head_dim"]
+    k: Float[Tensor, "batch n_kv_heads seq head_dim"]
+    v: Float[Tensor, "batch n_kv_heads seq head_dim"]
+    heads: Float[Tensor, "batch seq q_rows"]
+    more: dict[str, Any]
+
+
+def _heads(
+    layers: Any,
+    x: Tensor,
+    w_q: Tensor,
+    w_k: Tensor,
+    w_v: Tensor,
+    n_heads: int,
+    n_kv_heads: int,
+    positions: Tensor,
+    frequencies: Tensor,
+) -> _Kept:
     q = _split(layers.linear(x, w_q), n_heads)
     k = _split(layers.linear(x, w_k), n_kv_heads)
     v = _split(layers.linear(x, w_v), n_kv_heads)
     q, k = layers.rope(q, positions, frequencies), layers.rope(k, positions, frequencies)
-    heads = _merged(layers.attention(q, k, v))
-
-    grad_heads, grad_w_o = layers.linear_backward(grad, heads, w_o)
-    grad_q, grad_k, grad_v = layers.attention_backward(_split(grad_heads, n_heads), q, k, v)
-    grad_q, grad_k = (layers.rope_backward(g, positions, frequencies) for g in (grad_q, grad_k))
-    by_q, grad_w_q = layers.linear_backward(_merged(grad_q), x, w_q)
-    by_k, grad_w_k = layers.linear_backward(_merged(grad_k), x, w_k)
-    by_v, grad_w_v = layers.linear_backward(_merged(grad_v), x, w_v)
-    return by_q + by_k + by_v, grad_w_q, grad_w_k, grad_w_v, grad_w_o
+    heads, more = layers.keeping("attention")(q, k, v)
+    return _Kept(q, k, v, _merged(heads), more)
 
 
 def _split(rows: Tensor, heads: int) -> Tensor:

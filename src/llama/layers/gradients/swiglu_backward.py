@@ -17,6 +17,7 @@ Source: Shazeer 2020, "GLU Variants Improve Transformer", equation 6, and the ch
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from llama.contract import contract, unchecked
 from llama.layers.gradients import wide
+from llama.layers.model import CACHED
 
 GRADIENTS = ("x", "w_gate", "w_up", "w_down")
 
@@ -104,6 +106,7 @@ def fused(
     w_gate: Float[Tensor, "d_ff d_model"],
     w_up: Float[Tensor, "d_ff d_model"],
     w_down: Float[Tensor, "d_model d_ff"],
+    kept: Any = None,
 ) -> tuple[
     Float[Tensor, "... d_model"],
     Float[Tensor, "d_ff d_model"],
@@ -113,11 +116,35 @@ def fused(
     if not grad.dtype == x.dtype == w_gate.dtype == w_up.dtype == w_down.dtype:
         return unchecked(vectorized)(grad, x, w_gate, w_up, w_down)
     towards, features = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
-    gate, up = F.linear(features, w_gate), F.linear(features, w_up)
-    activated = F.silu(gate)
+    gate, up, activated, hidden = kept or _hidden(features, w_gate, w_up)
     toward_hidden = towards @ w_down
-    grad_down = towards.T @ (activated * up)
-    toward_gate = torch.ops.aten.silu_backward(up.mul_(toward_hidden), gate)
-    toward_up = activated.mul_(toward_hidden)
-    grad_x = torch.addmm(toward_gate @ w_gate, toward_up, w_up).view(x.shape)
-    return grad_x, toward_gate.T @ features, toward_up.T @ features, grad_down
+    toward_gate, few = torch.empty_like(gate), CACHED // max(1, gate.shape[1]) + 1
+    for i in range(0, len(gate), few):  # some tokens at a time, so that what is computed between stays in the cache
+        part = slice(i, i + few)
+        product = toward_hidden[part] * up[part]
+        torch.ops.aten.silu_backward.grad_input(product, gate[part], grad_input=toward_gate[part])
+        toward_hidden[part] *= activated[part]
+    toward_up = toward_hidden
+    grad_x = toward_gate @ w_gate
+    grad_x += toward_up @ w_up
+    return grad_x.view(x.shape), toward_gate.T @ features, toward_up.T @ features, towards.T @ hidden
+
+
+def forward(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    kept = _hidden(x.reshape(-1, x.shape[-1]), w_gate, w_up)
+    return F.linear(kept.hidden, w_down).view(x.shape), {"kept": kept}
+
+
+class _Kept(NamedTuple):
+    """All that is computed between the projections, for each token."""
+
+    gate: Float[Tensor, "tokens d_ff"]
+    up: Float[Tensor, "tokens d_ff"]
+    activated: Float[Tensor, "tokens d_ff"]
+    hidden: Float[Tensor, "tokens d_ff"]
+
+
+def _hidden(x: Tensor, w_gate: Tensor, w_up: Tensor) -> _Kept:
+    gate = F.linear(x, w_gate)
+    activated, up = F.silu(gate), F.linear(x, w_up)
+    return _Kept(gate, up, activated, activated * up)
