@@ -127,18 +127,19 @@ class Implementation:
 
         Nothing is kept where the layer or its gradient is another's.
         """
-        module, gradient = layer_module(f"{layer}_backward"), self.layers.get(f"{layer}_backward")
-        own = layer not in self._given and isinstance(gradient, functools.partial)
-        if own and unchecked(gradient.func) is unchecked(module.compose):
+        module = layer_module(f"{layer}_backward")
+        if layer not in self._given and self._is_ours(f"{layer}_backward", "compose"):
             return functools.partial(module.forward, self)
-        if self._is_fused(layer) and self._is_fused(f"{layer}_backward") and hasattr(module, "forward"):
+        if self._is_ours(layer, "fused") and self._is_ours(f"{layer}_backward", "fused"):
             return module.forward
         return lambda *args: (self.layers[layer](*args), {})
 
-    def _is_fused(self, layer: str) -> bool:
-        """Whether that layer is our own fused one."""
-        fused = getattr(layer_module(layer), "fused", None)
-        return fused is not None and unchecked(self.layers[layer]) is unchecked(fused)
+    def _is_ours(self, layer: str, name: str) -> bool:
+        """Whether that layer is the function of that name in our own file of it."""
+        function, ours = self.layers.get(layer), getattr(layer_module(layer), name, None)
+        if isinstance(function, functools.partial):
+            function = function.func
+        return function is not None and ours is not None and unchecked(function) is unchecked(ours)
 
     @property
     def composes(self) -> list[str]:

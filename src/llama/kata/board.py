@@ -18,9 +18,11 @@ from pathlib import Path
 
 from llama.implementation import Implementation
 from llama.kata import hint_file
-from llama.layers import CHAPTER, LAYERS
+from llama.layers import CHAPTER, CHAPTERS
 
 FOLDER = Path("out") / "kata"
+FIRST = ("model", "training", "writing")
+"""The chapters that the kata begins with; `--chapter` asks for the others."""
 
 
 def unit_test(layer: str) -> str:
@@ -80,16 +82,36 @@ class Board:
             return "not run"
         return row.state if row.digest == self._digest(layer) else "changed"
 
+    @property
+    def chapters(self) -> list[str]:
+        """The chapters that it is about: those of which a layer is there, and all that the kata begins with."""
+        there = {CHAPTER[layer] for layer in self.implementation.layers}
+        if not there or there & set(FIRST):
+            there |= set(FIRST)
+        return [chapter for chapter in CHAPTERS if chapter in there]
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers of these chapters, in the order in which they are written."""
+        return [layer for chapter in self.chapters for layer in CHAPTERS[chapter]]
+
     def __str__(self) -> str:
-        states = {layer: self.state(layer) for layer in LAYERS}
-        lines = [f"{layer:20}{self._words(layer, state)}" for layer, state in states.items()]
+        states = {layer: self.state(layer) for layer in self.layers}
+        wide = max(20, 2 + max(map(len, states)))
+        lines = []
+        for chapter in self.chapters:
+            of_chapter = {layer: states[layer] for layer in CHAPTERS[chapter]}
+            if self.chapters != list(FIRST):
+                done = sum(state == "done" for state in of_chapter.values())
+                lines += [f"{chapter}: {done} of {len(of_chapter)} done"]
+            lines += [f"{layer:{wide}}{self._words(layer, state)}" for layer, state in of_chapter.items()]
         done = sum(state == "done" for state in states.values())
-        return "\n".join([*lines, f"{done} of {len(LAYERS)} layers done. {self._next(states)}"])
+        return "\n".join([*lines, f"{done} of {len(states)} layers done. {self._next(states)}"])
 
     def line(self, layer: str) -> str:
         """How far that layer has come, and what to do next; of one that is done, what was learnt too."""
-        states = {other: self.state(other) for other in LAYERS}
-        done = f"{sum(state == 'done' for state in states.values())} of {len(LAYERS)} layers are done."
+        states = {other: self.state(other) for other in self.layers}
+        done = f"{sum(state == 'done' for state in states.values())} of {len(states)} layers are done."
         if states[layer] == "done":
             learnt = hint_file.read(layer).learnt
             row = self.rows[layer]
@@ -122,12 +144,13 @@ class Board:
                 f"Next: write {{layer}}; read {{unit_test}}, then pytest --impl {name} -k {{layer}}",
             ),
         ):
-            if layer := next((layer for layer in LAYERS if states[layer] == state), None):
+            if layer := next((layer for layer in states if states[layer] == state), None):
                 strict = " --strict" if state == "failing" and self.rows[layer].strict else ""
                 return advice.format(layer=layer, unit_test=unit_test(layer)) + strict
         if any(row.profile == "quick" for row in self.rows.values()):
             return f"Next: pytest --impl {name}, with more examples and the whole model"
-        return f"Next: python -m llama train --impl {name}"
+        by_hand = " --by-hand" if "gradients" in self.chapters else ""
+        return f"Next: python -m llama train --impl {name}{by_hand}"
 
     def _digest(self, layer: str) -> str:
         file = Path(self.implementation.files.get(layer, "?"))

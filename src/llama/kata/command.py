@@ -2,6 +2,7 @@
 
 python -m llama kata my_llama                 # my_llama/softmax.py, my_llama/cross_entropy.py, ...
 python -m llama kata my_llama rope attention  # these two alone
+python -m llama kata my_llama --chapter gradients   # the same layers backwards
 python -m llama kata my_llama --status        # how far it has come; without a folder, the one that was tested last
 python -m llama kata my_llama --assignment week3.toml     # the layers that a teacher has set
 python -m llama kata my_llama --watch         # tests a layer whenever its file is saved
@@ -10,16 +11,17 @@ python -m llama kata my_llama --watch         # tests a layer whenever its file 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from llama import implementation
 from llama.kata import board
+from llama.kata.board import FIRST
 from llama.kata.exam import assignment
 from llama.kata.exam.assignment import Assignment
 from llama.kata.stubs import stub
-from llama.layers import LAYERS, unknown
+from llama.layers import CHAPTERS, LAYERS, unknown
 from llama.machine.safe_files import check_writable
 
 
@@ -31,6 +33,8 @@ class Kata:
     """Where the layers stand; by default the folder that was tested last. Files that exist are never overwritten."""
     layers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The layers to write stubs of; all of them by default."""
+    chapter: tuple[Literal["model", "gradients", "training", "writing"], ...] = ()
+    """The chapters to write stubs of; by default all but `gradients`."""
     assignment: Path | None = None
     """A TOML file that says which layers, and what they are worth."""
     status: bool = False
@@ -67,7 +71,7 @@ def run(kata: Kata) -> None:
         raise ValueError(f"kata: --time-limit must be more than 0 seconds, got {kata.time_limit:g}")
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = kata.layers or given.layers or LAYERS
+    wanted = kata.layers or given.layers or [layer for name in kata.chapter or FIRST for layer in CHAPTERS[name]]
     called = "my_llama" if kata.assignment else str(folder)  # a handout gets another place
     texts = {layer: stub(layer, called, given.forbidden) for layer in wanted}
     written = [layer for layer, text in texts.items() if _write(folder / f"{layer}.py", text)]

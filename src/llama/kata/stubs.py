@@ -65,6 +65,16 @@ def _beneath(functions: dict[str, ast.FunctionDef]) -> list[str]:
         for node in ast.walk(function)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "layers"
     }
+    # `layers.keeping("attention")` is that layer too, as ours has it.
+    used |= {
+        str(node.args[0].value)
+        for function in functions.values()
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "keeping"
+        and isinstance(node.args[0], ast.Constant)
+    }
     return [f"layers.{layer}({', '.join(_called_with(layer))})" for layer in LAYERS if layer in used]
 
 

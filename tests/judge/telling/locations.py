@@ -1,6 +1,7 @@
 """Where the wrong elements lie, in words: `every position but 0`, `only heads 2 and 3`, `above the diagonal`."""
 
 import inspect
+import typing
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -13,7 +14,7 @@ NOUNS = {
     "q_len": "query",
     "kv_len": "key",
     "n_heads": "head",
-    "n_kv_heads": "head",
+    "n_kv_heads": "key head",
     "head_dim": "feature",
     "d_model": "feature",
     "d_out": "feature",
@@ -22,10 +23,13 @@ NOUNS = {
 }
 
 
-def axes(layer: str, ndim: int) -> list[str]:
-    """The names of the axes of what the layer returns, from the annotation in its contract."""
+def axes(layer: str, ndim: int, part: int = 0) -> list[str]:
+    """The names of the axes of what the layer returns, or of that part of it, from the annotation in its contract."""
     module = layer_module(layer)
     returned = inspect.signature(getattr(module, "naive", None) or module.compose).return_annotation
+    if typing.get_origin(returned) is tuple:
+        parts = typing.get_args(returned)
+        returned = parts[part] if part < len(parts) else None
     names = getattr(returned, "dim_str", "...").split()
     if "..." in names:
         lead = ndim - len(names) + 1

@@ -29,6 +29,7 @@ import torch
 from llama.implementation import Layer, map_leaves, tensors
 from llama.kata.board import unit_test
 from tests.cases import target
+from tests.cases.calls import calls_of
 from tests.cases.case import Case
 from tests.judge.assertions import differences
 from tests.judge.guards.endings import Refused
@@ -106,8 +107,8 @@ def _explain(
     yield f"Read: {unit_test(subject.layer)}"
     differing = error.differing if isinstance(error, Mismatch) else None
     # The contract names the axes of what the layer returns; a test may compare something else.
-    returned = sentence.startswith("out")
-    names = axes(subject.layer, differing[2].ndim) if differing and returned else []
+    part = next((i for i, name in enumerate(calls_of(subject.layer).results) if sentence.startswith(name)), None)
+    names = axes(subject.layer, differing[2].ndim, part) if differing and part is not None else []
     if differing and differing[2].numel() > 1:
         actual, expected, wrong = differing
         names = names or [f"axis {i}" for i in range(wrong.ndim)]
@@ -130,11 +131,15 @@ def _what_happened(
     if call.autocast:
         yield f"Within torch.autocast, where products of matrices are computed in {call.autocast}:"
     source = call.source()
-    only = re.match(r"out(?:\[0(?:, 0)*\])? (is \S+ but should be .*)", sentence)
+    names = calls_of(subject.layer).results
+    only = len(names) == 1 and re.match(rf"{names[0]}(?:\[0(?:, 0)*\])? (is \S+ but should be .*)", sentence)
     if source and only and not tail:
         yield f"{source} {only[1]}"
         return
-    yield f"out = {source}" if source else f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
+    if source:
+        yield f"{', '.join(names)} = {source}"
+    else:
+        yield f"{subject.name} was called with {call!r}" + (f" [{case!r}]" if case else "")
     yield sentence + tail
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from llama.layers import parameters_of
+from tests.cases.calls import calls_of
 from tests.judge.assertions import differences
 from tests.judge.telling.locations import NOUNS, axes
 from tests.judge.tolerances import tolerance
@@ -74,23 +75,28 @@ def repair(layer: str, results: list[list[Result]]) -> str:
     wrong = [parts for parts in results if any(_differ(part.theirs, part.right) for part in parts)]
     if len(wrong) < 2 or len({len(parts) for parts in wrong}) > 1:
         return ""
-    if len(wrong[0]) > 1 and (order := _order(wrong)):
+    if len(wrong[0]) > 1 and (order := _order(layer, wrong)):
         return order
     for i, of_part in enumerate(zip(*wrong, strict=True)):
         if not any(_differ(part.theirs, part.right) for part in of_part):
             continue
-        name = "Your output" if len(wrong[0]) == 1 else f"out[{i}]"
-        if found := _change(layer, list(of_part)):
-            return f"{name} is {found}."
+        if found := _change(layer, list(of_part), i):
+            return f"{_name(layer, i, len(wrong[0]))} is {found}."
         break  # one that is not understood: of the others nothing is said
     return ""
 
 
-def _change(layer: str, results: list[Result]) -> str:
-    for what, make in _changes(layer, results):
+def _name(layer: str, part: int, parts: int) -> str:
+    """What that part of a result is called."""
+    names = calls_of(layer).results
+    return "Your output" if parts == 1 else names[part] if len(names) == parts else f"out[{part}]"
+
+
+def _change(layer: str, results: list[Result], part: int) -> str:
+    for what, make in _changes(layer, results, part):
         if all((made := make(result)) is not None and not _differ(result.theirs, made) for result in results):
             return what
-    return _pattern(layer, results)
+    return _pattern(layer, results, part)
 
 
 def _differ(theirs: Tensor, right: Tensor) -> bool:
@@ -100,10 +106,10 @@ def _differ(theirs: Tensor, right: Tensor) -> bool:
     return bool(wrong.any())
 
 
-def _changes(layer: str, results: list[Result]) -> Iterator[Change]:
+def _changes(layer: str, results: list[Result], part: int) -> Iterator[Change]:
     first = results[0]
     if any(result.theirs.shape != result.right.shape for result in results):
-        yield from _shapes(layer, first.right)
+        yield from _shapes(layer, first.right, part)
         return
     yield "the right one with its sign turned", lambda r: -r.right
     yield "zero everywhere", lambda r: torch.zeros_like(r.right)
@@ -119,7 +125,7 @@ def _changes(layer: str, results: list[Result]) -> Iterator[Change]:
         yield f"the right one without {name}, which is to be added", _with(lambda r, n: _sum(r, n, -1), name)
         yield f"{name} itself", _with(lambda r, n: r.tensors.get(n), name)
         yield f"the right one multiplied by {name}", _with(lambda r, n: _product(r, n), name)
-    names = axes(layer, first.right.ndim)
+    names = axes(layer, first.right.ndim, part)
     for axis, name in enumerate(names):
         yield f"the right one in reverse order along {name}", _with(lambda r, a: r.right.flip(a), axis)
         for by in (1, -1):
@@ -150,9 +156,9 @@ def _with(make: Callable[..., Tensor | None], *given: Any) -> Callable[[Result],
     return lambda result: make(result, *given)
 
 
-def _shapes(layer: str, right: Tensor) -> Iterator[Change]:
+def _shapes(layer: str, right: Tensor, part: int) -> Iterator[Change]:
     """What else than the values may be meant by another shape."""
-    names = axes(layer, right.ndim)
+    names = axes(layer, right.ndim, part)
     for axis, name in enumerate(names):
         noun = NOUNS.get(name, f"{name} index")
         yield f"the right one for the last {noun} alone", _with(lambda r, a: r.right.select(a, -1), axis)
@@ -217,11 +223,11 @@ def _sorted_into_halves(result: Result) -> Tensor:
     return torch.cat((result.right[..., ::2], result.right[..., 1::2]), -1)
 
 
-def _pattern(layer: str, results: list[Result]) -> str:
+def _pattern(layer: str, results: list[Result], part: int) -> str:
     """No single change, but what all wrong elements have in common."""
     if any(r.theirs.shape != r.right.shape or r.right.ndim < 2 or r.right.shape[-1] < 3 for r in results):
         return ""
-    last = axes(layer, results[0].right.ndim)[-1]
+    last = axes(layer, results[0].right.ndim, part)[-1]
     row = f"a row (all of one {last} axis)"
     if all(_constant(r.theirs / r.right, -1) for r in results):
         return f"the right one with each row multiplied by a number of its own: what {row} is divided by is wrong"
@@ -234,14 +240,14 @@ def _constant(values: Tensor, axis: int) -> bool:
     return bool(values.isfinite().all()) and not _differ(values, values.narrow(axis, 0, 1).expand_as(values))
 
 
-def _order(wrong: list[list[Result]]) -> str:
+def _order(layer: str, wrong: list[list[Result]]) -> str:
     """The parts of a result in another order."""
     count = len(wrong[0])
     for order in permutations(range(count)):
         if order != tuple(range(count)) and all(
             not _differ(parts[i].theirs, parts[j].right) for parts in wrong for i, j in enumerate(order)
         ):
-            return f"Your results are right, but in another order: first comes out[{order[0]}] of the right ones."
+            return f"Your results are right, but in another order: first comes {_name(layer, order[0], count)} of the right ones."
     return ""
 
 

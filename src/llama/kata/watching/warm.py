@@ -31,7 +31,6 @@ import torch
 from llama import implementation
 from llama.kata import board
 from llama.kata.watching.sharing import Shared
-from llama.layers import LAYERS
 
 if sys.platform == "linux":
     CONTEXT = multiprocessing.get_context("forkserver")
@@ -71,6 +70,8 @@ class Progress:
     """The layer to go on with: the first that fails, else the first that is not done; none when all are."""
     problem: str = ""
     """Why the folder could not be loaded."""
+    layers: tuple[str, ...] = ()
+    """All layers of the board, in the order in which they are written."""
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,10 @@ def _progress(folder: str) -> Progress:
         found = board.load(implementation.load(folder))
     except implementation.ImplementationError as error:
         return Progress((), "", str(error))
-    states = {layer: found.state(layer) for layer in LAYERS}
-    done = tuple(layer for layer in LAYERS if states[layer] == "done")
-    following = [layer for state in ORDER for layer in LAYERS if states[layer] == state]
-    return Progress(done, following[0] if following else "")
+    states = {layer: found.state(layer) for layer in found.layers}
+    done = tuple(layer for layer in states if states[layer] == "done")
+    following = [layer for state in ORDER for layer in states if states[layer] == state]
+    return Progress(done, following[0] if following else "", layers=tuple(states))
 
 
 class _Output(io.TextIOBase):

@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -141,7 +141,7 @@ class Watch:
         self._show_keys()
 
     def _board(self) -> str:
-        return f"{len(self.progress.done)} of {len(LAYERS)} layers done"
+        return f"{len(self.progress.done)} of {len(self.progress.layers)} layers done"
 
     def _show_next(self) -> None:
         if layer := self.progress.following:
@@ -174,12 +174,12 @@ class Watch:
 
     def _next(self) -> None:
         """Go on with the layer after this one that is not done, or the first such."""
-        unfinished = [layer for layer in LAYERS if layer not in self.progress.done]
+        unfinished = [layer for layer in self.progress.layers if layer not in self.progress.done]
         at = LAYERS.index(self.layer or self.progress.following or LAYERS[0])
         later = [layer for layer in unfinished if LAYERS.index(layer) > at]
         self._stop()
         self.layer = next(iter(later or unfinished), "")
-        self.progress = Progress(self.progress.done, self.layer)
+        self.progress = replace(self.progress, following=self.layer)
         self.screen.clear()
         self.screen.line(self._board())
         self._show_next()
