@@ -54,6 +54,18 @@ def curves(lines: Mapping[str, Sequence[float]], honest: Mapping[str, float]) ->
     return svg(draw, height=5.2)
 
 
+def on_each_other(lines: Mapping[str, Sequence[float]], title: str) -> str:
+    """Two curves that should be one: the first wide and pale, the second thin and dark upon it."""
+
+    def draw(axes: Any) -> None:
+        styles = ({"color": "C1", "linewidth": 6, "alpha": 0.45}, {"color": "C0", "linewidth": 1})
+        for (name, values), style in zip(lines.items(), styles, strict=True):
+            axes.plot(range(1, len(values) + 1), values, label=name, **style)
+        _finish(axes, title=title, xlabel="step", ylabel="loss of the training batch, nats per character")
+
+    return svg(draw, height=4.0)
+
+
 def parting(steps: Sequence[int], reported: Sequence[float], honest: Sequence[float]) -> str:
     """Two losses of one model: as it is reported, and from prefixes alone."""
 
@@ -108,8 +120,16 @@ def turns(frequencies: np.ndarray, positions: int) -> str:
     return svg(draw, height=4.4)
 
 
-def by_layer(values: Mapping[str, Mapping[str, float]], title: str, percent: bool = False) -> str:
-    """A number for each tensor: a row for each kind, a point for each layer, darker from the first to the last."""
+def by_layer(
+    values: Mapping[str, Mapping[str, float]],
+    title: str,
+    percent: bool = False,
+    rings: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
+    """A number for each tensor: a row for each kind, a point for each layer, darker from the first to the last.
+
+    `rings` are drawn around the points where they are the same numbers.
+    """
 
     def draw(axes: Any) -> None:
         kinds = list(values)
@@ -118,6 +138,8 @@ def by_layer(values: Mapping[str, Mapping[str, float]], title: str, percent: boo
             for i, value in enumerate(values[kind].values()):
                 colour = mpl.colormaps["viridis"](0.15 + 0.7 * i / max(1, layers - 1))
                 axes.plot(100 * value if percent else value, y, "o", color=colour, markersize=6, alpha=0.85)
+            for value in rings[kind].values() if rings else ():
+                axes.plot(value, y, "o", color=INK, fillstyle="none", markersize=10, markeredgewidth=0.8)
         axes.set_yticks(range(len(kinds)), kinds)
         axes.invert_yaxis()
         if percent:

@@ -33,6 +33,11 @@ ROTATIONS = (
     "Rope turns each pair of features by the position times a frequency of its own. The first pairs run round the "
     "circle and tell neighbours apart; the last hardly move and tell near from far. No pair changes its length."
 )
+BY_HAND = "The same training twice, with gradients by autograd (pale) and by hand (thin): one curve lies on the other."
+GRADIENTS = (
+    "The gradients of all parameters on one batch. The points are those by hand, the rings around them those by "
+    "autograd; beside them, how far the two lie apart. Float32 has a spacing of one part in 10 to 20 million."
+)
 SIZES = (
     "Root mean square of each tensor and of its gradient on one batch, and the share of elements within a hundredth "
     "of that from zero; the first layer is dark, the last light. A bell curve has 0.8 percent there. What lies far "
@@ -71,6 +76,10 @@ def pictures(config: Ladder, climbs: Sequence[Climb], prepared: Prepared) -> lis
                 MAPS,
             )
         )
+    hand = next((c for c in first if c.rung.recipe.get("by_hand")), None)
+    same = hand and next((c for c in first if {**c.rung.recipe, "by_hand": True} == hand.rung.recipe), None)
+    if hand and same and isinstance(hand.model, Llama) and isinstance(same.model, Llama):
+        shown += _by_hand(hand, same, prepared, config)
     if (last := next((c for c in reversed(first) if isinstance(c.model, Llama)), None)) is not None:
         turns = last.model.layers.rotation_frequencies(last.model.config, torch.device("cpu")).numpy()
         shown.append(
@@ -115,9 +124,35 @@ def attention_weights(
     return seen[-1].cpu()
 
 
+def _by_hand(hand: Climb, same: Climb, prepared: Prepared, config: Ladder) -> list[Picture]:
+    """Both ways to the gradients: the curves of training, and all gradients of one batch."""
+    apart = max(abs(a - b) for a, b in zip(hand.losses, same.losses, strict=True))
+    assert isinstance(hand.model, Llama)
+    _, gradients = hand.model.gradients(*_batch(prepared, config))
+    _, expected = _sizes(hand.model, prepared, config)
+    differences = {name: gradients[name] - of for name, of in expected.items()}
+    largest = {
+        kind: {name: float(differences[name].abs().max() / expected[name].abs().max()) for name in of}
+        for kind, of in _by_kind(expected, _size).items()
+    }
+    sizes, rings = _by_kind(gradients, _size), _by_kind(expected, _size)
+    title = f"at most {apart:.0e} apart"
+    curves = drawings.on_each_other({same.rung.name: same.losses, hand.rung.name: hand.losses}, title)
+    panels = [
+        drawings.by_layer(sizes, "size of the gradients (rings: autograd)", rings=rings),
+        drawings.by_layer(largest, "largest difference / largest gradient"),
+    ]
+    return [Picture([curves], BY_HAND), Picture(panels, GRADIENTS)]
+
+
+def _batch(prepared: Prepared, config: Ladder) -> tuple[Int64[Tensor, "batch seq"], Int64[Tensor, "batch seq"]]:
+    """A batch of the training split that no step has seen."""
+    return Windows(prepared.splits[0], config.window).batch(config.batch_size, 0, config.steps)
+
+
 def _sizes(model: LanguageModel, prepared: Prepared, config: Ladder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All weights, and their gradients on one batch of the training split."""
-    loss = next_token_loss(model, *Windows(prepared.splits[0], config.window).batch(config.batch_size, 0, config.steps))
+    loss = next_token_loss(model, *_batch(prepared, config))
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = torch.autograd.grad(loss, parameters)
     return dict(zip(names, (p.detach() for p in parameters), strict=True)), dict(zip(names, gradients, strict=True))

@@ -100,6 +100,12 @@ RUNGS = (
         "Depth: what one layer has found out, the next can use.",
     ),
     Rung(
+        "by-hand",
+        "The same model and the same training, but every gradient is written out by hand: autograd is off.",
+        "The curve lies on that of llama. Nothing is gained, and nothing is left that one has to believe.",
+        recipe=PLAIN | {"by_hand": True},
+    ),
+    Rung(
         "oven",
         "The same model, baked better: a warm-up, a higher rate that falls along a cosine, weight decay, clipping, "
         "and Adam forgets sooner.",

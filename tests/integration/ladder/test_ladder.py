@@ -100,7 +100,8 @@ def test_every_rung_begins_with_the_same_embedding():
 
 
 def test_each_rung_of_the_same_shape_has_the_same_first_weights():
-    llama, oven = (build(SMALL, rung, VOCAB, load("fused"), seed=1) for rung in RUNGS[6:8])
+    same = [rung for rung in RUNGS if rung.name in ("llama", "oven")]
+    llama, oven = (build(SMALL, rung, VOCAB, load("fused"), seed=1) for rung in same)
     for (name, a), b in zip(llama.named_parameters(), oven.parameters(), strict=True):
         assert_identical(a.detach(), b.detach(), name)
 

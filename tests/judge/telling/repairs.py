@@ -247,7 +247,8 @@ def _order(layer: str, wrong: list[list[Result]]) -> str:
         if order != tuple(range(count)) and all(
             not _differ(parts[i].theirs, parts[j].right) for parts in wrong for i, j in enumerate(order)
         ):
-            return f"Your results are right, but in another order: first comes {_name(layer, order[0], count)} of the right ones."
+            first = _name(layer, order[0], count)
+            return f"Your results are right, but in another order: first comes {first} of the right ones."
     return ""
 
 
