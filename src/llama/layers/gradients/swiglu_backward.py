@@ -2,16 +2,20 @@
 
     gate = w_gate · x     up = w_up · x     hidden = silu(gate) * up     y = w_down · hidden
 
-    grad_hidden = w_downᵀ · grad                                         grad_down = sum over tokens of grad · hiddenᵀ
-    grad_up_f   = grad_hidden * silu(gate)                               of the values up, as grad_gate_f of gate
-    grad_gate_f = grad_hidden * up * s * (1 + gate * (1 - s))            s = sigmoid(gate)
-    grad_x      = w_gateᵀ · grad_gate_f + w_upᵀ · grad_up_f
-    grad_gate   = sum over tokens of grad_gate_f · xᵀ                    grad_up = sum over tokens of grad_up_f · xᵀ
+    toward_hidden = w_downᵀ · grad
+    toward_up     = toward_hidden * silu(gate)
+    toward_gate   = toward_hidden * s * (1 + gate * (1 - s)) * up          s = sigmoid(gate)
+
+    grad_x    = w_gateᵀ · toward_gate + w_upᵀ · toward_up
+    grad_gate = sum over tokens of toward_gate · xᵀ
+    grad_up   = sum over tokens of toward_up · xᵀ
+    grad_down = sum over tokens of grad · hiddenᵀ
 
     grad [... d_model], x [... d_model], w_gate [d_ff d_model], w_up [d_ff d_model], w_down [d_model d_ff]
     -> (grad_x, grad_gate, grad_up, grad_down), each like its argument
 
-x reaches y by two ways, through gate and through up, and both gradients add up. Sums are in at least float32.
+x reaches y by two ways, through gate and through up, and both gradients add up. The slope of a shut gate is zero, also
+where toward_hidden * up alone would be too large for float16. Sums are in at least float32.
 
 Source: Shazeer 2020, "GLU Variants Improve Transformer", equation 6, and the chain rule.
 """
@@ -59,7 +63,7 @@ def naive(
             # In the form whose exponential cannot overflow.
             sigmoid = 1 / (1 + math.exp(-gate)) if gate >= 0 else math.exp(gate) / (1 + math.exp(gate))
             toward_up = toward_hidden * gate * sigmoid
-            toward_gate = toward_hidden * up * sigmoid * (1 + gate * (1 - sigmoid))
+            toward_gate = toward_hidden * sigmoid * (1 + gate * (1 - sigmoid)) * up
             for i in range(d_model):
                 grad_x[*token, i] += w_gate[f, i] * toward_gate + w_up[f, i] * toward_up
                 grad_gate[f, i] += toward_gate * features[i]
@@ -83,13 +87,13 @@ def vectorized(
     Float[Tensor, "d_model d_ff"],
 ]:
     dtype = wide(grad, x, w_gate, w_up, w_down)
-    towards, features = (t.to(dtype).reshape(-1, t.shape[-1]) for t in (grad, x))
+    towards, features = (_tokens(t.to(dtype)) for t in (grad, x))
     w_g, w_u, w_d = (w.to(dtype) for w in (w_gate, w_up, w_down))
     gate, up = features @ w_g.T, features @ w_u.T
     s = torch.sigmoid(gate)
     toward_hidden = towards @ w_d
     toward_up = toward_hidden * gate * s
-    toward_gate = toward_hidden * up * s * (1 + gate * (1 - s))
+    toward_gate = toward_hidden * s * (1 + gate * (1 - s)) * up
     grad_x = (toward_gate @ w_g + toward_up @ w_u).view(x.shape)
     grad_gate, grad_up = toward_gate.T @ features, toward_up.T @ features
     grad_down = towards.T @ (gate * s * up)
@@ -113,16 +117,17 @@ def fused(
     Float[Tensor, "d_ff d_model"],
     Float[Tensor, "d_model d_ff"],
 ]:
-    if not grad.dtype == x.dtype == w_gate.dtype == w_up.dtype == w_down.dtype:
+    one_dtype = grad.dtype == x.dtype == w_gate.dtype == w_up.dtype == w_down.dtype
+    if not one_dtype or torch.is_autocast_enabled(x.device.type):  # whose products have another dtype than the weights
         return unchecked(vectorized)(grad, x, w_gate, w_up, w_down)
-    towards, features = (t.reshape(-1, t.shape[-1]) for t in (grad, x))
+    towards, features = _tokens(grad), _tokens(x)
     gate, up, activated, hidden = kept or _hidden(features, w_gate, w_up)
     toward_hidden = towards @ w_down
     toward_gate, few = torch.empty_like(gate), CACHED // max(1, gate.shape[1]) + 1
     for i in range(0, len(gate), few):  # some tokens at a time, so that what is computed between stays in the cache
         part = slice(i, i + few)
-        product = toward_hidden[part] * up[part]
-        torch.ops.aten.silu_backward.grad_input(product, gate[part], grad_input=toward_gate[part])
+        torch.ops.aten.silu_backward.grad_input(toward_hidden[part], gate[part], grad_input=toward_gate[part])
+        toward_gate[part] *= up[part]  # after the slope, or float16 overflows where the gate is shut
         toward_hidden[part] *= activated[part]
     toward_up = toward_hidden
     grad_x = toward_gate @ w_gate
@@ -131,7 +136,7 @@ def fused(
 
 
 def forward(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    kept = _hidden(x.reshape(-1, x.shape[-1]), w_gate, w_up)
+    kept = _hidden(_tokens(x), w_gate, w_up)
     return F.linear(kept.hidden, w_down).view(x.shape), {"kept": kept}
 
 
@@ -148,3 +153,8 @@ def _hidden(x: Tensor, w_gate: Tensor, w_up: Tensor) -> _Kept:
     gate = F.linear(x, w_gate)
     activated, up = F.silu(gate), F.linear(x, w_up)
     return _Kept(gate, up, activated, activated * up)
+
+
+def _tokens(x: Float[Tensor, "... n"]) -> Float[Tensor, "tokens n"]:
+    """One axis in place of the leading ones; with a size of -1, torch would refuse tokens without a feature."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
