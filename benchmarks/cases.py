@@ -27,6 +27,8 @@ from tests.cases.case import Case
 from tests.judge.subject import FORMULA
 
 FORWARD, BOTH = "forward", "forward+backward"
+AUTOGRAD = "autograd"
+"""The column that a gradient by hand is set beside."""
 HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
 MULTIPLIED = HALF_AND_SINGLE if multiplies_bfloat16(torch.device("cpu")) else (torch.float32,)
 """What products are measured in. Imitated, one in bfloat16 takes a hundred times as long, and nobody would use it."""
@@ -246,8 +248,9 @@ def benchmark_of(cells: Callable[[Sequence[Implementation]], Iterator[Cell]]) ->
 
 
 def installed(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Those whose package is there: `torch.nn`, `transformers`."""
-    return {name: peer for name, peer in columns.items() if importlib.util.find_spec(name.partition(".")[0])}
+    """Those whose package is there: `torch.nn`, `transformers`; autograd is a part of torch."""
+    packages = {name: "torch" if name == AUTOGRAD else name.partition(".")[0] for name in columns}
+    return {name: peer for name, peer in columns.items() if importlib.util.find_spec(packages[name])}
 
 
 def loaded(make: Callable[[], nn.Module], **weights: Tensor) -> nn.Module:

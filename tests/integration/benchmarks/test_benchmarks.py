@@ -71,6 +71,13 @@ def test_the_peers_compute_what_the_layer_does_down_to_the_gradients(name):
             assert_close(theirs, ours)
 
 
+@pytest.mark.parametrize("name", calls.gradients())
+def test_a_gradient_by_hand_is_set_beside_autograd(name):
+    bench = getattr(importlib.import_module(f"benchmarks.{CHAPTER[name]}.bench_{name}"), f"bench_{name}")
+    cells = bench.cells([implementation.load("fused")])
+    assert {"fused", "autograd"} <= {c.column for c in cells}
+
+
 @pytest.mark.suite({}, "--collect-only", "-q", "benchmarks", "tests/unit/model/test_softmax.py")
 def test_without_the_option_no_benchmark_is_collected_even_from_its_folder(run):
     assert "tests/unit/model/test_softmax.py::" in run.stdout
