@@ -61,10 +61,10 @@ def vectorized(
     positions: Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"],
     frequencies: Float[Tensor, "head_dim//2"],
 ) -> Float[Tensor, "batch n_heads seq head_dim"]:
-    angle = positions[..., None] * frequencies.to(wide(frequencies))
+    dtype, angle = wide(grad), positions[..., None] * frequencies.to(wide(frequencies))
     # [1 seq half] or [batch 1 seq half]: every head turns alike.
-    cos, sin = angle.cos().unsqueeze(-3).to(wide(grad)), angle.sin().unsqueeze(-3).to(wide(grad))
-    first, second = grad.to(wide(grad)).chunk(2, dim=-1)
+    cos, sin = angle.cos().unsqueeze(-3).to(dtype), angle.sin().unsqueeze(-3).to(dtype)
+    first, second = grad.to(dtype).chunk(2, dim=-1)
     return torch.cat((first * cos + second * sin, -first * sin + second * cos), dim=-1).to(grad.dtype)
 
 
