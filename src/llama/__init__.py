@@ -16,7 +16,7 @@ The rooms, from the ground up. Each imports from those before it, never from tho
     model/             LlamaConfig, Llama, KVCache, the decoder, weights and checkpoints on disk
     generation/        from a prompt to a text
     training/          one step, a whole run, what it leaves on disk, evaluation
-    ladder/            nine models from a baseline to Llama, and the page that compares them
+    ladder/            ten models from a baseline to Llama, and the page that compares them
     kata/              stubs to write layers in, the board, the options of pytest
     __main__.py        python -m llama: ladder, train, generate, kata
 """

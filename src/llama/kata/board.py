@@ -23,6 +23,7 @@ from llama.layers import CHAPTER, CHAPTERS
 FOLDER = Path("out") / "kata"
 FIRST = ("model", "training", "writing")
 """The chapters that the kata begins with; `--chapter` asks for the others."""
+FIRST_LAYERS = tuple(layer for chapter in FIRST for layer in CHAPTERS[chapter])
 
 
 def unit_test(layer: str) -> str:

@@ -17,7 +17,7 @@ import tyro
 
 from llama import implementation
 from llama.kata import board
-from llama.kata.board import FIRST
+from llama.kata.board import FIRST_LAYERS
 from llama.kata.exam import assignment
 from llama.kata.exam.assignment import Assignment
 from llama.kata.stubs import stub
@@ -71,7 +71,7 @@ def run(kata: Kata) -> None:
         raise ValueError(f"kata: --time-limit must be more than 0 seconds, got {kata.time_limit:g}")
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = kata.layers or given.layers or [layer for name in kata.chapter or FIRST for layer in CHAPTERS[name]]
+    wanted = kata.layers or given.layers or [layer for name in kata.chapter for layer in CHAPTERS[name]] or FIRST_LAYERS
     called = "my_llama" if kata.assignment else str(folder)  # a handout gets another place
     texts = {layer: stub(layer, called, given.forbidden) for layer in wanted}
     written = [layer for layer, text in texts.items() if _write(folder / f"{layer}.py", text)]

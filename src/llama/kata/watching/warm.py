@@ -70,7 +70,7 @@ class Progress:
     """The layer to go on with: the first that fails, else the first that is not done; none when all are."""
     problem: str = ""
     """Why the folder could not be loaded."""
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = board.FIRST_LAYERS
     """All layers of the board, in the order in which they are written."""
 
 
