@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama.__main__ import main
-from llama.kata.board import unit_test
+from llama.kata.board import FIRST_LAYERS, unit_test
 from llama.kata.watching.terminal import END, Screen
 from llama.kata.watching.warm import Ended, Printed, Progress, _Output
 from llama.kata.watching.watch import Key, Saved, Watch, watch
@@ -75,7 +75,7 @@ def learner():
 
 def test_it_begins_with_how_far_the_folder_has_come_and_what_to_write_first(learner):
     shown = learner.sees()
-    assert f"0 of {len(LAYERS)} layers done" in shown
+    assert f"0 of {len(FIRST_LAYERS)} layers done" in shown
     assert f"Next: write {FOLDER / 'softmax'}.py; read {unit_test('softmax')}" in shown
     assert "q quit" in shown
 
