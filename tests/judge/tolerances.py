@@ -56,6 +56,16 @@ def angle_tolerance(positions: torch.Tensor) -> float:
     return tolerance(torch.float32) + 3 * float(positions.abs().max()) * 2.0**-24
 
 
+def score_tolerance(dtype: torch.dtype, largest: torch.Tensor | float) -> float:
+    """For softmax weights that are made anew from scores so large and the logarithm of their sum.
+
+    Score, logarithm and difference are each rounded, as exactly as 2^-24 of the largest (2^-53 in float64), and exp
+    turns that error into a relative one. It stands in the weights, and in what is made of them a second time.
+    """
+    unit = 2.0**-53 if dtype == torch.float64 else 2.0**-24
+    return tolerance(dtype) + 6 * float(largest) * unit
+
+
 def moment_tolerance(dtype: torch.dtype, beta: float) -> float:
     """For running averages of float32 kernels, which may take 1 - beta in float32: it is as exact as beta's 2^-24."""
     rounded = 0.0 if dtype == torch.float64 else 2.0**-24 / (1 - beta)

@@ -153,37 +153,30 @@ def fused(
     Float[Tensor, "batch n_kv_heads kv_len head_dim"],
     Float[Tensor, "batch n_kv_heads kv_len head_dim"],
 ]:
-    if not _has_kernel(q, k, v) or grad.dtype != q.dtype:
+    if not q.is_cpu or q.numel() == 0 or k.numel() == 0:
         return unchecked(vectorized)(grad, q, k, v, causal, mask)
-    if kept is None:
-        kept = forward(q, k, v, causal, mask)[1]["kept"]
-    q, keys, values, y, log_sums, upper_left, hidden = kept
+    # In half precision torch's kernel rounds y, which the weighted mean is made of, and takes several times as long.
+    # It makes the weights anew from the logarithms of their sums: as exactly as 2^-24 of the largest score.
+    kept = kept or _attended(q, k, v, wide(grad, q, k, v), causal, mask)
     grad_q, grad_k, grad_v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        _rows(grad), q, keys, values, y, log_sums, 0.0, upper_left, attn_mask=hidden
+        _rows(grad, kept.q.dtype), *kept[:5], 0.0, kept.upper_left, attn_mask=kept.hidden
     )
-    if keys.shape[1] != k.shape[1]:
-        grad_k, grad_v = (t.unflatten(1, (k.shape[1], -1)).sum(dim=2) for t in (grad_k, grad_v))
-    return grad_q, grad_k, grad_v
+    if (groups := q.shape[1] // k.shape[1]) > 1:
+        grad_k, grad_v = (t.unflatten(1, (-1, groups)).sum(dim=2) for t in (grad_k, grad_v))
+    return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, causal: bool = True, mask: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Any]]:
-    if not _has_kernel(q, k, v):
+    if not q.is_cpu or q.dtype != wide(q, k, v) or q.numel() == 0 or k.numel() == 0:
         return attention.fused(q, k, v, causal, mask), {}
-    groups = q.shape[1] // k.shape[1]
-    q, k, v = _rows(q), _rows(k), _rows(v)
-    keys, values = (k, v) if groups == 1 else (t.repeat_interleave(groups, dim=1) for t in (k, v))
-    upper_left = causal and mask is None and q.shape[2] == k.shape[2]  # as torch's kernel has it
-    hidden = None if upper_left else _hidden(q, k.shape[2], causal, mask)
-    y, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, keys, values, 0.0, upper_left, attn_mask=hidden
-    )
-    return y, {"kept": _Kept(q, keys, values, y, log_sums, upper_left, hidden)}
+    kept = _attended(q, k, v, q.dtype, causal, mask)
+    return kept.y, {"kept": kept}
 
 
 class _Kept(NamedTuple):
-    """What torch's kernel was given, and what it returned."""
+    """What torch's kernel is given, and what it returns."""
 
     q: Float[Tensor, "batch n_heads q_len head_dim"]
     keys: Float[Tensor, "batch n_heads kv_len head_dim"]
@@ -194,12 +187,22 @@ class _Kept(NamedTuple):
     hidden: Float[Tensor, "..."] | None
 
 
-def _has_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    return q.is_cpu and q.dtype == k.dtype == v.dtype and q.numel() > 0 and k.numel() > 0
+def _attended(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype, causal: bool, mask: Tensor | None) -> _Kept:
+    """Attention in that dtype, with the logarithm of the sum of each query's powers."""
+    q, keys, values = (_rows(t, dtype) for t in (q, k, v))
+    if (groups := q.shape[1] // k.shape[1]) > 1:
+        keys, values = (t.repeat_interleave(groups, dim=1) for t in (keys, values))
+    upper_left = causal and mask is None and q.shape[2] == k.shape[2]  # as torch's kernel has it
+    hidden = None if upper_left else _hidden(q, k.shape[2], causal, mask)
+    y, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, keys, values, 0.0, upper_left, attn_mask=hidden
+    )
+    return _Kept(q, keys, values, y, log_sums, upper_left, hidden)
 
 
-def _rows(t: Tensor) -> Tensor:
-    """torch's kernels take the features of a head to lie next to each other."""
+def _rows(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """In that dtype, the features of a head next to each other, as torch's kernels take them to be."""
+    t = t.to(dtype)
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
