@@ -122,7 +122,7 @@ def _gradient(
 
 
 def mean_left_out(grad, q, k, v, causal=True, mask=None):
-    """the softmax is taken for a product with fixed weights: the weighted mean is not taken away from what a score gets.
+    """the weighted mean is not taken away from what a score gets, as if no weight grew at the cost of others.
 
     Tempting: a larger score makes its own weight larger; that it makes the others smaller is easily lost.
     """
