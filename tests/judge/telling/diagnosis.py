@@ -172,12 +172,18 @@ def _numbers(outcome: Any) -> list[Tensor]:
     """The values of a call, without its arguments and gradients; nothing where it raised or returned something else."""
     if isinstance(outcome, Raised) or not outcome:
         return []
-    result = outcome[0]
-    parts = list(result) if isinstance(result, list | tuple) else [result]
-    if len(parts) == 2 and isinstance(parts[0], list):  # gradients, and their norm
-        parts = [*parts[0], parts[1]]
+    parts = _flat(outcome[0])
     parts = [torch.tensor(part, dtype=torch.float64) if type(part) in (int, float) else part for part in parts]
     return [part.double() for part in parts] if all(isinstance(part, Tensor) for part in parts) else []
+
+
+def _flat(result: Any) -> list[Any]:
+    """What is in a result, and in the lists and mappings in it; in a mapping in the order of the names."""
+    if isinstance(result, dict):
+        return [part for name in sorted(result, key=str) for part in _flat(result[name])]
+    if isinstance(result, list | tuple):
+        return [part for of in result for part in _flat(of)]
+    return [result]
 
 
 def _same_numbers(layer: str, a: Any, b: Any, slack: float = 1) -> bool:
@@ -301,6 +307,8 @@ def _same(layer: str, a: Any, b: Any, slack: float, floor: float) -> bool:
     """Whether two outcomes are the same within the dtype's tolerance, or `floor` where that is wider, times slack."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(_same(layer, x, y, slack, floor) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(layer, a[name], b[name], slack, floor) for name in a)
     if isinstance(a, float) and isinstance(b, float):
         a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
