@@ -12,9 +12,9 @@ from llama.__main__ import main
 from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD
 from llama.implementation import composed
 from llama.kata import board, hint_file
-from llama.kata.board import Row, unit_test
+from llama.kata.board import FIRST_LAYERS, Row, unit_test
 from llama.kata.stubs import stub
-from llama.layers import INTERNAL, LAYERS, layer_module
+from llama.layers import CHAPTERS, INTERNAL, LAYERS, layer_module
 from tests.judge.assertions import assert_close
 
 ROOT = Path(__file__).parents[3]
@@ -32,19 +32,50 @@ def my_llama(tmp_path, monkeypatch, capsys):
     return tmp_path / "my_llama"
 
 
-def test_there_is_a_stub_for_every_layer_and_no_stub_is_written(my_llama):
-    loaded = implementation.load(my_llama)
+@pytest.fixture
+def every_stub(my_llama):
+    """With those of the chapters that the kata does not begin with."""
+    assert main(["kata", "my_llama", "--chapter", *CHAPTERS]) == 0
+    return my_llama
+
+
+def test_there_is_a_stub_for_every_layer_and_no_stub_is_written(every_stub):
+    loaded = implementation.load(every_stub)
     assert tuple(loaded.layers) == LAYERS
     assert loaded.stubs == set(LAYERS)
 
 
+def test_it_begins_without_the_gradients_which_are_a_chapter_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["kata", "mine"])
+    assert tuple(implementation.load("mine").layers) == FIRST_LAYERS
+    assert not set(CHAPTERS["gradients"]) & set(FIRST_LAYERS)
+    main(["kata", "backwards", "--chapter", "gradients"])
+    assert tuple(implementation.load("backwards").layers) == CHAPTERS["gradients"]
+    assert board.load(implementation.load("backwards")).chapters == ["gradients"]
+    main(["kata", "mine", "--chapter", "gradients"])
+    assert board.load(implementation.load("mine")).layers == list(LAYERS)
+
+
+def test_a_board_with_more_chapters_counts_in_each(every_stub):
+    shown = board.load(implementation.load("my_llama"))
+    (every_stub / "silu_backward.py").write_text("def silu_backward(grad, x):\n    return grad\n")
+    shown = board.load(implementation.load("my_llama"))
+    shown.record("silu_backward", Row("done", passed=3))
+    lines = str(shown).splitlines()
+    headings = [f"{name}: {int(name == 'gradients')} of {len(CHAPTERS[name])} done" for name in CHAPTERS]
+    assert [line for line in lines if line in headings] == headings
+    assert lines[-1].startswith(f"1 of {len(LAYERS)} layers done. Next: write softmax;")
+    assert "decoder_layer_backward   not written" in lines
+
+
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_stub_has_the_signature_of_its_layer_and_names_the_unit_test(my_llama, name):
-    signature = inspect.signature(getattr(implementation.load(my_llama), name))
+def test_a_stub_has_the_signature_of_its_layer_and_names_the_unit_test(every_stub, name):
+    signature = inspect.signature(getattr(implementation.load(every_stub), name))
     ours = getattr(implementation.load("vectorized"), name)
     parameters = [p for p in inspect.signature(ours).parameters.values() if p.name not in INTERNAL]
     assert [(p.name, p.default) for p in signature.parameters.values()] == [(p.name, p.default) for p in parameters]
-    text = (my_llama / f"{name}.py").read_text(encoding="utf-8")
+    text = (every_stub / f"{name}.py").read_text(encoding="utf-8")
     assert f'NotImplementedError("{name} is not written yet: read {unit_test(name)}")' in text
     contract = (layer_module(name).__doc__ or "").partition("\n\n")[0]
     assert contract in text
