@@ -33,7 +33,7 @@ KILLED_WITH_PARENT, DUMPABLE, KEEP_CAPABILITIES, NO_NEW_PRIVILEGES, SUBREAPER, A
 READ_ANY_FILE = 1 << 2
 """CAP_DAC_READ_SEARCH: what a user of its own needs where Python lies in root's home. Landlock holds it."""
 PROCESSES = 32
-OWN_PROC = "its own /proc"
+NO_OTHERS, OWN_PROC = "no other processes", "its own /proc"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def leave_the_others() -> list[str]:
         _call("unshare", NEW_NAMESPACES)
     except OSError:
         return []
-    return ["no other processes", "no network"]
+    return [NO_OTHERS, "no network"]
 
 
 def private_folders(temporary: str) -> list[str]:
@@ -96,21 +96,29 @@ def private_folders(temporary: str) -> list[str]:
 
 
 def hold(
-    limits: Limits, readable: Iterable[str], listed: Iterable[str], writable: Iterable[str], hidden: Iterable[str]
+    limits: Limits,
+    readable: Iterable[str],
+    listed: Iterable[str],
+    writable: Iterable[str],
+    hidden: Iterable[str],
+    among_others: bool,
 ) -> list[str]:
-    """The last step before code of others runs. What is `listed` can be listed, and not read. Gives what is held."""
+    """The last step before code of others runs. What is `listed` can be listed, and not read. Gives what is held.
+
+    `among_others` says that other processes of its user run beside it. The limit of processes would count these too.
+    """
     held = []
     prctl(NO_NEW_PRIVILEGES, 1)
     if _landlock(readable, listed, writable):
         held.append("no other files")
-    _limit(limits)
+    _limit(limits, among_others and os.getuid() != 0)
     if _user_of_its_own(keep_reading=bool(held)):
         held.append("a user of its own")
     sys.addaudithook(Refusing([os.path.realpath(path) for path in hidden]))
     return held
 
 
-def _limit(limits: Limits) -> None:
+def _limit(limits: Limits, any_number: bool) -> None:
     size = 2**20 * limits.megabytes
     seconds = max(1, int(limits.seconds) + 1)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
@@ -118,7 +126,8 @@ def _limit(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**29, 2**29))
     with contextlib.suppress(OSError, ValueError):  # macOS knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (_mapped() + size, _mapped() + size))
-        resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
+        if not any_number:
+            resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
 
 
 def _mapped() -> int:

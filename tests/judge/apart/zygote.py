@@ -170,7 +170,12 @@ def _work(request: dict[str, Any], descriptors: list[int], held: list[str]) -> N
     _refuse_imports(request["refused"])
     readable = request["readable"] + (["/proc"] if holding.OWN_PROC in held else [])
     held = held + holding.hold(
-        Limits(**request["limits"]), readable, request["listed"], request["writable"], request["hidden"]
+        Limits(**request["limits"]),
+        readable,
+        request["listed"],
+        request["writable"],
+        request["hidden"],
+        among_others=holding.NO_OTHERS not in held,
     )
     Worker(connection, request["most"], held).run()
 
