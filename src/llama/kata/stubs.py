@@ -30,7 +30,7 @@ def stub(layer: str, folder: str = "my_llama", forbidden: Sequence[str] = ()) ->
         "",
         f"def {layer}(",
         *(f"    {_parameter(argument, default)}," for argument, default in _parameters(function)),
-        f") -> {_source(function.returns)}:",
+        *_returned(function.returns),
         f'    raise NotImplementedError("{layer} is not written yet: read {unit_test(layer)}")',
     ]
     return "\n".join(lines) + "\n"
@@ -96,6 +96,14 @@ def _parameters(function: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | Non
 def _parameter(argument: ast.arg, default: ast.expr | None) -> str:
     """`x: Float[Tensor, "... d_model"]`, `eps: float = 1e-05`: as it stands in the signature."""
     return _source(argument) + (f" = {_source(default)}" if default is not None else "")
+
+
+def _returned(annotation: ast.expr | None) -> list[str]:
+    """`) -> Float[Tensor, "..."]:`, a line for each part of a long tuple."""
+    line = f") -> {_source(annotation)}:"
+    if len(line) <= WIDTH or not isinstance(annotation, ast.Subscript) or not isinstance(annotation.slice, ast.Tuple):
+        return [line]
+    return [") -> tuple[", *(f"    {_source(part)}," for part in annotation.slice.elts), "]:"]
 
 
 def _source(node: ast.AST | None) -> str:
