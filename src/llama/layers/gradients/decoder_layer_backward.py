@@ -7,6 +7,12 @@
 
     grad like x, then the arguments of decoder_layer -> (grad_x, {name: gradient}), one for each of the nine weights
 
+The names are those of decoder_layer:
+
+    input_layernorm.weight   self_attn.q_proj.weight   self_attn.k_proj.weight   self_attn.v_proj.weight
+    self_attn.o_proj.weight   post_attention_layernorm.weight
+    mlp.gate_proj.weight   mlp.up_proj.weight   mlp.down_proj.weight
+
 Each gradient has the dtype of its weight.
 
 `compose` is written over the layers that it is given: rms_norm and self_attention, and the gradients of these two and

@@ -6,15 +6,24 @@
     token_ids [batch seq] int64, targets [batch seq] int64, weights: a Hugging Face state dict, config: a LlamaConfig
     -> (loss [], {name: gradient}), one for each name of `weights`
 
-The targets are those of the same positions: nothing is shifted here. The loss has the dtype of the logits, and each
+    model.embed_tokens.weight         [vocab d_model]
+    model.layers.0.NAME               the nine NAMEs of decoder_layer, for each layer from 0 on
+    model.norm.weight                 [d_model]
+    lm_head.weight                    [vocab d_model], may be missing
+
+    config    num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, rms_norm_eps, rope_theta
+              rope_scaling: None, or a dict with factor, low_freq_factor, high_freq_factor and
+              original_max_position_embeddings
+
+The positions are 0 to seq - 1. The targets are those of the same positions: nothing is shifted here. The loss has the dtype of the logits, and each
 gradient that of its weight. Where `lm_head.weight` is missing the head is tied: the embedding is used twice, and both
 gradients add up under `model.embed_tokens.weight`.
 
 `compose` is written over the layers that it is given: embedding, decoder_layer, rms_norm, linear and cross_entropy, and
 the gradients of all five. What each decoder layer was given is kept until its gradient is taken.
 
-Raises what llama raises for `weights` and token ids, IndexError for a target outside the vocabulary, and ValueError
-where there is no token.
+Raises ValueError where `weights` lacks a tensor or has one that has no place, and where there is no token; IndexError
+for a token id or a target outside the vocabulary.
 Source: Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors".
 """
 
