@@ -12,8 +12,8 @@
 
 Several query heads read one key head: its gradient is the sum over them. The scale stands in the scores, so once in
 grad_q and once in grad_k. A hidden key gets exactly nothing from that query; a query that may attend to nothing has
-zeros, and gives none. As in attention, query head h reads key head h // (n_heads / n_kv_heads); when causal, the queries
-are the last q_len of the kv_len positions; True in `mask` means "may attend". Sums are in at least float32.
+zeros, and gives none. As in attention, query head h reads key head h // (n_heads / n_kv_heads), and causal takes the
+queries for the last q_len of the kv_len positions. True in `mask` means "may attend". Sums are in at least float32.
 
 Raises ValueError where n_kv_heads does not divide n_heads, where there are more queries than positions (when causal),
 and where the mask does not broadcast.
