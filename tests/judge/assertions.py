@@ -224,10 +224,13 @@ def assert_finite(actual: Tensor, look_at: str = "", name: str = "out") -> None:
         fail(sentence, look_at, (values, torch.zeros_like(values), wrong))
 
 
-def assert_like(actual: Tensor, other: Tensor, look_at: str = "") -> None:
+def assert_like(actual: Tensor, other: Tensor, look_at: str = "", name: str = "out") -> None:
     """The same dtype and device, whatever the values."""
     if (actual.dtype, actual.device) != (other.dtype, other.device):
-        fail(f"out must be {word(other.dtype)} on {other.device}, got {word(actual.dtype)} on {actual.device}", look_at)
+        fail(
+            f"{name} must be {word(other.dtype)} on {other.device}, got {word(actual.dtype)} on {actual.device}",
+            look_at,
+        )
 
 
 def fail(sentence: str, look_at: str = "", differing: tuple[Tensor, Tensor, Tensor] | None = None) -> None:

@@ -16,8 +16,8 @@
               original_max_position_embeddings
 
 The positions are 0 to seq - 1. The targets are those of the same positions: nothing is shifted here. The loss has the
-dtype of the logits, and each gradient that of its weight. Where `lm_head.weight` is missing the head is tied: the embedding is used twice, and both
-gradients add up under `model.embed_tokens.weight`.
+dtype of the logits, and each gradient that of its weight. Where `lm_head.weight` is missing the head is tied: the
+embedding is used twice, and both gradients add up under `model.embed_tokens.weight`.
 
 `compose` is written over the layers that it is given: embedding, decoder_layer, rms_norm, linear and cross_entropy, and
 the gradients of all five. What each decoder layer was given is kept until its gradient is taken.

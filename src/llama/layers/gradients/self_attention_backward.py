@@ -9,8 +9,8 @@
 
     grad like x, then the arguments of self_attention -> (grad_x, grad_w_q, grad_w_k, grad_w_v, grad_w_o)
 
-positions [seq] or [batch seq] int64, frequencies [head_dim/2]. Attention is causal. Head h is the rows
-h·head_dim .. (h+1)·head_dim - 1 of w_q, and the same columns of w_o. x reaches y by three ways, and their gradients add up.
+positions [seq] or [batch seq] int64, frequencies [head_dim/2]. Attention is causal. Head h is the rows h·head_dim ..
+(h+1)·head_dim - 1 of w_q, and the same columns of w_o. x reaches y by three ways, and their gradients add up.
 
 `compose` is written over the layers that it is given: linear, rope and attention, and the gradients of all three.
 `forward` is the layer itself, which keeps what `compose` would compute again.
