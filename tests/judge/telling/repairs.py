@@ -242,14 +242,18 @@ def _constant(values: Tensor, axis: int) -> bool:
 
 def _order(layer: str, wrong: list[list[Result]]) -> str:
     """The parts of a result in another order."""
+    order: list[int] = []
     count = len(wrong[0])
-    for order in permutations(range(count)):
-        if order != tuple(range(count)) and all(
-            not _differ(parts[i].theirs, parts[j].right) for parts in wrong for i, j in enumerate(order)
-        ):
-            first = _name(layer, order[0], count)
-            return f"Your results are right, but in another order: first comes {first} of the right ones."
-    return ""
+    for i in range(count):
+        fits = (j for j in range(count) if j not in order)
+        fit = next((j for j in fits if not any(_differ(parts[i].theirs, parts[j].right) for parts in wrong)), None)
+        if fit is None:
+            return ""
+        order.append(fit)
+    if order == sorted(order):
+        return ""
+    first = _name(layer, order[0], count)
+    return f"Your results are right, but in another order: first comes {first} of the right ones."
 
 
 def named(layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, float], dict[str, Tensor]]:
