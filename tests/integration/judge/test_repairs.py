@@ -7,6 +7,7 @@ import torch
 
 from llama import implementation
 from tests.judge.telling.diagnosis import repaired
+from tests.judge.telling.repairs import Result, repair
 
 OURS = implementation.load("vectorized")
 
@@ -71,6 +72,13 @@ FOUND = [
 )
 def test_one_change_is_found(of, function, sentence):
     assert repaired(of, function) == sentence
+
+
+def test_the_order_of_thirty_parts_is_found_though_nobody_could_try_all_orders():
+    right = [torch.tensor([float(i), 1.0]) for i in range(30)]
+    turned = [Result(theirs, of) for theirs, of in zip(reversed(right), right, strict=True)]
+    told = "Your results are right, but in another order: first comes out[29] of the right ones."
+    assert repair("llama_backward", [turned, turned]) == told
 
 
 @pytest.mark.parametrize("of", ["silu", "attention", "adamw", "clip_grad_norm"])
