@@ -127,8 +127,8 @@ def fused(
     for i in range(0, len(gate), few):  # some tokens at a time, so that what is computed between stays in the cache
         part = slice(i, i + few)
         torch.ops.aten.silu_backward.grad_input(toward_hidden[part], gate[part], grad_input=toward_gate[part])
-        toward_gate[part] *= up[part]  # after the slope, or float16 overflows where the gate is shut
-        toward_hidden[part] *= activated[part]
+        toward_gate[part].mul_(up[part])  # after the slope, or float16 overflows where the gate is shut
+        toward_hidden[part].mul_(activated[part])
     toward_up = toward_hidden
     grad_x = toward_gate @ w_gate
     grad_x += toward_up @ w_up
