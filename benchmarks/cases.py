@@ -33,7 +33,7 @@ HALF_AND_SINGLE = (torch.float32, torch.bfloat16)
 MULTIPLIED = HALF_AND_SINGLE if multiplies_bfloat16(torch.device("cpu")) else (torch.float32,)
 """What products are measured in. Imitated, one in bfloat16 takes a hundred times as long, and nobody would use it."""
 
-FUSED = load("fused").unchecked()
+FUSED = load("fused")
 Run = Callable[..., Any]
 # From the arguments of the layer to a call without any. All that is made once in a program is made outside that call.
 Peer = Callable[..., Run]
