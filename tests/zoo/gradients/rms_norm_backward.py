@@ -9,7 +9,7 @@ from tests.zoo.kernels import as_if_contiguous
 def probes():
     x, grad = target.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 7.0]]), target.tensor([[1.0, 0.0, 2.0], [-1.0, 3.0, 0.5]])
     weight, half = target.tensor([1.0, 2.0, 3.0]), target.tensor([[1000.0, 200.0]]).half()
-    ones = target.tensor(torch.ones(3000, 1))
+    ones = target.tensor(torch.ones(6000, 1))
     return [
         ((grad, x, weight, 3.0), {}),
         ((grad[None], x[None], weight), {}),
