@@ -2,6 +2,7 @@
 
 from benchmarks.cases import autograd, layer
 from benchmarks.gradients import bench_decoder_layer_backward
+from benchmarks.model import bench_llama
 
 
 def flops(c):
@@ -12,17 +13,8 @@ def flops(c):
 bench_llama_backward = layer(
     "llama_backward",
     along="seq",
-    sizes=(1, 16, 128, 512),
-    others={
-        "batch": 1,
-        "n_kv_heads": 2,
-        "groups": 2,
-        "half": 16,
-        "d_model": 128,
-        "d_ff": 352,
-        "vocab": 4096,
-        "n_layers": 2,
-    },
+    sizes=bench_llama.SIZES,
+    others=bench_llama.OTHERS,
     flops=flops,
     naive=1,
     peers={"autograd": autograd("llama_backward")},

@@ -10,7 +10,7 @@ What is known of one layer stands in the file of its name: `CALLS` in tests/case
 import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -80,6 +80,14 @@ class Calls:
     """Of a gradient: what it is the gradient of."""
     may_return_arguments: bool = False
     """Whether a tensor that stays as it is may be returned itself."""
+
+
+def backward_of(
+    layer: Calls, arguments: Callable[[Case], Arguments], forward: Forward, results: tuple[str, ...], **more: Any
+) -> Calls:
+    """How the gradient of that layer is called: for the same sizes, with what is as it is there."""
+    own = {"gradients": (), "batched": {}, "leading": ()} | more
+    return replace(layer, arguments=arguments, forward=forward, results=results, **own)
 
 
 @functools.cache

@@ -14,6 +14,15 @@ from llama.model.weights import shapes
 from tests.cases import target
 from tests.cases.case import Case
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 20,
+}
+"""A scaling of which short sequences see all three parts."""
+
 
 def positions(case: Case, axes: str, high: int = 50) -> Tensor:
     """Any positions: unordered, repeated."""

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.cases import target
+
 
 def as_if_contiguous(t: Tensor) -> Tensor:
     """As many elements as `t` has, in the order of its memory, from where `t` begins.
@@ -76,3 +78,22 @@ def within(context: Callable[[], Any], make: Callable[[], Sequence[Any]]) -> Cal
         return [y.detach().float(), y.requires_grad]
 
     return probe
+
+
+def far_positions() -> list[Callable[[Callable[..., Any]], Any]]:
+    """Probes of what turns: positions far out in every dtype, that then move on, and another theta before the usual."""
+
+    def call(dtype: torch.dtype, positions: Sequence[int], theta: float) -> Callable[[Callable[..., Any]], Any]:
+        def probe(layer: Callable[..., Any]) -> Any:
+            # A head_dim that no other call has, so that nothing is kept for it.
+            x = target.tensor(torch.linspace(-1, 1, 2 * 3 * 4 * 12).reshape(2, 3, 4, 12), dtype)
+            at, frequencies = target.tensor(positions), target.tensor(theta ** (-torch.arange(6) / 6))
+            before = layer(x.clone(), at, frequencies)
+            at += 1
+            return [before, layer(x, at, frequencies)]
+
+        return probe
+
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    calls = [([3, 1, 2, 0], 500000.0), ([5000, 3, 60001, 301], 10000.0)]
+    return [call(dtype, *arguments) for dtype in dtypes for arguments in calls]

@@ -11,7 +11,7 @@ python -m llama kata my_llama --watch         # tests a layer whenever its file 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -33,8 +33,8 @@ class Kata:
     """Where the layers stand; by default the folder that was tested last. Files that exist are never overwritten."""
     layers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The layers to write stubs of; all of them by default."""
-    chapter: tuple[Literal["model", "gradients", "training", "writing"], ...] = ()
-    """The chapters to write stubs of; by default all but `gradients`."""
+    chapter: tuple[str, ...] = ()
+    """The chapters to write stubs of, such as `gradients`; by default those that the kata begins with."""
     assignment: Path | None = None
     """A TOML file that says which layers, and what they are worth."""
     status: bool = False
@@ -51,6 +51,9 @@ def run(kata: Kata) -> None:
     for layer in kata.layers:
         if layer not in LAYERS:
             raise ValueError(f"kata: {unknown(layer)}")
+    for chapter in kata.chapter:
+        if chapter not in CHAPTERS:
+            raise ValueError(f"kata: there is no chapter {chapter}; the chapters are {', '.join(CHAPTERS)}")
     last = board.last_source()
     if kata.folder is None and last is None:
         raise ValueError("kata: say where the layers are to stand, as in python -m llama kata my_llama")

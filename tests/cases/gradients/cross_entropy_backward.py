@@ -1,7 +1,8 @@
 """How cross_entropy_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import cross_entropy
 
 
 def arguments(case: Case) -> Arguments:
@@ -15,11 +16,10 @@ def forward(layers, grad, logits, targets):
     return Point(lambda logits: layers.cross_entropy(logits, targets), (logits,), grad)
 
 
-CALLS = Calls(
-    "batch seq vocab",
+CALLS = backward_of(
+    cross_entropy.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_logits",),
     leading=(1, 2),
-    very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 129, "vocab": 8_193}),
 )

@@ -1,6 +1,6 @@
 """How decoder_layer_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point
+from tests.cases.calls import Arguments, Point, backward_of
 from tests.cases.case import Case
 from tests.cases.model import decoder_layer
 
@@ -18,14 +18,10 @@ def forward(layers, grad, x, weights, *others, **more):
     return Point(function, (x, *weights.values()), grad)
 
 
-CALLS = Calls(
-    "batch seq n_kv_heads groups half d_model d_ff",
+CALLS = backward_of(
+    decoder_layer.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_x", "gradients"),
     batched={0: 1, 1: 1},
-    turns=True,
-    rounds_within=True,
-    multiplies=True,
-    very_large=({"seq": 257}, {"d_model": 513, "d_ff": 1_025}),
 )

@@ -1,7 +1,8 @@
 """How embedding_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import embedding
 
 
 def arguments(case: Case) -> Arguments:
@@ -13,11 +14,10 @@ def forward(layers, grad, token_ids, vocab):
     return Point(lambda weight: layers.embedding(token_ids, weight), (weight,), grad)
 
 
-CALLS = Calls(
-    "batch seq vocab d_model",
+CALLS = backward_of(
+    embedding.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_weight",),
     leading=(0, 1),
-    very_large=({"vocab": 70_000}, {"seq": 70_000}, {"seq": 5_000, "vocab": 1}, {"seq": 257, "d_model": 1_025}),
 )

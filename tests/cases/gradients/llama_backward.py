@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
 from tests.cases.model import llama
 
@@ -20,13 +20,9 @@ def forward(layers, token_ids, targets, weights, config):
     return Point(function, tuple(weights.values()), torch.ones_like(next(iter(weights.values())).sum()))
 
 
-CALLS = Calls(
-    "batch seq n_kv_heads groups half d_model d_ff vocab n_layers",
+CALLS = backward_of(
+    llama.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("loss", "gradients"),
-    turns=True,
-    rounds_within=True,
-    multiplies=True,
-    very_large=({"vocab": 70_000}, {"seq": 257}, {"n_layers": 11}),
 )

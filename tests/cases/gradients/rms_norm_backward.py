@@ -1,7 +1,8 @@
 """How rms_norm_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import rms_norm
 
 
 def arguments(case: Case) -> Arguments:
@@ -13,12 +14,11 @@ def forward(layers, grad, x, weight, eps=1e-5):
     return Point(lambda x, weight: layers.rms_norm(x, weight, eps), (x, weight), grad)
 
 
-CALLS = Calls(
-    "batch seq d_model",
+CALLS = backward_of(
+    rms_norm.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_x", "grad_weight"),
     batched={0: 1, 1: 1},
     leading=(0, 1),
-    very_large=({"d_model": 8_193}, {"seq": 70_000}, {"seq": 129, "d_model": 4_096}),
 )

@@ -2,8 +2,9 @@
 
 import torch
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import rope
 from tests.cases.weights import frequencies, positions
 
 
@@ -17,12 +18,10 @@ def forward(layers, grad, positions, frequencies):
     return Point(lambda x: layers.rope(x, positions, frequencies), (x,), grad)
 
 
-CALLS = Calls(
-    "batch n_kv_heads groups seq half",
+CALLS = backward_of(
+    rope.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_x",),
     batched={0: 1, 1: 2},
-    turns=True,
-    very_large=({"seq": 8_193}, {"batch": 8_192, "groups": 8}, {"seq": 257, "half": 129}),
 )

@@ -1,7 +1,8 @@
 """How silu_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import silu
 
 
 def arguments(case: Case) -> Arguments:
@@ -12,16 +13,11 @@ def forward(layers, grad, x):
     return Point(layers.silu, (x,), grad)
 
 
-VERY_LARGE: tuple[dict[str, int], ...] = (
-    {"n": 70_000},
-    {"seq": 70_000},
-)
-CALLS = Calls(
-    "batch seq n",
+CALLS = backward_of(
+    silu.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_x",),
     batched={0: 1, 1: 1},
     leading=(0, 1),
-    very_large=VERY_LARGE,
 )

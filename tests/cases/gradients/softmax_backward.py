@@ -1,7 +1,8 @@
 """How softmax_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import softmax
 
 
 def arguments(case: Case) -> Arguments:
@@ -13,12 +14,11 @@ def forward(layers, grad, y):
     return Point(layers.softmax, (y.log(),), grad)
 
 
-CALLS = Calls(
-    "batch seq n",
+CALLS = backward_of(
+    softmax.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_x",),
     batched={0: 1, 1: 1},
     leading=(0, 1),
-    very_large=({"n": 70_000}, {"seq": 70_000}, {"seq": 129, "n": 4_097}),
 )

@@ -1,7 +1,8 @@
 """How swiglu_backward is called."""
 
-from tests.cases.calls import Arguments, Calls, Point, positional
+from tests.cases.calls import Arguments, Point, backward_of, positional
 from tests.cases.case import Case
+from tests.cases.model import swiglu
 from tests.cases.weights import weight
 
 
@@ -15,14 +16,11 @@ def forward(layers, grad, *arguments):
     return Point(layers.swiglu, arguments, grad)
 
 
-CALLS = Calls(
-    "batch seq d_model d_ff",
+CALLS = backward_of(
+    swiglu.CALLS,
     arguments,
-    forward=forward,
+    forward,
     results=("grad_x", "grad_gate", "grad_up", "grad_down"),
     batched={0: 1, 1: 1},
-    rounds_within=True,
-    multiplies=True,
     leading=(0, 1),
-    very_large=({"d_ff": 8_193}, {"seq": 70_000}, {"d_model": 1_025, "d_ff": 257}),
 )

@@ -9,18 +9,11 @@ from hypothesis import strategies as st
 
 from tests.cases.case import Case, cases
 from tests.cases.sizes import small
-from tests.cases.weights import config, model_weights
+from tests.cases.weights import LLAMA3, config, model_weights
 from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical
 from tests.judge.subject import REFERENCE, exact, word
 
 SIZES = "batch seq n_kv_heads groups half d_model d_ff vocab n_layers"
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 20,
-}
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 

@@ -5,36 +5,14 @@ import math
 import pytest
 import torch
 
-from llama.model.config import LlamaConfig
+from tests.cases.on_paper import ONE, config, model
 from tests.cases.target import tensor
 from tests.judge.assertions import assert_close
 
-ZERO, ONE = [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 LOG2 = math.log(2)
 CERTAIN = [[0.0, 0.0], [0.0, 0.0], [LOG2, 0.0]]
 """A head that scores the norm (1, 1) by 0, 0 and ln 2: probabilities 1/4, 1/4 and 1/2."""
-
-
-def config(n_layers=1, rms_norm_eps=0.0):
-    """vocab=3, d_model=2, one head of 2 features, d_ff=1."""
-    sizes = {"vocab_size": 3, "hidden_size": 2, "intermediate_size": 1, "num_attention_heads": 1}
-    return LlamaConfig(**sizes, num_hidden_layers=n_layers, rms_norm_eps=rms_norm_eps)
-
-
-def model(*layers, embedding=((3.0, 4.0), (1.0, 1.0), (1.0, -1.0)), norm=(1.0, 1.0), head=None):
-    """Weights whose decoder layers add nothing but what `layers` give them: by layer, its projections by letter."""
-    weights = {EMBEDDING: embedding, NORM: norm}
-    for i, given in enumerate(layers or [{}]):
-        for letter in "qkvo":
-            weights[f"model.layers.{i}.self_attn.{letter}_proj.weight"] = given.get(letter, ZERO)
-        for name in ("input", "post_attention"):
-            weights[f"model.layers.{i}.{name}_layernorm.weight"] = (1.0, 1.0)
-        for name, zeros in (("gate", [[0.0, 0.0]]), ("up", [[0.0, 0.0]]), ("down", [[0.0], [0.0]])):
-            weights[f"model.layers.{i}.mlp.{name}_proj.weight"] = zeros
-    if head:
-        weights[HEAD] = head
-    return {name: tensor(values) for name, values in weights.items()}
 
 
 def w_o(layer):

@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llama.model.config import LlamaConfig
+from tests.cases.on_paper import ONE, config, model
 from tests.cases.target import tensor
 from tests.judge.assertions import assert_close
 
-ZERO, ONE = [[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -18,27 +17,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 4,
 }
-
-
-def config(n_layers=1, rms_norm_eps=0.0, rope_scaling=None):
-    """vocab=3, d_model=2, one head of 2 features, d_ff=1."""
-    sizes = {"vocab_size": 3, "hidden_size": 2, "intermediate_size": 1, "num_attention_heads": 1}
-    return LlamaConfig(**sizes, num_hidden_layers=n_layers, rms_norm_eps=rms_norm_eps, rope_scaling=rope_scaling)
-
-
-def model(*layers, norm=(1.0, 1.0), head=None):
-    """Weights whose decoder layers add nothing but what `layers` give them: by layer, its projections by letter."""
-    weights = {"model.embed_tokens.weight": [[3.0, 4.0], [1.0, 1.0], [1.0, -1.0]], "model.norm.weight": norm}
-    for i, given in enumerate(layers or [{}]):
-        for letter in "qkvo":
-            weights[f"model.layers.{i}.self_attn.{letter}_proj.weight"] = given.get(letter, ZERO)
-        for name in ("input", "post_attention"):
-            weights[f"model.layers.{i}.{name}_layernorm.weight"] = (1.0, 1.0)
-        for name, zeros in (("gate", [[0.0, 0.0]]), ("up", [[0.0, 0.0]]), ("down", [[0.0], [0.0]])):
-            weights[f"model.layers.{i}.mlp.{name}_proj.weight"] = zeros
-    if head:
-        weights["lm_head.weight"] = head
-    return {name: tensor(values) for name, values in weights.items()}
 
 
 def test_without_a_head_each_token_is_scored_by_its_embedding(llama):

@@ -3,7 +3,7 @@
 import torch
 
 from tests.cases import target
-from tests.zoo.kernels import as_if_contiguous
+from tests.zoo.kernels import as_if_contiguous, far_positions
 
 
 def _angles(positions, frequencies):
@@ -29,19 +29,6 @@ def _back(grad, positions, frequencies):
 
 
 def probes():
-    """Positions far out in every dtype, positions that move on, and another theta before the usual one."""
-
-    def call(dtype, positions, theta):
-        def probe(layer):
-            # A head_dim that no other call has, so that nothing is kept for it.
-            grad = target.tensor(torch.linspace(-1, 1, 2 * 3 * 4 * 12).reshape(2, 3, 4, 12), dtype)
-            at, frequencies = target.tensor(positions), target.tensor(theta ** (-torch.arange(6) / 6))
-            before = layer(grad.clone(), at, frequencies)
-            at += 1
-            return [before, layer(grad, at, frequencies)]
-
-        return probe
-
     few = target.tensor([1.0, 0.3])
 
     def make(*positions, heads=2):
@@ -61,11 +48,9 @@ def probes():
         layer(grad, *rest).zero_()
         return grad
 
-    dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    calls = [([3, 1, 2, 0], 500000.0), ([5000, 3, 60001, 301], 10000.0)]
     as_many = torch.linspace(-1, 1, 3 * 3 * 4).view(3, 1, 3, 4)
     return [
-        *(call(dtype, *arguments) for dtype in dtypes for arguments in calls),
+        *far_positions(),
         (make(-3, 5), {}),
         (make(3, 1, heads=9), {}),
         ((target.tensor(as_many), target.tensor([4, 5, 2]), few), {}),

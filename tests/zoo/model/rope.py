@@ -4,7 +4,7 @@ import torch
 
 from llama import implementation
 from tests.cases import target
-from tests.zoo.kernels import as_if_contiguous, gradients, with_gradient, within
+from tests.zoo.kernels import as_if_contiguous, far_positions, gradients, with_gradient, within
 
 LAYERS = implementation.load("vectorized")
 
@@ -335,19 +335,6 @@ _BY_LENGTH, _TABLES, _LAST = {}, {}, []
 
 
 def probes():
-    """Positions far out in every dtype, positions that move on, and another theta before the usual one."""
-
-    def call(dtype, positions, theta):
-        def probe(layer):
-            # A head_dim that no other call has, so that nothing is kept for it.
-            x = target.tensor(torch.linspace(-1, 1, 2 * 3 * 4 * 12).reshape(2, 3, 4, 12), dtype)
-            at, frequencies = target.tensor(positions), target.tensor(theta ** (-torch.arange(6) / 6))
-            before = layer(x.clone(), at, frequencies)
-            at += 1
-            return [before, layer(x, at, frequencies)]
-
-        return probe
-
     def as_many_positions_as_sequences(layer):
         x = target.tensor(torch.linspace(-1, 1, 3 * 3 * 14).reshape(3, 1, 3, 14))
         return layer(x, target.tensor([4, 5, 2]), target.tensor([1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01]))
@@ -356,9 +343,6 @@ def probes():
         x, frequencies = target.tensor(torch.ones(1, 1, 4, 2)), target.tensor([0.625])
         return [layer(x, target.tensor(at), frequencies) for at in ([0, 1, 2, 3], [0, 2, 1, 3])]
 
-    dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    calls = [([3, 1, 2, 0], 500000.0), ([5000, 3, 60001, 301], 10000.0)]
-    far = [call(dtype, *arguments) for dtype in dtypes for arguments in calls]
     few = target.tensor([1.0, 0.3])
 
     def make(*positions, dtype=torch.float32, heads=2):
@@ -397,7 +381,7 @@ def probes():
     x, *rest = make(3, 1)
     plain = torch.enable_grad
     return [
-        *far,
+        *far_positions(),
         as_many_positions_as_sequences,
         between_the_same_ends,
         one_after_the_other((plain, make(7, 8)), (plain, make(70, 80))),

@@ -36,25 +36,8 @@ from llama.layers.model import attention
 GRADIENTS = ("q", "k", "v")
 
 
-def check(
-    grad: Tensor | ndarray,
-    q: Tensor | ndarray,
-    k: Tensor | ndarray,
-    v: Tensor | ndarray,
-    causal: bool = True,
-    mask: Tensor | ndarray | None = None,
-    kept: object = None,
-) -> None:
-    (batch, n_heads, q_len, _), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
-    if n_kv_heads == 0 or n_heads % n_kv_heads:
-        raise ValueError(f"attention_backward: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
-    if causal and q_len > kv_len:
-        raise ValueError(f"attention_backward: causal needs q_len <= kv_len, got {q_len} and {kv_len}")
-    if mask is not None:
-        full = (batch, n_heads, q_len, kv_len)
-        axes = zip(reversed(mask.shape), reversed(full), strict=False)
-        if mask.ndim > 4 or any(size not in (1, whole) for size, whole in axes):
-            raise ValueError(f"attention_backward: mask must broadcast to {list(full)}, got {list(mask.shape)}")
+def check(grad: Tensor | ndarray, *arguments: Any, kept: Any = None, **named: Any) -> None:
+    attention.check(*arguments, **named, layer="attention_backward")
 
 
 @contract(check)
@@ -98,10 +81,7 @@ def naive(
 
 
 def _dot(a: list[float], b: list[float]) -> float:
-    total = 0.0
-    for x, y in zip(a, b, strict=True):
-        total += x * y
-    return total
+    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 @contract(check)
@@ -125,11 +105,9 @@ def vectorized(
     visible = torch.ones_like(scores, dtype=torch.bool)
     if causal:
         visible = visible.tril(k.shape[2] - q.shape[2])
-    if mask is not None:
-        visible = visible & mask
-    # A row without a visible key is NaN here, and zero in the next line.
-    weights = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1)
-    weights = weights.masked_fill(~visible, 0)
+    visible = visible if mask is None else visible & mask
+    # In between, a row without a visible key is NaN.
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1).masked_fill(~visible, 0)
     toward_weights = (towards @ values.mT).masked_fill(~visible, 0)
     mean = (weights * toward_weights).sum(dim=-1, keepdim=True)
     toward_scores = weights * (toward_weights - mean) / math.sqrt(max(1, q.shape[-1]))
@@ -193,8 +171,8 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype, causal: bool,
     q, keys, values = (_rows(t, dtype) for t in (q, k, v))
     if (groups := q.shape[1] // k.shape[1]) > 1:
         keys, values = (t.repeat_interleave(groups, dim=1) for t in (keys, values))
-    upper_left = causal and mask is None and q.shape[2] == k.shape[2]  # as torch's kernel has it
-    hidden = None if upper_left else _hidden(q, k.shape[2], causal, mask)
+    plain = mask is None and (not causal or q.shape[2] == k.shape[2])
+    upper_left, hidden = causal and plain, None if plain else _hidden(q, k.shape[2], causal, mask)
     y, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, keys, values, 0.0, upper_left, attn_mask=hidden
     )
@@ -207,12 +185,9 @@ def _rows(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
-def _hidden(q: Tensor, kv_len: int, causal: bool, mask: Tensor | None) -> Tensor | None:
-    """0 where a query may attend to a key, -inf where not; None where it may attend to all."""
-    visible = torch.ones(q.shape[2], kv_len, dtype=torch.bool).tril(kv_len - q.shape[2]) if causal else None
-    if mask is not None:
-        visible = mask if visible is None else visible & mask
-    if visible is None:
-        return None
+def _hidden(q: Tensor, kv_len: int, causal: bool, mask: Tensor | None) -> Tensor:
+    """0 where a query may attend to a key, -inf where not."""
+    visible = attention.causal_mask(q.shape[2], kv_len, q.device) if causal else torch.ones((), dtype=torch.bool)
+    visible = visible if mask is None else visible & mask
     hidden = torch.zeros(visible.shape, dtype=q.dtype).masked_fill_(~visible, -torch.inf)
-    return hidden.expand(q.shape[0], q.shape[1], q.shape[2], kv_len)
+    return hidden.expand(*q.shape[:3], kv_len)

@@ -26,31 +26,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.contract import contract
+from llama.layers.model import self_attention
 
 GRADIENTS = ("x", "w_q", "w_k", "w_v", "w_o")
 
 
-def check(
-    layers: Any,
-    grad: Tensor,
-    x: Tensor,
-    w_q: Tensor,
-    w_k: Tensor,
-    w_v: Tensor,
-    w_o: Tensor,
-    n_heads: int,
-    n_kv_heads: int,
-    positions: Tensor,
-    frequencies: Tensor,
-    kept: Any = None,
-) -> None:
-    if n_heads < 1 or n_kv_heads < 1 or n_heads % n_kv_heads:
-        raise ValueError(f"self_attention_backward: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
-    if w_q.shape[0] % n_heads or w_k.shape[0] * n_heads != w_q.shape[0] * n_kv_heads:
-        raise ValueError(
-            f"self_attention_backward: the rows of w_q and w_k must be n_heads={n_heads} and n_kv_heads={n_kv_heads} "
-            f"times one head_dim, got {w_q.shape[0]} and {w_k.shape[0]}"
-        )
+def check(layers: Any, grad: Tensor, *arguments: Any, kept: Any = None, **named: Any) -> None:
+    self_attention.check(layers, *arguments, **named, layer="self_attention_backward")
 
 
 @contract(check)

@@ -41,17 +41,19 @@ def check(
     v: Tensor | ndarray,
     causal: bool = True,
     mask: Tensor | ndarray | None = None,
+    *,
+    layer: str = "attention",
 ) -> None:
     (batch, n_heads, q_len, _), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
     if n_kv_heads == 0 or n_heads % n_kv_heads:
-        raise ValueError(f"attention: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
+        raise ValueError(f"{layer}: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
     if causal and q_len > kv_len:
-        raise ValueError(f"attention: causal needs q_len <= kv_len, got {q_len} and {kv_len}")
+        raise ValueError(f"{layer}: causal needs q_len <= kv_len, got {q_len} and {kv_len}")
     if mask is not None:
         full = (batch, n_heads, q_len, kv_len)
         axes = zip(reversed(mask.shape), reversed(full), strict=False)
         if mask.ndim > 4 or any(size not in (1, whole) for size, whole in axes):
-            raise ValueError(f"attention: mask must broadcast to {list(full)}, got {list(mask.shape)}")
+            raise ValueError(f"{layer}: mask must broadcast to {list(full)}, got {list(mask.shape)}")
 
 
 @contract(check)
@@ -100,7 +102,7 @@ def vectorized(
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = q.to(wide) @ k.to(wide).transpose(-2, -1) / math.sqrt(q.shape[-1])
-    may_attend = _causal(q.shape[2], k.shape[2], q.device) if causal else torch.ones_like(scores, dtype=torch.bool)
+    may_attend = causal_mask(q.shape[2], k.shape[2], q.device) if causal else torch.ones_like(scores, dtype=torch.bool)
     if mask is not None:
         may_attend = may_attend & mask
     scores = scores.masked_fill(~may_attend, -torch.inf)
@@ -134,7 +136,7 @@ def fused(
     if causal and mask is None and (q_len == kv_len or q_len == 1):
         return F.scaled_dot_product_attention(q, k, v, is_causal=q_len > 1, enable_gqa=grouped)
     if causal:
-        lower = _causal(q_len, kv_len, q.device)
+        lower = causal_mask(q_len, kv_len, q.device)
         mask = lower if mask is None else lower & mask
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
@@ -152,7 +154,7 @@ class _WithGradient(torch.autograd.Function):
         shapes = q.shape, k.shape
         q, k, v = (t.reshape(t.shape[0] * n_kv_heads, -1, t.shape[-1]) for t in (q, k, v))
         wide, scale = torch.promote_types(q.dtype, torch.float32), 1 / math.sqrt(q.shape[-1])
-        hidden = ~_causal(q_len, kv_len, q.device).repeat(q.shape[1] // q_len, 1)
+        hidden = ~causal_mask(q_len, kv_len, q.device).repeat(q.shape[1] // q_len, 1)
         nothing = torch.zeros((), dtype=wide)
         # Compiled, what is written into a part of a tensor is a copy of the whole tensor.
         few = len(q) if torch.compiler.is_compiling() else CACHED // hidden.numel() + 1
@@ -182,5 +184,5 @@ class _WithGradient(torch.autograd.Function):
         return grad_q.view(shape_q), grad_k.view(shape_kv), grad_v.view(shape_kv)
 
 
-def _causal(q_len: int, kv_len: int, device: torch.device) -> Bool[Tensor, "q_len kv_len"]:
+def causal_mask(q_len: int, kv_len: int, device: torch.device) -> Bool[Tensor, "q_len kv_len"]:
     return torch.ones(q_len, kv_len, dtype=torch.bool, device=device).tril(kv_len - q_len)

@@ -39,12 +39,14 @@ def check(
     positions: Tensor,
     frequencies: Tensor,
     cache: Any = None,
+    *,
+    layer: str = "self_attention",
 ) -> None:
     if n_heads < 1 or n_kv_heads < 1 or n_heads % n_kv_heads:
-        raise ValueError(f"self_attention: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
+        raise ValueError(f"{layer}: n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
     if w_q.shape[0] % n_heads or w_k.shape[0] * n_heads != w_q.shape[0] * n_kv_heads:
         raise ValueError(
-            f"self_attention: the rows of w_q and w_k must be n_heads={n_heads} and n_kv_heads={n_kv_heads} times "
+            f"{layer}: the rows of w_q and w_k must be n_heads={n_heads} and n_kv_heads={n_kv_heads} times "
             f"one head_dim, got {w_q.shape[0]} and {w_k.shape[0]}"
         )
 
