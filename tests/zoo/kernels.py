@@ -36,7 +36,7 @@ def gradients(
     """A probe: the gradients of the arguments `of` those that `make` returns, `times` times, each time larger."""
 
     def probe(layer: Callable[..., Any]) -> Any:
-        args = [a.detach().requires_grad_() if i in of else a for i, a in enumerate(make())]
+        args = [a.detach().requires_grad_() if i in of else a for i, a in enumerate(_new(make()))]
         y = layer(*args)
         if not y.requires_grad:
             return [y, None]
@@ -61,7 +61,7 @@ def again(
     """A probe: two calls with the same objects, which `change` changes in between; both results are looked at then."""
 
     def probe(layer: Callable[..., Any]) -> Any:
-        args = make()
+        args = _new(make())
         first = layer(*args)
         other = args if change is None else change(*args) or args
         return [layer(*other), first]
@@ -74,10 +74,15 @@ def within(context: Callable[[], Any], make: Callable[[], Sequence[Any]]) -> Cal
 
     def probe(layer: Callable[..., Any]) -> Any:
         with context():
-            y = layer(*make())
+            y = layer(*_new(make()))
         return [y.detach().float(), y.requires_grad]
 
     return probe
+
+
+def _new(args: Sequence[Any]) -> list[Any]:
+    """The same tensors in memory of their own: a bug that writes over what it is given is asked too."""
+    return [a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a for a in args]
 
 
 def far_positions() -> list[Callable[[Callable[..., Any]], Any]]:

@@ -132,6 +132,11 @@ LAYERS_AND_DEVICES = (
 GRADIENTS = (
     ("--impl naive", "train: autograd cannot see into the naive layers; train with vectorized or fused, or --by-hand"),
 )
+BY_HAND = (
+    ("--by-hand --dropout 0.1", "train: --by-hand knows no dropout, got 0.1"),
+    ("--by-hand --dtype bfloat16", "train: --by-hand knows no bfloat16; leave --dtype out, or give float32"),
+    ("--by-hand --compile", "train: --by-hand knows no --compile, which compiles what autograd makes of the layers"),
+)
 FOLDERS = (
     ("--out text.txt", "text.txt is a file, and must be a folder"),
     ("--out text.txt/out", "text.txt is a file, and must be a folder"),
@@ -180,6 +185,7 @@ FOLDERS = (
     (f"--seed {TOO_LARGE}", f"train: seed must lie in 0..2^63 - 1, got {TOO_LARGE}"),
     *LAYERS_AND_DEVICES,
     *GRADIENTS,
+    *BY_HAND,
     *FOLDERS,
     ("--profile --hidden-size 0", "config: hidden_size must be at least 1, got 0"),
 )
@@ -289,6 +295,10 @@ def test_generate_refuses_a_checkpoint(place, capsys, arguments, sentence):
     ("new ropes", "kata: there is no layer ropes; did you mean rope?"),
     ("new rope Rope", "kata: there is no layer Rope; did you mean rope?"),
     ("new dropout7", "kata: there is no layer dropout7; the layers are softmax, cross_entropy, "),
+    (
+        "new --chapter gradient",
+        "kata: there is no chapter gradient; the chapters are model, gradients, training, writing",
+    ),
     ("text.txt", "kata: text.txt is a file, and must be a folder"),
     ("new.py", "kata: new.py is a file, and must be a folder"),
     ("text.txt/new", "text.txt is a file, and must be a folder"),

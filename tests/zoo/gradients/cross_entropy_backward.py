@@ -44,8 +44,8 @@ def probes():
         many_tokens,
         ((grad, few.bfloat16(), at), {}),
         ((grad.bfloat16(), few, at), {}),
-        lambda f: f(grad, target.tensor([[1.0, 2.5], [0.5, 4.2]]).mT, target.tensor([0, 1])),
-        lambda f: f(grad, few.clone(), target.tensor([[2, 0], [1, 0]])[:, 0]),
+        lambda f: f(grad.clone(), target.tensor([[1.0, 2.5], [0.5, 4.2]]).mT, target.tensor([0, 1])),
+        lambda f: f(grad.clone(), few.clone(), target.tensor([[2, 0], [1, 0]])[:, 0]),
         again(lambda: [grad, few.clone(), at], lambda grad, few, at: [grad, few.flip(0), at]),
     ]
 

@@ -25,8 +25,8 @@ def probes():
         ((ones.bfloat16(), torch.zeros_like(ones[:, 0]).long(), 1), {}),
         many,
         beyond_16_bits,
-        lambda f: f(grad, ids.mT, 3),
-        lambda f: f(grad.transpose(0, 1), ids, 3),
+        lambda f: f(grad.clone(), ids.clone().mT, 3),
+        lambda f: f(grad.clone().transpose(0, 1), ids.clone(), 3),
         again(lambda: [grad, ids, 3]),
         again(lambda: [grad, ids, 3], lambda grad, ids, vocab: [grad.flip(0), ids, vocab]),
     ]

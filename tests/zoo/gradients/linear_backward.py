@@ -24,9 +24,9 @@ def probes():
         many,
         ((grad.bfloat16(), x.bfloat16(), weight), {}),
         ((grad, x.bfloat16(), weight), {}),
-        lambda f: f(grad.mT, x, weight),
-        lambda f: f(grad, x.mT, weight),
-        lambda f: f(grad, x, weight.mT),
+        lambda f: f(grad.clone().mT, x.clone(), weight.clone()),
+        lambda f: f(grad.clone(), x.clone().mT, weight.clone()),
+        lambda f: f(grad.clone(), x.clone(), weight.clone().mT),
         again(lambda: [grad, x, weight]),
         again(lambda: [grad, x, weight], lambda grad, x, weight: [grad.flip(0), x, weight]),
     ]

@@ -26,8 +26,8 @@ def probes():
             ),
             {},
         ),
-        lambda f: f(grad, x.mT.contiguous().mT, weight),
-        lambda f: f(grad.mT.contiguous().mT, x, weight),
+        lambda f: f(grad.clone(), x.mT.contiguous().mT, weight.clone()),
+        lambda f: f(grad.mT.contiguous().mT, x.clone(), weight.clone()),
     ]
 
 

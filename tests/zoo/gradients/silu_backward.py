@@ -3,7 +3,7 @@
 import torch
 
 from tests.cases import target
-from tests.zoo.kernels import again, as_if_contiguous
+from tests.zoo.kernels import again, as_if_contiguous, within
 
 
 def probes():
@@ -16,6 +16,7 @@ def probes():
         ((grad.mT.contiguous().mT, x), {}),
         ((grad, x.bfloat16()), {}),
         ((grad.bfloat16(), x), {}),
+        within(torch.no_grad, lambda: [grad, x]),
         again(lambda: [grad.clone(), x.clone()], lambda grad, x: [grad + 1, x + 1]),
     ]
 
@@ -215,3 +216,13 @@ def result_in_one_place(grad, x):
     kept = _RESULTS.setdefault((x.shape, x.dtype, x.device), torch.empty_like(x))
     with torch.no_grad():
         return kept.copy_(_gradient(grad, x, _right))
+
+
+def autograd_without_grad_mode(grad, x):
+    """it is taken by autograd, with grad mode as it is, so that it raises where grad mode is off.
+
+    Tempting: in a test grad mode is on. A training loop without autograd turns it off.
+    """
+    toward, at = _wide(grad, x)
+    (grad_x,) = torch.autograd.grad(at.requires_grad_() * torch.sigmoid(at), at, toward)
+    return grad_x.to(x.dtype)

@@ -26,7 +26,7 @@ def probes():
 
     def overwritten(loss):
         logits = few.clone().requires_grad_()
-        loss(logits, at).backward()
+        loss(logits, at.clone()).backward()
         return logits.detach()
 
     return [
@@ -40,7 +40,7 @@ def probes():
         # The losses add up to 72,000, which is beyond float16.
         ((target.tensor([[0.0, 60.0]] * 1200, torch.float16), target.tensor([0] * 1200)), {}),
         ((few, target.tensor([2, -100])), {}),
-        lambda loss: loss(few, target.tensor([[2, 0], [1, 0]])[:, 0]),
+        lambda loss: loss(few.clone(), target.tensor([[2, 0], [1, 0]])[:, 0]),
         seen_from_the_side,
         overwritten,
         gradients(lambda: [few, at], times=3),

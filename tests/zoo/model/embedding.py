@@ -19,7 +19,7 @@ def probes():
 
     def no_longer_in_the_table(embedding):
         at = target.tensor([2, 0])
-        embedding(at, weight)
+        embedding(at, weight.clone())
         at[0] = -1
         return embedding(at, weight)
 
@@ -30,7 +30,7 @@ def probes():
         ((ids.mT, weight), {}),
         single,
         no_longer_in_the_table,
-        lambda embedding: embedding(ids, wide[:, :2]),
+        lambda embedding: embedding(ids.clone(), wide.clone()[:, :2]),
         again(lambda: [ids, weight.clone()], lambda ids, weight: [ids.flip(0), weight]),
         again(lambda: [ids, weight.bfloat16()], lambda ids, weight: [ids, weight.mul_(2)]),
         gradients(lambda: [ids, weight], of=(1,)),

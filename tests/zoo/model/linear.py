@@ -25,7 +25,7 @@ def probes():
         before = torch.get_num_threads()
         torch.set_num_threads(2)
         try:
-            return linear(target.tensor([[1.0, 2.0]] * 5), weight)
+            return linear(target.tensor([[1.0, 2.0]] * 5), weight.clone())
         finally:
             torch.set_num_threads(before)
 
@@ -39,7 +39,7 @@ def probes():
         ((target.tensor([[1.0, 2.0]]), weight), {}),
         *[((target.tensor(torch.ones(1, n)), target.tensor(torch.ones(1, n))), {}) for n in (65, 128)],
         ((many, many), {}),
-        lambda linear: linear(wide[:, :2], weight),
+        lambda linear: linear(wide.clone()[:, :2], weight.clone()),
         again(lambda: [x, weight.clone()], weight_replaced),
         again(lambda: [x, weight.clone()], another_view),
         gradients(lambda: [x, weight], of=(0,)),

@@ -18,18 +18,18 @@ def probes():
 
     def between_rows(rms_norm):
         memory = wide.clone()
-        return [rms_norm(memory[..., :2], weight), memory]
+        return [rms_norm(memory[..., :2], weight.clone()), memory]
 
     return [
         between_rows,
         ((large.half(), weight.half()), {}),
         ((large.to(torch.bfloat16), weight), {}),
         ((large.half() * 0, weight.half(), 1e-8), {}),
-        lambda rms_norm: rms_norm(wide.clone().transpose(0, 1), three),
-        lambda rms_norm: rms_norm(some.mT.contiguous().mT, three),
+        lambda rms_norm: rms_norm(wide.clone().transpose(0, 1), three.clone()),
+        lambda rms_norm: rms_norm(some.mT.contiguous().mT, three.clone()),
         ((wide[None], three), {}),
         ((target.tensor(torch.ones(1, 256)), target.tensor(torch.ones(256))), {}),
-        lambda rms_norm: rms_norm(target.tensor(torch.ones(65540, 1)), weight[:1]).sum(),
+        lambda rms_norm: rms_norm(target.tensor(torch.ones(65540, 1)), weight[:1].clone()).sum(),
         again(lambda: [some, three, 1.0], lambda x, weight, eps: [x, weight, 2.0]),
         again(lambda: [some.bfloat16(), three.bfloat16()], lambda x, weight: [x, weight.mul_(2)]),
         within(autocast, lambda: [some + 0.3, three]),

@@ -371,7 +371,7 @@ def probes():
     def transposed_positions(layer):
         at = target.tensor([[1, 2, 3], [4, 5, 6]])
         x = target.tensor(torch.linspace(0, 1, 3 * 2 * 4).view(3, 1, 2, 4))
-        return layer(x, at.mT, few)
+        return layer(x, at.mT, few.clone())
 
     def written_to(layer):
         x, *rest = make(0, 0)
@@ -387,12 +387,14 @@ def probes():
         one_after_the_other((plain, make(7, 8)), (plain, make(70, 80))),
         one_after_the_other((plain, make(7, 9, dtype=torch.bfloat16)), (plain, make(7, 9))),
         (tuple(make(-3, 5)), {}),
-        lambda layer: layer(target.tensor(torch.ones(1, 2, 32770, 2)), target.tensor([1]).expand(32770), few[:1])[
-            ..., -8:, :
-        ],
+        lambda layer: layer(
+            target.tensor(torch.ones(1, 2, 32770, 2)), target.tensor([1]).expand(32770), few[:1].clone()
+        )[..., -8:, :],
         transposed_positions,
         written_to,
-        lambda layer: layer(x.expand(2, 2, 2, 4).transpose(0, 1).contiguous().transpose(0, 1), *rest),
+        lambda layer: layer(
+            x.expand(2, 2, 2, 4).transpose(0, 1).contiguous().transpose(0, 1), *(t.clone() for t in rest)
+        ),
         learning,
         within(autocast, lambda: make(301, 77)),
         gradients(lambda: make(3, 1), transposed=True),

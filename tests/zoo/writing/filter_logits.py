@@ -16,7 +16,7 @@ def probes():
     impossible = target.tensor([-torch.inf, 1.0, -torch.inf, 0.0])
 
     def next_call(filter_logits):
-        first = filter_logits(rows, 2.0)
+        first = filter_logits(rows.clone(), 2.0)
         return [filter_logits(rows + 1, 2.0), first]
 
     def changed_afterwards(filter_logits):
@@ -28,7 +28,7 @@ def probes():
     return [
         ((logits,), {"min_p": 0.1}),
         ((descending, 1.0, 1500), {}),
-        lambda filter_logits: filter_logits(many, 1.0, 5)[-9:],
+        lambda filter_logits: filter_logits(many.clone(), 1.0, 5)[-9:],
         ((flat,), {"top_p": 0.75}),
         ((close,), {"top_p": 1e-9}),
         ((close, 1e-6), {}),

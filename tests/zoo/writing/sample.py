@@ -21,20 +21,20 @@ def probes():
     def random_numbers(sample):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
-            ids = sample(few, target.tensor([0.3, 0.6]))
+            ids = sample(few.clone(), target.tensor([0.3, 0.6]))
             return [ids, torch.rand(())]
 
     def result_kept(sample):
-        first = sample(few, target.tensor([0.3, 0.6]))
-        return [sample(few, target.tensor([0.99, 0.99])), first]
+        first = sample(few.clone(), target.tensor([0.3, 0.6]))
+        return [sample(few.clone(), target.tensor([0.99, 0.99])), first]
 
     return [
         *[((target.tensor(logits), target.tensor(u)), {}) for logits, u in rows],
         ((target.tensor([10.0, 0.0]).bfloat16(), target.tensor(0.9999)), {}),
         ((target.tensor(torch.zeros(1000)).bfloat16(), target.tensor(0.75)), {}),
-        lambda sample: sample(few, target.tensor([[0.1, 0.2], [0.9, 0.1]])[:, 0]),
+        lambda sample: sample(few.clone(), target.tensor([[0.1, 0.2], [0.9, 0.1]])[:, 0]),
         lambda sample: sample(few.mT.contiguous().mT, target.tensor([0.5, 0.5])),
-        lambda sample: sample(few[:, 1:].expand(32770, 2, 2), target.tensor(0.9).expand(32770, 2)).sum(),
+        lambda sample: sample(few[:, 1:].clone().expand(32770, 2, 2), target.tensor(0.9).expand(32770, 2)).sum(),
         ((few.view(1, 1, 2, 3).expand(2, 1, 2, 3).contiguous(), target.tensor([0.3, 0.7]).expand(2, 1, 2)), {}),
         ((target.tensor([0.0, 0.0]).double(), target.tensor(0.5 - 1e-12, torch.float64)), {}),
         random_numbers,
