@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from llama import implementation
-from llama.implementation import Implementation
+from llama.implementation import Implementation, map_leaves
 from llama.layers import CHAPTERS
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
@@ -152,6 +152,28 @@ def test_layers_of_another_are_used_and_what_they_lack_is_ours():
     other = Implementation("another", {"cross_entropy_backward": twice})
     of_other, of_ours = (_trainer(layers, by_hand=True).step(0).norm for layers in (other.completed(), ours))
     assert of_other == pytest.approx(2 * of_ours, rel=tolerance(torch.float32))
+
+
+@pytest.mark.parametrize("name", ["attention", "self_attention", "swiglu", "decoder_layer"])
+@pytest.mark.parametrize("of", ["layer", "gradient"])
+def test_what_is_kept_for_a_gradient_is_kept_by_our_own_layers_alone(name, of):
+    """Where the layer is another's, the forward pass is its; where the gradient is, it is asked as its contract says."""
+    ours, given = implementation.load("fused"), []
+
+    def twice(*args, **kwargs):
+        given.append(kwargs)
+        return map_leaves(lambda leaf: 2 * leaf, getattr(ours, replaced)(*args, **kwargs))
+
+    replaced = name if of == "layer" else f"{name}_backward"
+    layers = Implementation("another", {replaced: twice}).completed("fused")
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=5, **SMALL)
+    weights = dict(Llama(config, ours).state_dict())
+    token_ids, targets = torch.randint(5, (2, 2, 4))
+    loss, _ = layers.llama_backward(token_ids, targets, weights, config)
+    assert given, "the other's was not asked"
+    assert not any("kept" in kwargs for kwargs in given)
+    assert_close(loss, layers.cross_entropy(layers.llama(token_ids, weights, config), targets))
 
 
 def test_a_parameter_is_moved_by_the_gradient_that_llama_backward_gives():
