@@ -76,10 +76,11 @@ def pictures(config: Ladder, climbs: Sequence[Climb], prepared: Prepared) -> lis
                 MAPS,
             )
         )
-    hand = next((c for c in first if c.rung.recipe.get("by_hand")), None)
-    same = hand and next((c for c in first if {**c.rung.recipe, "by_hand": True} == hand.rung.recipe), None)
-    if hand and same and isinstance(hand.model, Llama) and isinstance(same.model, Llama):
-        shown += _by_hand(hand, same, prepared, config)
+    whole = [c for c in first if isinstance(c.model, Llama)]
+    if (hand := next((c for c in whole if c.rung.recipe.get("by_hand")), None)) is not None:
+        alike = {**hand.rung.recipe, "by_hand": False}
+        if (same := next((c for c in whole if {"by_hand": False, **c.rung.recipe} == alike), None)) is not None:
+            shown += _by_hand(hand, same, prepared, config)
     if (last := next((c for c in reversed(first) if isinstance(c.model, Llama)), None)) is not None:
         turns = last.model.layers.rotation_frequencies(last.model.config, torch.device("cpu")).numpy()
         shown.append(

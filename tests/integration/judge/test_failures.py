@@ -54,6 +54,8 @@ def test_axes_have_the_names_of_the_contract():
     assert axes("rms_norm", 3) == ["batch", "seq", "d_model"]
     assert axes("llama", 3) == ["batch", "seq", "vocab"]
     assert axes("rope", 2) == ["axis 0", "axis 1"]
+    assert axes("attention_backward", 4, 1) == ["batch", "n_kv_heads", "kv_len", "head_dim"]
+    assert axes("linear_backward", 2, 1) == ["d_out", "d_in"]
 
 
 def _bugs(layer):

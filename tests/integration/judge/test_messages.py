@@ -9,6 +9,9 @@ import torch
 
 from llama import implementation
 from llama.layers import LAYERS
+from tests.cases.calls import arguments
+from tests.cases.case import Case
+from tests.cases.sizes import small
 from tests.cases.target import tensor
 from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical
 from tests.judge.items import claim
@@ -144,3 +147,39 @@ def test_what_a_test_makes_of_a_result_is_called_by_its_source_where_that_is_sho
     with pytest.raises(Mismatch) as mismatch:
         compare(tensor([1.0, 2.0]))
     assert mismatch.value.sentence.startswith(sentence)
+
+
+GRADIENTS_BY_NAME = [
+    (lambda of: of, ""),
+    (lambda of: dict(reversed(of.items())), ""),
+    (lambda of: list(of.values()), "gradients must be a dict from the names of the weights, got a list"),
+    (lambda of: {k: g for k, g in of.items() if "q_proj" not in k}, "gradients lacks self_attn.q_proj.weight"),
+    (lambda of: of | {"bias": of["mlp.up_proj.weight"]}, "gradients has bias, which weights has not"),
+    (lambda of: of | {"mlp.up_proj.weight": 0 * of["mlp.up_proj.weight"]}, 'gradients["mlp.up_proj.weight"]['),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), GRADIENTS_BY_NAME)
+def test_gradients_by_name_are_compared_by_name(change, sentence):
+    def layer(*args, **kwargs):
+        grad_x, gradients = OURS.decoder_layer_backward(*args, **kwargs)
+        return grad_x, change(gradients)
+
+    of = "decoder_layer_backward"
+    subject = Subject(of, implementation.Implementation("other", {of: layer}))
+    args, kwargs = arguments(of, Case(small(of), torch.float32, 0))
+    if not sentence:
+        assert_equals_naive(subject, *args, **kwargs)
+        return
+    with pytest.raises(Mismatch) as found:
+        assert_equals_naive(subject, *args, **kwargs)
+    assert found.value.sentence.startswith(sentence)
+
+
+def test_the_parts_of_a_result_are_called_by_their_names_also_where_a_test_takes_one_of_them():
+    subject = Subject("linear_backward", OURS)
+    grad_x, grad_weight = subject(torch.ones(2, 3), torch.ones(2, 4), torch.ones(3, 4))
+    with pytest.raises(Mismatch) as found:
+        assert_close(grad_weight, grad_weight + 1)
+    assert found.value.sentence.startswith("grad_weight[0, 0] is 2 but should be 3")
+    assert subject.last.name_of(grad_x) == "grad_x"

@@ -69,6 +69,21 @@ def test_a_board_with_more_chapters_counts_in_each(every_stub):
     assert "decoder_layer_backward   not written" in lines
 
 
+def test_when_all_gradients_are_done_too_one_trains_by_hand(every_stub, monkeypatch):
+    shown = board.load(implementation.load("my_llama"))
+    monkeypatch.setattr(board.Board, "state", lambda *_: "done")
+    shown.rows = dict.fromkeys(LAYERS, Row("done"))
+    assert str(shown).endswith("Next: python -m llama train --impl my_llama --by-hand")
+
+
+def test_the_stub_of_a_composed_gradient_names_all_layers_beneath_it_and_a_long_result_has_lines_of_its_own():
+    text = stub("decoder_layer_backward")
+    for beneath in ("rms_norm", "self_attention", "swiglu"):
+        assert f"    layers.{beneath}(" in text
+        assert f"    layers.{beneath}_backward(" in text
+    assert ") -> tuple[\n    Float[" in stub("attention_backward")
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_stub_has_the_signature_of_its_layer_and_names_the_unit_test(every_stub, name):
     signature = inspect.signature(getattr(implementation.load(every_stub), name))

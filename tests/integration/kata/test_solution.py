@@ -50,7 +50,7 @@ def test_ours_is_shown_with_all_that_it_needs_of_its_file(show, name):
 
 def test_helpers_of_the_same_file_are_shown_too(show):
     shown = show("attention", "--yes")
-    assert "def _causal(" in shown
+    assert "def causal_mask(" in shown
     assert "class _WithGradient" not in shown
 
 

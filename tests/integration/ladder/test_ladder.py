@@ -10,7 +10,7 @@ import torch
 
 from llama.__main__ import main
 from llama.implementation import load
-from llama.ladder import report, tutorial
+from llama.ladder import drawings, pictures, report, tutorial
 from llama.ladder.climb import Climb, Ladder, build, climb, llama_config, recipe, train
 from llama.ladder.comparison import TAKEN_BACK, WHOLE, Weighed, Weighing, _ask, _reglu, as_large, steps_in
 from llama.ladder.pictures import attention_weights
@@ -145,8 +145,26 @@ def test_the_default_ladder_reports_every_rung_and_writes_a_page_that_needs_no_o
         assert len(n["losses"]) == 3
     page = (tmp_path / "index.html").read_text()
     assert all(name in page for name in NAMES)
+    assert pictures.BY_HAND in page
+    assert pictures.GRADIENTS in page
     for reference in ("src=", "<link", "<script", "url(http"):
         assert reference not in page
+
+
+def test_the_rings_around_the_gradients_by_hand_are_those_of_autograd(tmp_path, corpus, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawings, "by_layer", lambda values, title, **more: drawn.append((values, more)) or "<svg/>")
+    llama, by_hand = (next(rung for rung in RUNGS if rung.name == name) for name in ("llama", "by-hand"))
+    config = replace(SMALL, corpus=str(corpus), steps=2)
+    prepared = prepare(recipe(config, llama, 0))
+    climbs = [climb(config, rung, 0, prepared, lambda: None) for rung in (llama, by_hand)]
+    wrong = climbs[1].model.layers.replacing("wrong", rms_norm_backward=lambda grad, x, weight, eps: (grad, 0 * weight))
+    climbs[1].model._within = wrong
+    pictures.pictures(config, climbs, prepared)
+    (sizes, rings), (largest, _) = drawn[:2]
+    assert sizes["norm"] == {"model.norm.weight": 0.0}
+    assert rings["rings"]["norm"]["model.norm.weight"] > 0
+    assert largest["norm"]["model.norm.weight"] == 1.0
 
 
 def test_a_learners_layers_climb(tmp_path, corpus, capsys):

@@ -9,7 +9,7 @@ import torch
 
 from llama import implementation
 from llama.implementation import ImplementationError, load
-from llama.layers import LAYERS
+from llama.layers import CHAPTERS, LAYERS
 
 ROOT = Path(__file__).parents[3]
 
@@ -379,3 +379,23 @@ def test_a_wider_weight_of_a_norm_is_not_rounded_where_it_is_learnt(name):
     x, weight = torch.tensor([[1e-3, 1.0, 1.0, 1.0]]).half(), torch.full((4,), 1e5, requires_grad=True)
     y = load(name).rms_norm(x, weight)[0, 0].item()
     assert y == pytest.approx(1e2 * (4 / 3) ** 0.5, rel=2**-10)
+
+
+def test_the_naive_gradients_have_the_dtypes_of_their_arguments_too():
+    naive, grad = load("naive"), torch.ones(2, 3, dtype=torch.bfloat16)
+    x, weight = torch.ones(2, 3, dtype=torch.float16), torch.ones(3)
+    assert [t.dtype for t in naive.rms_norm_backward(grad, x, weight)] == [torch.float16, torch.float32]
+    assert naive.silu_backward(grad, x).dtype == torch.float16
+    assert naive.softmax_backward(grad, x).dtype == torch.bfloat16  # x itself is not passed
+
+
+def test_what_an_implementation_lacks_are_gradients_only_where_these_are_asked_for(tmp_path):
+    (tmp_path / "mine.py").write_text("def silu(x):\n    return x\n\ndef silu_backward(grad, x):\n    return grad\n")
+    mine, gradients = load(tmp_path / "mine.py"), set(CHAPTERS["gradients"])
+    assert set(mine.lacking()) == set(LAYERS) - gradients - {"silu"}
+    assert set(mine.lacking(gradients=True)) == set(LAYERS) - {"silu", "silu_backward"}
+
+
+def test_a_composed_gradient_of_another_says_nothing_of_its_forward_pass(tmp_path):
+    (tmp_path / "mine.py").write_text("def decoder_layer_backward(*args):\n    return args\n")
+    assert load(tmp_path / "mine.py").composes == []

@@ -2,25 +2,30 @@
 
 import copy
 import itertools
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llama import implementation
 from llama.implementation import Implementation, map_leaves
+from llama.ladder.one_block import OneBlock, Parts
 from llama.layers import CHAPTERS
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
 from llama.text.tokenizer import CharTokenizer
 from llama.text.windows import Windows
 from llama.training.options import Train
+from llama.training.preparation import prepare
 from llama.training.trainer import Trainer
 from tests.cases import target
 from tests.cases.calls import arguments
 from tests.cases.case import Case
 from tests.cases.sizes import small
-from tests.integration.training.small_runs import TEXT
+from tests.integration.training.small_runs import TEXT, small_run
 from tests.judge.assertions import assert_close
 from tests.judge.tolerances import LOSS, tolerance
 
@@ -154,10 +159,49 @@ def test_layers_of_another_are_used_and_what_they_lack_is_ours():
     assert of_other == pytest.approx(2 * of_ours, rel=tolerance(torch.float32))
 
 
+def test_naive_layers_train_by_hand(tmp_path):
+    config = replace(small_run(tmp_path, impl="naive", by_hand=True), dropout=0.0)
+    assert prepare(config).layers.name == "naive"
+
+
+def test_a_model_that_is_no_llama_is_refused():
+    config = LlamaConfig(vocab_size=5, **SMALL | {"num_hidden_layers": 1})
+    model = OneBlock(Parts(), config, implementation.load("fused"))
+    with pytest.raises(ValueError, match="train: only a Llama has its gradients by hand, got OneBlock"):
+        Trainer(Train(by_hand=True), model, Windows(torch.arange(20) % 5, 8))
+
+
+class _Products(TorchDispatchMode):
+    """Counts products of matrices, and attention's kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[function._schema.name.removeprefix("aten::")] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_that_the_forward_pass_has_computed_is_computed_again():
+    config = LlamaConfig(vocab_size=5, **SMALL)
+    torch.manual_seed(0)
+    model = Llama(config, "fused")
+    token_ids, targets = torch.randint(5, (2, 2, 4))
+    with _Products() as forward, torch.no_grad():
+        model(token_ids)
+    with _Products() as both:
+        model.gradients(token_ids, targets)
+    kernel = "_scaled_dot_product_flash_attention_for_cpu"
+    assert forward.counts["mm"] == 7 * config.num_hidden_layers + 1
+    assert both.counts["mm"] == 3 * forward.counts["mm"]
+    assert both.counts[kernel] == both.counts[f"{kernel}_backward"] == config.num_hidden_layers
+
+
 @pytest.mark.parametrize("name", ["attention", "self_attention", "swiglu", "decoder_layer"])
 @pytest.mark.parametrize("of", ["layer", "gradient"])
 def test_what_is_kept_for_a_gradient_is_kept_by_our_own_layers_alone(name, of):
-    """Where the layer is another's, the forward pass is its; where the gradient is, it is asked as its contract says."""
+    """The forward pass is that of the layers that are given; a gradient of another gets what is in its contract."""
     ours, given = implementation.load("fused"), []
 
     def twice(*args, **kwargs):

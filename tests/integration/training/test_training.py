@@ -246,6 +246,8 @@ def test_parallel_and_split_loss_agree():
 def test_auto_is_bfloat16_only_where_the_device_multiplies_it(monkeypatch, dtype, multiplies, computed_in):
     monkeypatch.setattr("llama.training.options.multiplies_bfloat16", lambda device: multiplies)
     assert compute_dtype(Train(dtype=dtype)) is computed_in
+    if dtype == "auto":
+        assert compute_dtype(Train(dtype=dtype, by_hand=True)) is None
 
 
 @pytest.mark.parametrize(("window", "batch"), [(0, 64), (-1, 64), (8, 0)])

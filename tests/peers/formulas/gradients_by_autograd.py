@@ -15,11 +15,8 @@ def _taken(function, grad, *arguments):
 
 
 def softmax_backward(grad, y):
-    def from_logarithms(x):
-        return torch.softmax(x, -1)
-
-    logarithms = widened(y).clamp(min=1e-300 if y.dtype == torch.float64 else 1e-45).log()
-    (grad_x,) = _taken(from_logarithms, widened(grad), logarithms)
+    # The logarithm of the probabilities is one of the rows that they may have come from.
+    (grad_x,) = _taken(lambda x: torch.softmax(x, -1), widened(grad), widened(y).log())
     return grad_x.to(grad.dtype)
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from llama import implementation
+from tests.peers.formulas._shared import check_ids
 
 _LAYERS = implementation.load("vectorized").unchecked()
 
@@ -33,6 +34,9 @@ def decoder_layer_backward(grad, x, weights, n_heads, n_kv_heads, positions, fre
 
 
 def llama_backward(token_ids, targets, weights, config):
+    for ids in (token_ids, targets):
+        check_ids(ids, weights["model.embed_tokens.weight"])
+
     def loss(*values):
         logits = _LAYERS.llama(token_ids, dict(zip(weights, values, strict=True)), config)
         return _LAYERS.cross_entropy(logits, targets)
