@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llama.implementation import map_leaves, tensors
-from llama.layers import gradients_of, parameters_of
+from llama.layers import gradients_of
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
@@ -50,12 +50,12 @@ def assert_within_autocast(
     """Compare what came within autocast: as exact as products of that dtype, or as the arguments without products."""
     args, kwargs = arguments
     expected = subject.formula(*args, **kwargs)
+    given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
     if not calls_of(subject.layer).multiplies:
-        _compare_all(actual, expected, _dtypes(subject, expected), look_at, calls_of(subject.layer).results, 0.0)
+        _compare_all(actual, expected, given, look_at, calls_of(subject.layer).results, 0.0)
         return
     with torch.autocast(target.DEVICE.type, dtype):
         of_formula = getattr(FORMULA, subject.layer)(*args, **kwargs)
-    given = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
     names = result_names(subject.layer, expected)
     for name, a, e, own in zip(names, *map(in_order, (actual, expected, of_formula)), strict=True):
         if a.is_floating_point() and a.dtype in (torch.float32, dtype):
@@ -78,21 +78,7 @@ def _compare_results(
     if long_sums or gradients_of(subject.layer) or (dtype in HALF and calls_of(subject.layer).rounds_within):
         args, kwargs = at_least_single(subject.layer, arguments)
         beyond = _allowances(dtype, subject.layer, getattr(FORMULA, subject.layer)(*args, **kwargs), expected)
-    _compare_all(actual, expected, _dtypes(subject, expected), look_at, calls_of(subject.layer).results, beyond)
-
-
-def _dtypes(subject: Subject, expected: Any) -> Any:
-    """The dtype that the result must have, or those of its parts: that of the first float argument; of gradients,
-    that of the argument which each belongs to."""
-    assert Subject.last is not None
-    args, kwargs = Subject.last.given
-    first = next((t.dtype for t in tensors((args, kwargs)) if t.is_floating_point()), None)
-    if not (names := gradients_of(subject.layer)):
-        return first
-    given = dict(zip(parameters_of(subject.layer), args, strict=False)) | kwargs
-    dtypes = [map_leaves(lambda leaf: leaf.dtype, given[name]) for name in names]
-    # llama_backward returns its loss before the gradients.
-    return [first] * (len(expected) - len(dtypes)) + dtypes if isinstance(expected, tuple) else dtypes[0]
+    _compare_all(actual, expected, dtype, look_at, calls_of(subject.layer).results, beyond)
 
 
 def _allowances(dtype: torch.dtype | None, layer: str, of_formula: Any, expected: Any) -> Any:
@@ -104,16 +90,16 @@ def _allowances(dtype: torch.dtype | None, layer: str, of_formula: Any, expected
     return allowance(dtype, layer, of_formula, expected)
 
 
-def _compare_all(actual: Any, expected: Any, dtypes: Any, look_at: str, names: Sequence[str], beyond: Any) -> None:
+def _compare_all(actual: Any, expected: Any, dtype: Any, look_at: str, names: Sequence[str], beyond: Any) -> None:
     """Compare a result, or several of these names."""
     if len(names) == 1:
-        _compare(actual, expected, dtypes, look_at, names[0], beyond=beyond)
+        _compare(actual, expected, dtype, look_at, names[0], beyond=beyond)
         return
     if not isinstance(actual, list | tuple) or len(actual) != len(names):
         got = f"a {type(actual).__name__}" + (f" of {len(actual)}" if isinstance(actual, list | tuple) else "")
         fail(f"out must be a tuple of {len(names)}, ({', '.join(names)}), got {got}")
     for i, name in enumerate(names):
-        _compare(actual[i], expected[i], _part(dtypes, i), look_at, name, beyond=_part(beyond, i))
+        _compare(actual[i], expected[i], dtype, look_at, name, beyond=_part(beyond, i))
 
 
 def _part(of: Any, key: Any) -> Any:
@@ -246,7 +232,7 @@ def _compare(
     within: float | None = None,
     beyond: Any = 0.0,
 ) -> None:
-    """Compare; `dtype` and `beyond` may be a list or a mapping, with something for each part."""
+    """Compare; `beyond` may be a list or a mapping, with something for each part."""
     Subject.refuse_late_writing()
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
@@ -256,14 +242,14 @@ def _compare(
         if extra := sorted(map(str, actual.keys() - expected.keys())):
             fail(f"{name} has {', '.join(extra)}, which weights has not")
         for key, e in expected.items():
-            _compare(actual[key], e, _part(dtype, key), look_at, f'{name}["{key}"]', within, _part(beyond, key))
+            _compare(actual[key], e, dtype, look_at, f'{name}["{key}"]', within, _part(beyond, key))
         return
     if isinstance(expected, list | tuple):
         if not isinstance(actual, list | tuple) or len(actual) != len(expected):
             got = f"a {type(actual).__name__}" + (f" of {len(actual)}" if isinstance(actual, list | tuple) else "")
             fail(f"{name} must be a {type(expected).__name__} of {len(expected)}, got {got}")
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-            _compare(a, e, _part(dtype, i), look_at, f"{name}[{i}]", within, _part(beyond, i))
+            _compare(a, e, dtype, look_at, f"{name}[{i}]", within, _part(beyond, i))
         return
     if not isinstance(expected, Tensor):
         expected = tensor(expected)
