@@ -76,6 +76,8 @@ class Calls:
     """What its results are called, in order."""
     batched_results: tuple[int, ...] = (0,)
     """Of several results, those that have a batch axis; the others are sums over the batch."""
+    double_too: bool = False
+    """Whether float results may be float64 in place of float32 where the layer was given float64."""
     forward: Forward | None = None
     """Of a gradient: what it is the gradient of."""
     may_return_arguments: bool = False

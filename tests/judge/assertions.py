@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from llama.implementation import map_leaves, tensors
-from llama.layers import gradients_of
+from llama.layers import gradients_of, result_dtypes_of
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
 from tests.judge.subject import FORMULA, Mismatch, Subject, word
-from tests.judge.tolerances import HALF, rounding, tolerance
+from tests.judge.tolerances import HALF, OF_HALF, rounding, tolerance
 
 LONG = 40
 """So many characters of a test's own expression are still a name."""
@@ -98,8 +98,21 @@ def _compare_all(actual: Any, expected: Any, dtype: Any, look_at: str, names: Se
     if not isinstance(actual, list | tuple) or len(actual) != len(names):
         got = f"a {type(actual).__name__}" + (f" of {len(actual)}" if isinstance(actual, list | tuple) else "")
         fail(f"out must be a tuple of {len(names)}, ({', '.join(names)}), got {got}")
-    for i, name in enumerate(names):
-        _compare(actual[i], expected[i], dtype, look_at, name, beyond=_part(beyond, i))
+    dtypes = result_dtypes(dtype, len(names))
+    for i, (name, of_part) in enumerate(zip(names, dtypes, strict=True)):
+        within = OF_HALF if dtype in HALF and of_part == torch.float32 else None
+        _compare(actual[i], expected[i], of_part, look_at, name, within, _part(beyond, i))
+
+
+def result_dtypes(first: torch.dtype | None, count: int) -> list[Any]:
+    """Those of the results of the last call: that of its first float argument, or what the contract says; a tuple where
+    several are right."""
+    assert Subject.last is not None  # it was just called
+    args, kwargs = Subject.last.given
+    if not (of_contract := result_dtypes_of(Subject.last.subject.layer)):
+        return [first] * count
+    double_too = calls_of(Subject.last.subject.layer).double_too and first == torch.float64
+    return [(dtype, torch.float64) if double_too else dtype for dtype in of_contract(*args, **kwargs)]
 
 
 def _part(of: Any, key: Any) -> Any:
@@ -232,7 +245,7 @@ def _compare(
     within: float | None = None,
     beyond: Any = 0.0,
 ) -> None:
-    """Compare; `beyond` may be a list or a mapping, with something for each part."""
+    """Compare; `dtype` may be a tuple of those that are right, `beyond` may have something for each part."""
     Subject.refuse_late_writing()
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
@@ -269,6 +282,8 @@ def _compare(
     if actual.shape != expected.shape:
         fail(f"{name} must have shape {list(expected.shape)}, got {list(actual.shape)}", _on_shapes(actual, expected))
     should_be = dtype if dtype is not None and expected.is_floating_point() else expected.dtype
+    if isinstance(should_be, tuple):  # any of these
+        should_be = actual.dtype if actual.dtype in should_be else should_be[0]
     if actual.dtype != should_be:
         told = "the result has the dtype of the argument: tell torch.zeros and torch.tensor, or end with .to(x.dtype)"
         fail(

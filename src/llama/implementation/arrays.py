@@ -13,10 +13,13 @@ SINGLE = torch.float32
 """In which a norm is returned at least."""
 
 
-def on_tensors(function: Layer, like: Sequence[str] = ()) -> Layer:
+def on_tensors(
+    function: Layer, like: Sequence[str] = (), result_dtypes: Callable[..., Sequence[torch.dtype]] | None = None
+) -> Layer:
     """A layer over NumPy arrays as one over tensors: float64 within, the first float tensor's dtype outside.
 
-    Where it returns gradients, `like` names the parameters whose dtypes these have.
+    Where it returns gradients, `like` names the parameters whose dtypes these have. `result_dtypes` says of the same
+    arguments which dtypes several results have.
     """
     names = list(inspect.signature(function).parameters)
 
@@ -25,6 +28,7 @@ def on_tensors(function: Layer, like: Sequence[str] = ()) -> Layer:
         named = dict(zip(names, args, strict=False)) | kwargs
         given = [t for t in _leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         floats = [t.dtype for t in given if t.is_floating_point()]
+        dtypes = result_dtypes(*args, **kwargs) if result_dtypes else ()
         device = given[0].device if given else torch.device("cpu")
 
         def to_array(leaf: Any) -> Any:
@@ -44,6 +48,8 @@ def on_tensors(function: Layer, like: Sequence[str] = ()) -> Layer:
                 parts = result if isinstance(result, tuple) else (result,)
                 gradients = tuple(to_tensor(part, named[name].dtype) for part, name in zip(parts, like, strict=True))
                 return gradients if isinstance(result, tuple) else gradients[0]
+            if dtypes:
+                return tuple(to_tensor(part, dtype) for part, dtype in zip(result, dtypes, strict=True))
             if isinstance(result, tuple) and isinstance(result[0], list):  # gradients, and their norm
                 return to_tensors(result[0]), to_tensor(
                     result[1], functools.reduce(torch.promote_types, floats, torch.float32)

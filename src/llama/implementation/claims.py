@@ -39,7 +39,7 @@ WORDS = {
 """What is not claimed where a word is said."""
 WITHOUT_DTYPE = ("rope_frequencies", "llama3_frequencies", "cosine_schedule")
 """Layers over numbers and frequencies, whose dtype does not follow that of a model."""
-OWN_DTYPE = ("frequencies", "u")
+OWN_DTYPE = ("frequencies", "u", "lse_a", "lse_b", "scales")
 """Arguments whose dtype need not be that of the others."""
 OF_ATTENTION = ("no mask", "causal only", "no cache")
 OF_HEADS = ("attention", "self_attention", "decoder_layer", "llama")

@@ -16,7 +16,7 @@ from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
 from llama.implementation.claims import Claims
 from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
-from llama.layers import LAYERS, gradients_of, layer_module
+from llama.layers import LAYERS, gradients_of, layer_module, result_dtypes_of
 
 OURS = ("naive", "vectorized", "fused")
 
@@ -198,7 +198,10 @@ def load(name: str | Path, only: str = "") -> Implementation:
     if name in OURS:
         plain = {layer: getattr(layer_module(layer), name) for layer in LAYERS if layer not in composed()}
         if name == "naive":
-            plain = {layer: on_tensors(function, gradients_of(layer)) for layer, function in plain.items()}
+            plain = {
+                layer: on_tensors(function, gradients_of(layer), result_dtypes_of(layer))
+                for layer, function in plain.items()
+            }
         return Implementation(name, plain, compose=True)
     found = layers_of(name, only)
     loaded = Implementation(Path(name).stem if Path(name).exists() else name, found.layers, source=name)

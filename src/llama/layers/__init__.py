@@ -4,6 +4,7 @@
     gradients/   the same layers backwards, by hand
     training/    a step of the optimizer, its clipping, its learning rate
     writing/     from logits to the next token
+    decoding/    what makes generation fast: tiles, pages, weights of few bits, several tokens at a time
 
 Each layer stands in a file of its own. Its docstring is the contract; then comes the layer three times: `naive`
 (NumPy float64, explicit loops: the reference), `vectorized` (plain torch) and `fused` (torch's fastest functions).
@@ -15,15 +16,17 @@ Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 
 A layer imports its contract and, from its chapter, a constant of the machine; never another layer. Only a gradient may
-import its own layer: it turns by the same angles, or has the same frequencies.
+import its own layer, and tiled attention what it is made of.
 """
 
 import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
+
+import torch
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "model": (
@@ -65,6 +68,14 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "filter_logits",
         "sample",
     ),
+    "decoding": (
+        "tiled_attention",
+        "merge_attention",
+        "paged_attention",
+        "quantize",
+        "quantized_linear",
+        "speculative_accept",
+    ),
 }
 """The layers of each chapter. A line here, and a file of the same chapter and name in each room, make a layer."""
 LAYERS = tuple(layer for layers in CHAPTERS.values() for layer in layers)
@@ -92,6 +103,12 @@ def parameters_of(layer: str) -> Mapping[str, inspect.Parameter]:
 def gradients_of(layer: str) -> tuple[str, ...]:
     """The parameters whose gradients that layer returns, in order; none where it is no gradient."""
     found: tuple[str, ...] = getattr(layer_module(layer), "GRADIENTS", ())
+    return found
+
+
+def result_dtypes_of(layer: str) -> Callable[..., Sequence[torch.dtype]] | None:
+    """From the arguments of that layer to the dtypes of its results; None where all have that of its first float."""
+    found: Callable[..., Sequence[torch.dtype]] | None = getattr(layer_module(layer), "result_dtypes", None)
     return found
 
 

@@ -14,7 +14,7 @@ from tests.cases import target
 from tests.cases.calls import FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LARGE, RANGES, Case
 from tests.cases.sizes import small
-from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical, assert_like, fail
+from tests.judge.assertions import assert_close, assert_equals_naive, assert_identical, assert_like, fail, result_dtypes
 
 
 @pytest.mark.tensors
@@ -46,9 +46,12 @@ def test_each_size_may_be_beyond_the_blocks_in_which_kernels_work(layer):
 def test_the_result_has_the_dtype_and_the_device_of_the_argument(layer, data):
     args, kwargs = arguments(layer.layer, data.draw(drawn(layer.layer, target.ALL)))
     floats = [t for t in tensors((args, kwargs)) if t.is_floating_point()]
-    for out in tensors(layer(*args, **kwargs)):
-        if floats and out.is_floating_point():
-            assert_like(out, floats[0])
+    results = tensors(layer(*args, **kwargs))
+    dtypes = result_dtypes(floats[0].dtype, len(results)) if floats else []
+    for out, dtype in zip(results, dtypes, strict=bool(floats)):
+        if out.is_floating_point():
+            right = out.dtype if isinstance(dtype, tuple) and out.dtype in dtype else dtype
+            assert_like(out, floats[0].to(right))
 
 
 @given(data=st.data())

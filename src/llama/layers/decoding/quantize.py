@@ -1,0 +1,81 @@
+"""Quantize: a weight in 8 or 4 bits, with a scale for each run of inputs.
+
+    scale   = largest |w| of the run / (2^(bits-1) - 1)          127 for 8 bits, 7 for 4
+    code    = round(w / scale), half to even
+    w       is about code · scale
+
+    weight [d_out d_in], bits 8 or 4, group -> codes [d_out d_in] int8, scales [d_out d_in/group] float32
+
+A run is `group` inputs of one output that follow each other: input i belongs to run i // group. The largest magnitude
+of a run has the code 127 or 7, or its negative, and no code lies beyond. A run of zeros has scale 0 and codes 0. The
+error of a weight is at most scale / 2.
+
+Computed in float32, and in float64 where the weight is; the scales are float32, or float64 where the weight is float64.
+
+Raises ValueError for other bits, where group does not divide d_in, and for a weight that is not finite.
+Source: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", section 2; absmax of each block.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int8
+from numpy import ndarray
+from torch import Tensor
+
+from llama.contract import contract
+
+
+def result_dtypes(*_: object, **__: object) -> tuple[torch.dtype, torch.dtype]:
+    """Those of codes and scales."""
+    return torch.int8, torch.float32
+
+
+def check(weight: Tensor | ndarray, bits: int = 8, group: int = 64) -> None:
+    if bits not in (8, 4):
+        raise ValueError(f"quantize: bits must be 8 or 4, got {bits}")
+    if group < 1 or weight.shape[1] % group:
+        raise ValueError(f"quantize: group must divide d_in={weight.shape[1]}, got {group}")
+    wrong = ~((weight > -math.inf) & (weight < math.inf))  # NaN is not below anything
+    if wrong.any():
+        raise ValueError(f"quantize: weight must be finite, got {weight[wrong].reshape(-1)[0].item()}")
+
+
+@contract(check)
+def naive(
+    weight: Float[ndarray, "d_out d_in"], bits: int = 8, group: int = 64
+) -> tuple[Int8[ndarray, "d_out d_in"], Float[ndarray, "d_out n_groups"]]:
+    d_out, d_in = weight.shape
+    codes, scales = np.zeros((d_out, d_in), dtype=np.int8), np.zeros((d_out, d_in // group))
+    for o, run in np.ndindex(scales.shape):
+        inputs = range(run * group, (run + 1) * group)
+        largest = max(abs(float(weight[o, i])) for i in inputs)
+        scale = largest / (2 ** (bits - 1) - 1)
+        scales[o, run] = scale
+        for i in inputs:
+            if scale > 0:
+                codes[o, i] = round(float(weight[o, i]) / scale)  # Python rounds half to even
+    return codes, scales
+
+
+@contract(check)
+def vectorized(
+    weight: Float[Tensor, "d_out d_in"], bits: int = 8, group: int = 64
+) -> tuple[Int8[Tensor, "d_out d_in"], Float[Tensor, "d_out n_groups"]]:
+    runs = weight.to(torch.promote_types(weight.dtype, torch.float32)).unflatten(1, (-1, group))
+    scales = runs.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
+    codes = torch.where(scales > 0, runs / scales, 0).round()
+    return codes.flatten(1).to(torch.int8), scales[..., 0].to(torch.float32)
+
+
+@contract(check)
+def fused(
+    weight: Float[Tensor, "d_out d_in"], bits: int = 8, group: int = 64
+) -> tuple[Int8[Tensor, "d_out d_in"], Float[Tensor, "d_out n_groups"]]:
+    runs = weight.to(torch.promote_types(weight.dtype, torch.float32)).unflatten(1, (-1, group))
+    largest = torch.linalg.vector_norm(runs, torch.inf, dim=-1, keepdim=True)
+    scales = largest / (2 ** (bits - 1) - 1)
+    # A run of zeros is divided by one in place of its scale.
+    codes = (runs / scales.masked_fill(largest == 0, 1)).round_()
+    return codes.flatten(1).to(torch.int8), scales[..., 0].to(torch.float32)

@@ -1,0 +1,75 @@
+"""Quantized linear: linear with a weight that is held in codes of few bits and a scale for each run of inputs.
+
+    weight[o, i] = codes[o, i] · scales[o, i // group]          group = d_in / n_groups
+    y_o          = sum_i weight[o, i] · x_i
+
+    x [... d_in], codes [d_out d_in] int8, scales [d_out n_groups] float32 -> [... d_out]
+
+What `quantize` returns is what comes in. The result has the dtype of x; the sum is in at least float32, and in float64
+where x is.
+
+Raises ValueError where n_groups does not divide d_in.
+Source: Dettmers et al. 2022, "LLM.int8()", section 2; here only the weights are quantised.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int8
+from numpy import ndarray
+from torch import Tensor
+
+from llama.contract import contract
+
+CACHED = 2**18
+"""Elements of a weight that are made at a time, so that they are multiplied while they are in the cache."""
+
+
+def check(x: Tensor | ndarray, codes: Tensor | ndarray, scales: Tensor | ndarray) -> None:
+    d_in, n_groups = codes.shape[1], scales.shape[1]
+    if d_in and (n_groups == 0 or d_in % n_groups):
+        raise ValueError(f"quantized_linear: n_groups must divide d_in={d_in}, got {n_groups}")
+
+
+@contract(check)
+def naive(
+    x: Float[ndarray, "... d_in"], codes: Int8[ndarray, "d_out d_in"], scales: Float[ndarray, "d_out n_groups"]
+) -> Float[ndarray, "... d_out"]:
+    y = np.zeros((*x.shape[:-1], len(codes)))
+    rows, of_runs = codes.tolist(), scales.tolist()
+    for token in np.ndindex(x.shape[:-1]):
+        features = x[token].tolist()
+        for o, row in enumerate(rows):
+            total = 0.0
+            for i, (code, feature) in enumerate(zip(row, features, strict=True)):
+                total += code * of_runs[o][i * len(of_runs[o]) // len(row)] * feature
+            y[*token, o] = total
+    return y
+
+
+@contract(check)
+def vectorized(
+    x: Float[Tensor, "... d_in"], codes: Int8[Tensor, "d_out d_in"], scales: Float[Tensor, "d_out n_groups"]
+) -> Float[Tensor, "... d_out"]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(wide) @ _weight(codes, scales, wide).T).to(x.dtype)
+
+
+@contract(check)
+def fused(
+    x: Float[Tensor, "... d_in"], codes: Int8[Tensor, "d_out d_in"], scales: Float[Tensor, "d_out n_groups"]
+) -> Float[Tensor, "... d_out"]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    d_out, d_in = codes.shape
+    rows = max(1, CACHED // max(1, d_in))
+    wide_x = x.to(wide)
+    parts = [F.linear(wide_x, _weight(codes[i : i + rows], scales[i : i + rows], wide)) for i in range(0, d_out, rows)]
+    return (torch.cat(parts, dim=-1) if parts else wide_x.new_zeros(*x.shape[:-1], 0)).to(x.dtype)
+
+
+def _weight(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    d_out, d_in = codes.shape
+    if codes.numel() == 0:
+        return codes.to(dtype)
+    runs = codes.to(dtype).view(d_out, scales.shape[1], -1)
+    return (runs * scales.to(dtype)[..., None]).view(d_out, d_in)

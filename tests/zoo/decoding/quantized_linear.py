@@ -1,0 +1,1 @@
+"""The bugs that people make in quantized_linear."""
