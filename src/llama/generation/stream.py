@@ -7,19 +7,20 @@ used up, the older half is forgotten and the rest read again, so that a text may
 a model has no cache, or an implementation composes layers itself, all that it sees is read again for each token.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from llama.generation.drawing import Drawing, generator, uniform
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel, evaluating
 from llama.model.llama import Llama
 
-COLDEST = 1e-6
-"""The lowest temperature but 0: below it logits that are divided by it may leave float32, and 0 is what is meant."""
+CHUNK = 512
+"""Tokens of a prompt that are read at a time: the memory of a pass grows with them, and more are hardly faster."""
 
 
 def stream(
@@ -32,32 +33,32 @@ def stream(
     min_p: float | None = None,
     seed: int = 0,
     ends: Sequence[int] = (),
+    chunk: int = CHUNK,
 ) -> Iterator[Int64[Tensor, "batch"]]:
     """Yield the next token of each sequence, max_new_tokens times, or until all of them have ended.
 
-    A sequence ends with the first of `ends` that is drawn, which is then repeated while others go on.
+    A sequence ends with the first of `ends` that is drawn, which is then repeated while others go on. The prompt is
+    read in chunks of so many tokens.
 
     Raises ValueError, before anything is computed, for an empty prompt, one longer than the context, and wrong
     sampling parameters.
     """
-    context = model.config.max_position_embeddings
     if token_ids.ndim != 2:
         raise ValueError(f"generate: token_ids must be [batch seq], got {list(token_ids.shape)}")
-    if not 1 <= token_ids.shape[1] <= context:
-        raise ValueError(f"generate: the prompt must have 1 to {context} tokens, got {token_ids.shape[1]}")
+    check(model, token_ids.shape[1], max_new_tokens, chunk)
+    drawing, random = Drawing(model, temperature, top_k, top_p, min_p), generator(seed)
+    return _draw(model, token_ids, max_new_tokens, drawing, random, ends, chunk)
+
+
+def check(model: LanguageModel, prompt: int, max_new_tokens: int, chunk: int = CHUNK) -> None:
+    """Raise ValueError for a prompt of so many tokens, and for a number of new ones, that a model cannot have."""
+    context = model.config.max_position_embeddings
+    if not 1 <= prompt <= context:
+        raise ValueError(f"generate: the prompt must have 1 to {context} tokens, got {prompt}")
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must not be negative, got {max_new_tokens}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"generate: seed must lie in 0..2^63 - 1, got {seed}")
-
-    if 0 < temperature < COLDEST:
-        raise ValueError(f"generate: temperature must be 0 or at least {COLDEST}, got {temperature}")
-
-    def filtered(logits: Tensor) -> Tensor:
-        return model.layers.filter_logits(logits, temperature, top_k, top_p, min_p)
-
-    filtered(torch.zeros(1, model.config.vocab_size, device=token_ids.device))
-    return _draw(model, token_ids, max_new_tokens, filtered, seed, ends)
+    if chunk < 1:
+        raise ValueError(f"generate: chunk must be at least 1, got {chunk}")
 
 
 def positions_held(model: LanguageModel, prompt: int, max_new_tokens: int) -> int:
@@ -65,41 +66,47 @@ def positions_held(model: LanguageModel, prompt: int, max_new_tokens: int) -> in
     return min(model.config.max_position_embeddings, prompt + max_new_tokens)
 
 
+def kept(seen: int, context: int) -> int:
+    """How many of the tokens seen are not forgotten: the newer half where they do not fit into the context."""
+    return seen if seen <= context else max(1, context // 2)
+
+
+def has_cache(model: LanguageModel) -> bool:
+    """Whether a pass of that model can go on from where the last one ended."""
+    return isinstance(model, Llama) and not model.layers.composes
+
+
 @torch.no_grad()
 def _draw(
     model: LanguageModel,
     token_ids: Int64[Tensor, "batch seq"],
     max_new_tokens: int,
-    filtered: Callable[[Tensor], Tensor],
-    seed: int,
+    drawing: Drawing,
+    random: torch.Generator,
     ends: Sequence[int],
+    chunk: int,
 ) -> Iterator[Int64[Tensor, "batch"]]:
     context = model.config.max_position_embeddings
     positions = positions_held(model, token_ids.shape[1], max_new_tokens)
-    random = torch.Generator().manual_seed(seed)
     weight = next(model.parameters())
-    cached = isinstance(model, Llama) and not model.layers.composes
     decoder = Decoder(model, positions) if len(token_ids) == 1 and Decoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     stop = torch.tensor(ends, dtype=torch.int64, device=seen.device)
     ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
     for _ in range(max_new_tokens):
-        if seen.shape[1] > context:
-            cache, unread = None, (seen := seen[:, -max(1, context // 2) :])
+        if (left := kept(seen.shape[1], context)) < seen.shape[1]:
+            cache, unread = None, (seen := seen[:, -left:])
         with evaluating(model):
-            if not cached:
+            if not has_cache(model):
                 logits = model(seen)[:, -1]
             elif cache and decoder:
                 logits = decoder(int(unread), cache)[None]
             else:
                 dtype = model.compute_dtype or weight.dtype
                 cache = cache or KVCache(model.config, len(seen), dtype, weight.device, positions)
-                logits = model(unread, cache)[:, -1]
-        # A low temperature leaves float16.
-        logits = filtered(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-        u = torch.rand(len(seen), generator=random, dtype=torch.float64)
-        token = model.layers.sample(logits, u.to(logits.device, torch.float32 if logits.is_mps else torch.float64))
-        token = torch.where(ended, seen[:, -1], token)
+                for part in unread.split(chunk, dim=1):
+                    logits = model(part, cache)[:, -1]
+        token = torch.where(ended, seen[:, -1], drawing(logits, uniform(random, len(seen))))
         unread = token[:, None]
         seen = torch.cat((seen, unread), dim=1)
         ended |= torch.isin(token, stop)

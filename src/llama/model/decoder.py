@@ -15,8 +15,7 @@ what counts is how fast memory is read, and, in small models, how many operation
 - what a layer computes is written where the last layer's was, and the views of it are made once: between two
   large matrices, which have swept the caches, each call of torch costs several times what it costs alone;
 - the query heads that share a key head are handed to attention as queries of one head, which then reads its keys once;
-- large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with
-  a single vector on one core; not those held in bfloat16, where there is half as much to read.
+- how the matrices are held and multiplied, products.py chooses by size, dtype and what may be compiled.
 
 The weights are copied when a decoder is made: it does not see what becomes of the model later. It serves one caller
 at a time.
@@ -34,9 +33,9 @@ from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, i
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama
+from llama.model.products import AnyProduct, CompiledProduct, HalfProduct, Product, suits_words
+from llama.model.quantized import Quantized
 
-LARGE = 150_000
-"""Elements from which on it pays to wake the second core for a product."""
 SMALL = 500_000
 """Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
 
@@ -45,28 +44,43 @@ class Decoder:
     """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
     Where the model computes in bfloat16, the large matrices are held in it, and attention is in the dtype of the cache;
-    the rest is computed in at least float32.
+    the rest is computed in at least float32. With `compile`, large matrices are multiplied by programs made for them,
+    codes as codes; without, codes are turned into the weights that they mean.
     """
 
     @torch.inference_mode(False)  # in which what is made could not be written to outside of it
-    def __init__(self, model: Llama, positions: int | None = None):
-        c, weights = model.config, model.state_dict()
+    def __init__(self, model: Llama, positions: int | None = None, compile: bool = False):
+        c, weights = model.config, model.tensors()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
 
         half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
 
-        def product(norm: str, *names: str) -> Product | HalfProduct:
-            matrix = torch.cat([weights[name] for name in names])
-            matrix = matrix.mul_(weights[norm]) if norm else matrix
-            return HalfProduct(matrix) if half and matrix.numel() > SMALL else Product(matrix.to(self.wide))
+        def product(norm: str, *names: str) -> AnyProduct:
+            of_norm = weights[norm] if norm else None
+            if isinstance(weights[names[0]], Quantized):
+                of = [weights[name] for name in names]
+                codes, scales = torch.cat([w.codes for w in of]), torch.cat([w.scales for w in of])
+                whole = Quantized(codes, scales, of[0].bits)
+                if compile and codes.numel() > SMALL and suits_words(whole):
+                    return CompiledProduct(whole, of_norm)
+                matrix = whole.dequantized()
+            else:
+                matrix = torch.cat([weights[name] for name in names])
+            matrix = matrix if of_norm is None else matrix * of_norm
+            if matrix.numel() <= SMALL:
+                return Product(matrix.to(self.wide))
+            matrix = matrix.to(torch.bfloat16 if half else self.wide)
+            if compile:
+                return CompiledProduct(matrix, wide=self.wide)
+            return HalfProduct(matrix) if half else Product(matrix)
 
         self.layers = []
         for i in range(c.num_hidden_layers):
             norm, q, k, v, o, ffn_norm, gate, up, down = (in_layer(i, name) for name in DECODER_LAYER)
             self.layers.append((product(norm, q, k, v), product("", o), product(ffn_norm, gate, up), product("", down)))
-        head = EMBEDDING if c.tie_word_embeddings else HEAD
+        head = HEAD if HEAD in weights else EMBEDDING
         self.head = product(FINAL_NORM, head)
         angle = torch.arange(positions or c.max_position_embeddings)[:, None, None] * model.layers.rotation_frequencies(
             c, self.embedding.device
@@ -128,44 +142,3 @@ class Decoder:
         """What RMSNorm multiplies x with, but for its weight."""
         mean_square = float(torch.dot(x, x)) / self.d_model + self.eps
         return mean_square**-0.5 if mean_square else math.nan  # 0 / 0, as the formula says
-
-
-class Product:
-    """out = factor · weight · x, or that on top of what is there."""
-
-    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
-        columns = weight.T.contiguous()
-        d_in, d_out = columns.shape
-        self.weight = columns.T
-        self.halves = columns.unflatten(0, (2, -1)) if columns.numel() >= LARGE and d_in % 2 == 0 else None
-        if self.halves is not None:
-            self.sums = columns.new_empty(2, 1, d_out)
-            self.first, self.second = self.sums[:, 0]
-
-    def __call__(
-        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
-    ) -> None:
-        if self.halves is None:
-            out.addmv_(self.weight, x, beta=int(plus), alpha=factor)
-            return
-        self.sums.baddbmm_(x.view(2, 1, -1), self.halves, beta=0, alpha=factor)
-        if plus:
-            out.add_(self.first).add_(self.second)
-        else:
-            torch.add(self.first, self.second, out=out)
-
-
-class HalfProduct:
-    """A Product whose weight is held in bfloat16."""
-
-    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
-        self.weight = weight.bfloat16()
-
-    def __call__(
-        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
-    ) -> None:
-        y = torch.mv(self.weight, (x * factor).bfloat16())
-        if plus:
-            out.add_(y)
-        else:
-            out.copy_(y)

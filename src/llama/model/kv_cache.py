@@ -8,6 +8,7 @@ logits = model(next_id, cache)                 # then one token at a time
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from llama.model.config import LlamaConfig
@@ -63,6 +64,17 @@ class KVCache:
         """How many positions are held."""
         return self.layers[0].length
 
+    def positions(self, seq: int, device: torch.device) -> Int64[Tensor, "seq"]:
+        """The next so many positions, of every sequence."""
+        return torch.arange(self.length, self.length + seq, device=device)
+
+    def rewind(self, length: int) -> None:
+        """Forget all positions from `length` on. Raises ValueError where fewer are held."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cache: it can be rewound to 0..{self.length} positions, got {length}")
+        for layer in self.layers:
+            layer.length = length
+
     def claim(self, count: int) -> int:
         """Make room for so many positions in every layer, to be written by the caller; return the first of them."""
         start = self.length
@@ -84,9 +96,10 @@ class LayerCache:
             raise ValueError(f"cache: {end} positions do not fit into a context of {context}")
         self.length = end
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write k and v [batch n_kv_heads seq head_dim] behind what is held; return views of all of it."""
+    def attend(self, layers: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Write k and v [batch n_kv_heads seq head_dim] behind what is held; return what q attends to in all of it."""
         start = self.length
         self.claim(k.shape[2])
         self.keys[:, :, start : self.length], self.values[:, :, start : self.length] = k, v
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        heads: Tensor = layers.attention(q, self.keys[:, :, : self.length], self.values[:, :, : self.length])
+        return heads

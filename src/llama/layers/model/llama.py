@@ -20,7 +20,7 @@ The logits at a position depend on that position and those before it, and on not
 `lm_head.weight` means that the head is tied to the embedding. Rotations follow `config.rope_theta` and,
 for Llama 3.1 and later, `config.rope_scaling`.
 
-`compose` is written over the layers that it is given. With a cache (`cache.length` positions held, and a
+`compose` is written over the layers that it is given. With a cache (`cache.positions(seq, device)`, and a
 cache per layer in `cache.layers`), token_ids are the positions that come next. `dropout`, in training, is applied
 to the embeddings and to what each block adds.
 
@@ -53,9 +53,9 @@ def compose(
     cache: Any = None,
     dropout: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "batch seq vocab"]:
-    start = 0 if cache is None else cache.length
-    positions = torch.arange(start, start + token_ids.shape[1], device=token_ids.device)
-    turns = frequencies(layers, config, token_ids.device)
+    seq, device = token_ids.shape[1], token_ids.device
+    positions = torch.arange(seq, device=device) if cache is None else cache.positions(seq, device)
+    turns = frequencies(layers, config, device)
     x = layers.embedding(token_ids, weights[EMBEDDING])
     more: dict[str, Any] = {}
     if dropout is not None:

@@ -13,7 +13,8 @@ are rotated, values are not. head_dim comes from w_q and need not be d_model / n
 one dtype, which is that of the result; positions and frequencies keep theirs.
 
 `compose` is written over the layers that it is given: `layers.linear`, `layers.rope`, `layers.attention`.
-With a cache (anything with `append(k, v) -> (k, v)` of all positions so far), x holds the newest positions.
+With a cache (anything with `attend(layers, q, k, v) -> heads`, which has kept the keys and values of earlier
+positions), x holds the newest positions.
 
 Raises ValueError where the rows of w_q, w_k or w_v do not divide into the heads.
 Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2; Touvron et al. 2023, "LLaMA".
@@ -70,8 +71,6 @@ def compose(
     k = layers.linear(x, w_k).unflatten(-1, (n_kv_heads, -1)).transpose(1, 2)
     v = layers.linear(x, w_v).unflatten(-1, (n_kv_heads, -1)).transpose(1, 2)
     q, k = layers.rope(q, positions, frequencies), layers.rope(k, positions, frequencies)
-    if cache is not None:
-        k, v = cache.append(k, v)
-    heads = layers.attention(q, k, v)
+    heads = layers.attention(q, k, v) if cache is None else cache.attend(layers, q, k, v)
     # [batch heads seq head_dim] -> [batch seq heads·head_dim]
     return layers.linear(heads.transpose(1, 2).flatten(2), w_o)

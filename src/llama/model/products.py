@@ -1,0 +1,154 @@
+"""A matrix times one vector, which is what a token costs: how the matrix is held decides how fast it is read.
+
+    Product           float32 or float64, by torch's own product of a matrix and a vector
+    HalfProduct       bfloat16, likewise
+    CompiledProduct   any of these, and codes of 8 or 4 bits, by a program that torch.compile's backend makes for its
+    shape
+
+Such a program is a plain loop over rows. It reads as fast as memory gives, where a library's product of matrices is
+made for more than one vector. Making it takes seconds and needs a C++ compiler; it is kept on disk for the next run.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from llama.model.quantized import WORD, Quantized
+
+LARGE = 150_000
+"""Elements from which on it pays to wake the second core for a product."""
+
+
+class AnyProduct(Protocol):
+    """out = factor · weight · x, or that on top of what is there."""
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None: ...
+
+
+class Product:
+    """A product whose weight is held as it is, column by column.
+
+    Large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with a
+    single vector on one core.
+    """
+
+    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
+        columns = weight.T.contiguous()
+        d_in, d_out = columns.shape
+        self.weight = columns.T
+        self.halves = columns.unflatten(0, (2, -1)) if columns.numel() >= LARGE and d_in % 2 == 0 else None
+        if self.halves is not None:
+            self.sums = columns.new_empty(2, 1, d_out)
+            self.first, self.second = self.sums[:, 0]
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
+        if self.halves is None:
+            out.addmv_(self.weight, x, beta=int(plus), alpha=factor)
+            return
+        self.sums.baddbmm_(x.view(2, 1, -1), self.halves, beta=0, alpha=factor)
+        if plus:
+            out.add_(self.first).add_(self.second)
+        else:
+            torch.add(self.first, self.second, out=out)
+
+
+class HalfProduct:
+    """A product whose weight is held in bfloat16."""
+
+    def __init__(self, weight: Float[Tensor, "d_out d_in"]):
+        self.weight = weight.bfloat16()
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
+        y = torch.mv(self.weight, (x * factor).bfloat16())
+        if plus:
+            out.add_(y)
+        else:
+            out.copy_(y)
+
+
+class CompiledProduct:
+    """A product by a program for its shape. Codes have a norm's weight apart: multiplied into them it would be
+    rounded."""
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "d_out d_in"] | Quantized,
+        norm: Float[Tensor, "d_in"] | None = None,
+        wide: torch.dtype = torch.float32,
+    ):
+        self.norm = norm
+        self.held: tuple[Tensor, ...]
+        body: Callable[..., Tensor]
+        if isinstance(weight, Quantized):
+            self.held = _words(weight.codes, weight.bits), weight.scales
+            body, d_in = functools.partial(_of_words, bits=weight.bits), weight.codes.shape[1]
+        else:
+            self.held, body, d_in = (weight.contiguous(),), _of_floats, weight.shape[1]
+        self.scaled = torch.zeros(d_in, dtype=wide)
+        self.program = _compiled(body, *self.held, self.scaled)
+
+    def __call__(
+        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
+    ) -> None:
+        if factor != 1.0 or self.norm is not None:
+            x = torch.mul(x, factor, out=self.scaled)
+            if self.norm is not None:
+                x.mul_(self.norm)
+        y = self.program(*self.held, x)
+        if plus:
+            out.add_(y)
+        else:
+            out.copy_(y)
+
+
+def suits_words(weight: Quantized) -> bool:
+    """Whether these codes can be laid out in words: their groups fit into each of the parts that fill one."""
+    parts = WORD // weight.bits
+    return weight.codes.shape[1] % parts == 0 and weight.scales.shape[1] % parts == 0
+
+
+def _of_floats(weight: Tensor, x: Tensor) -> Tensor:
+    return (weight.to(x.dtype) * x).sum(-1)
+
+
+def _of_words(words: Tensor, scales: Tensor, x: Tensor, bits: int) -> Tensor:
+    """Part j of the inputs is in the bits of place j of each word; shifted up and down again, they have their sign."""
+    parts, d_out = WORD // bits, len(words)
+    n_groups = scales.shape[1] // parts
+    by_group = words.view(torch.int32).view(d_out, n_groups, -1)
+    inputs, factors = x.view(parts, n_groups, -1), scales.view(d_out, parts, n_groups, 1)
+    total = by_group.new_zeros((), dtype=x.dtype)
+    for j in range(parts):
+        codes = by_group << (WORD - bits * (j + 1)) >> (WORD - bits)
+        total = total + codes.to(x.dtype) * inputs[j] * factors[:, j]
+    return total.sum((-1, -2))
+
+
+def _words(codes: Tensor, bits: int) -> Float[Tensor, "d_out words"]:
+    """Codes side by side in words of 32 bits, which have to look like float32: only those are read many at a time."""
+    parts = codes.to(torch.int32).unflatten(1, (WORD // bits, -1)) & (2**bits - 1)
+    words = parts[:, 0].clone()
+    for j in range(1, parts.shape[1]):
+        words |= parts[:, j] << (bits * j)
+    return words.view(torch.float32)
+
+
+def _compiled(body: Callable[..., Tensor], *arguments: Tensor) -> Callable[..., Tensor]:
+    """A program for arguments of these shapes. torch.compile makes the same one, and looks at its arguments in each
+    call: that takes 40 µs, as long as a product of half a million weights."""
+    from torch import _inductor  # a second, for those who compile
+
+    with torch.no_grad():
+        program: Callable[..., Tensor] = _inductor.compile(make_fx(body)(*arguments), list(arguments))
+    return program

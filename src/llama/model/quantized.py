@@ -1,0 +1,127 @@
+"""A Llama whose matrices are held in codes of 8 or 4 bits: a quarter or an eighth of the memory, at a small loss.
+
+    model = quantized(Llama.from_pretrained(path), bits=8)
+
+It is made of a model whenever that is loaded, and never written: a checkpoint keeps the weights themselves. The
+layers are those of the model's implementation: `quantize` makes the codes, `quantized_linear` multiplies with them.
+What is not a matrix product stays as it is: the norms, and the embedding, of which a row is read and nothing is
+multiplied.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+from llama.contract import unchecked
+from llama.contract.weights import EMBEDDING, HEAD
+from llama.implementation import Implementation
+from llama.model.llama import Llama
+
+GROUP = 64
+"""Inputs that share a scale, at most: with 8 bits they cost half a bit for each weight."""
+WORD = 32
+"""Bits of a word: the program that multiplies with codes (products.py) takes as many of them at a time as fill one."""
+
+
+class Quantized(NamedTuple):
+    """A matrix as `quantize` returns it."""
+
+    codes: Int8[Tensor, "d_out d_in"]
+    scales: Float[Tensor, "d_out n_groups"]
+    bits: int
+
+    def dequantized(self) -> Float[Tensor, "d_out d_in"]:
+        """The weights themselves, codes · scales."""
+        runs = self.codes.to(self.scales.dtype).unflatten(1, (self.scales.shape[1], -1))
+        return (runs * self.scales[..., None]).flatten(1)
+
+
+def quantized(model: Llama, bits: int) -> Llama:
+    """A model of the same weights, in so many bits; the embedding and the norms are shared with the first one.
+
+    Raises ValueError for bits that quantize does not know, and where the implementation composes layers itself.
+    """
+    return _QuantizedLlama(model, bits)
+
+
+def group_of(d_in: int, bits: int) -> int:
+    """How many inputs share a scale: a divisor of d_in, and where possible of each of the parts that a word is made
+    of."""
+    part = d_in // (WORD // bits) if d_in % (WORD // bits) == 0 else d_in
+    return next(group for group in range(min(GROUP, part), 0, -1) if part % group == 0)
+
+
+class _QuantizedLlama(Llama):
+    @torch.no_grad()
+    def __init__(self, model: Llama, bits: int):
+        layers = model.layers
+        if layers.composes:
+            raise ValueError(
+                f"quantize: {', '.join(layers.composes)} of {layers.name} composes layers itself and knows no codes"
+            )
+        if bits not in (8, 4):
+            raise ValueError(f"quantize: bits must be 8 or 4, got {bits}")
+        with torch.device("meta"):  # takes no memory
+            super().__init__(model.config, layers)
+        self.bits, self.compute_dtype = bits, model.compute_dtype
+        self._within = _over_codes(layers)
+        self._in_training = self._within.llama
+        matrices, self._codes = dict[str, Tensor](), dict[str, tuple[dict[str, Any], str]]()
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim == 1 or name == EMBEDDING:
+                self._parameter(name, tensor)
+            if tensor.ndim == 2 and (name != EMBEDDING or model.config.tie_word_embeddings):
+                matrices[HEAD if name == EMBEDDING else name] = tensor
+        for name, tensor in matrices.items():
+            self._hold(name, *layers.quantize(tensor, bits, group_of(tensor.shape[1], bits)))
+        self.train(model.training)
+
+    def _parameter(self, name: str, tensor: Tensor) -> None:
+        module, _, last = name.rpartition(".")
+        self.get_submodule(module)._parameters[last] = torch.nn.Parameter(tensor, requires_grad=False)
+
+    def _hold(self, name: str, codes: Tensor, scales: Tensor) -> None:
+        """Codes and scales in place of the parameter."""
+        path, _, last = name.rpartition(".")
+        if path == HEAD.rpartition(".")[0] and path not in self._modules:
+            self.add_module(path, torch.nn.Module())
+        module = self.get_submodule(path)
+        module._parameters.pop(last, None)
+        self._places = [place for place in self._places if place[0] != name]
+        for kind, tensor in (("codes", codes), ("scales", scales)):
+            module.register_buffer(f"{last}_{kind}", tensor, persistent=False)
+        self._codes[name] = module._buffers, last
+
+    def tensors(self) -> dict[str, Any]:
+        """The weights by name; those that are quantised as codes and scales."""
+        codes = {
+            name: Quantized(buffers[f"{last}_codes"], buffers[f"{last}_scales"], self.bits)
+            for name, (buffers, last) in self._codes.items()
+        }
+        return super().tensors() | codes
+
+    def save_pretrained(self, path: str | Path) -> NoReturn:
+        raise ValueError(
+            f"checkpoint: {path} is not written: {self.bits} bits are made of a checkpoint when it is loaded"
+        )
+
+
+def _over_codes(layers: Implementation) -> Implementation:
+    """The same layers, where a weight may be Quantized."""
+
+    def linear(x: Tensor, weight: Any) -> Tensor:
+        of_codes = isinstance(weight, Quantized)
+        y: Tensor = layers.quantized_linear(x, weight.codes, weight.scales) if of_codes else layers.linear(x, weight)
+        return y
+
+    def swiglu(x: Tensor, w_gate: Any, w_up: Any, w_down: Any) -> Tensor:
+        return linear(layers.silu(linear(x, w_gate)) * linear(x, w_up), w_down)
+
+    def change(name: str, layer: Callable[..., Any]) -> Callable[..., Any]:
+        return linear if name == "linear" else swiglu if name == "swiglu" else unchecked(layer)
+
+    return layers.changed(change)
