@@ -26,7 +26,8 @@ from llama.ladder.climb import Ladder
 from llama.machine.device import is_out_of_memory
 from llama.machine.safe_files import one_line
 from llama.training import command as training
-from llama.training import distributed
+from llama.training import distributed, evaluate
+from llama.training.evaluate import Evaluate
 from llama.training.interruption import Stopped
 from llama.training.options import PRESETS, Train
 
@@ -35,6 +36,7 @@ COMMANDS: dict[type, Callable[[Any], object]] = {
     Ladder: ladder.run,
     Train: training.run,
     Generate: generation.run,
+    Evaluate: evaluate.run,
     Kata: kata.run,
     Hint: hint.run,
     Solution: solution.run,

@@ -28,3 +28,15 @@ def read_prompt(prompt: str | None, file: Path | None) -> str | None:
     if not prompt:
         raise ValueError(f"generate: {source} is empty")
     return prompt
+
+
+def read_prompts(file: Path) -> dict[int, str]:
+    """The prompts in a file, one in each line that is not blank, by the numbers of their lines from 1 on.
+
+    Raises ValueError where there is none or the text is not UTF-8, OSError where the file cannot be read.
+    """
+    text = read_prompt(None, file) or ""
+    prompts = {number: line for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+    if not prompts:
+        raise ValueError(f"generate: {file} has no prompt")
+    return prompts

@@ -34,11 +34,14 @@ def stream(
     seed: int = 0,
     ends: Sequence[int] = (),
     chunk: int = CHUNK,
+    compile: bool = False,
 ) -> Iterator[Int64[Tensor, "batch"]]:
     """Yield the next token of each sequence, max_new_tokens times, or until all of them have ended.
 
     A sequence ends with the first of `ends` that is drawn, which is then repeated while others go on. The prompt is
     read in chunks of so many tokens.
+
+    With `compile`, a single sequence is decoded with programs made for its large matrices (decoder.py).
 
     Raises ValueError, before anything is computed, for an empty prompt, one longer than the context, and wrong
     sampling parameters.
@@ -47,7 +50,7 @@ def stream(
         raise ValueError(f"generate: token_ids must be [batch seq], got {list(token_ids.shape)}")
     check(model, token_ids.shape[1], max_new_tokens, chunk)
     drawing, random = Drawing(model, temperature, top_k, top_p, min_p), generator(seed)
-    return _draw(model, token_ids, max_new_tokens, drawing, random, ends, chunk)
+    return _draw(model, token_ids, max_new_tokens, drawing, random, ends, chunk, compile)
 
 
 def check(model: LanguageModel, prompt: int, max_new_tokens: int, chunk: int = CHUNK) -> None:
@@ -85,11 +88,12 @@ def _draw(
     random: torch.Generator,
     ends: Sequence[int],
     chunk: int,
+    compile: bool,
 ) -> Iterator[Int64[Tensor, "batch"]]:
     context = model.config.max_position_embeddings
     positions = positions_held(model, token_ids.shape[1], max_new_tokens)
     weight = next(model.parameters())
-    decoder = Decoder(model, positions) if len(token_ids) == 1 and Decoder.suits(model) else None
+    decoder = Decoder(model, positions, compile) if len(token_ids) == 1 and Decoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     stop = torch.tensor(ends, dtype=torch.int64, device=seen.device)
     ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)

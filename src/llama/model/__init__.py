@@ -6,6 +6,9 @@ Read in this order:
     language_model.py    named weights, computed with by an implementation
     llama.py             Llama
     kv_cache.py          KVCache: each token is computed once
+    paged_cache.py       the same for several sequences, in pages of one memory
+    quantized.py         a Llama in codes of 8 or 4 bits
+    products.py          a matrix times one vector
     decoder.py           one token at a time, in as few operations as possible
     weights.py           the tensors of a Hugging Face folder
     llama2c.py           the files of llama2.c

@@ -33,11 +33,7 @@ from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, i
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama
-from llama.model.products import AnyProduct, CompiledProduct, HalfProduct, Product, suits_words
-from llama.model.quantized import Quantized
-
-SMALL = 500_000
-"""Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
+from llama.model.products import AnyProduct, product_of
 
 
 class Decoder:
@@ -49,8 +45,12 @@ class Decoder:
     """
 
     @torch.inference_mode(False)  # in which what is made could not be written to outside of it
+    @torch.no_grad()
     def __init__(self, model: Llama, positions: int | None = None, compile: bool = False):
-        c, weights = model.config, model.tensors()
+        c, weights = (
+            model.config,
+            {name: w.detach() if isinstance(w, Tensor) else w for name, w in model.held().items()},
+        )
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
@@ -58,23 +58,7 @@ class Decoder:
         half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
 
         def product(norm: str, *names: str) -> AnyProduct:
-            of_norm = weights[norm] if norm else None
-            if isinstance(weights[names[0]], Quantized):
-                of = [weights[name] for name in names]
-                codes, scales = torch.cat([w.codes for w in of]), torch.cat([w.scales for w in of])
-                whole = Quantized(codes, scales, of[0].bits)
-                if compile and codes.numel() > SMALL and suits_words(whole):
-                    return CompiledProduct(whole, of_norm)
-                matrix = whole.dequantized()
-            else:
-                matrix = torch.cat([weights[name] for name in names])
-            matrix = matrix if of_norm is None else matrix * of_norm
-            if matrix.numel() <= SMALL:
-                return Product(matrix.to(self.wide))
-            matrix = matrix.to(torch.bfloat16 if half else self.wide)
-            if compile:
-                return CompiledProduct(matrix, wide=self.wide)
-            return HalfProduct(matrix) if half else Product(matrix)
+            return product_of([weights[name] for name in names], weights.get(norm), self.wide, half, compile)
 
         self.layers = []
         for i in range(c.num_hidden_layers):

@@ -51,12 +51,16 @@ class LanguageModel(nn.Module):
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def held(self) -> dict[str, Any]:
+        """The weights by name, as they are held."""
+        return {name: parameters[last] for name, parameters, last in self._places}
+
+    def tensors(self) -> dict[str, Any]:
         """The weights by name, in what the layers compute in."""
-        tensors: dict[str, Tensor] = {name: parameters[last] for name, parameters, last in self._places}
+        held = self.held()
         if self.compute_dtype is not None:
-            tensors = {name: tensor.to(self.compute_dtype) for name, tensor in tensors.items()}
-        return tensors
+            held |= {name: w.to(self.compute_dtype) for name, w in held.items() if isinstance(w, Tensor)}
+        return held
 
     def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:
         """Register a parameter under a dotted name, which is what makes the keys Hugging Face's; return where it is."""

@@ -10,8 +10,7 @@ made for more than one vector. Making it takes seconds and needs a C++ compiler;
 """
 
 import functools
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -23,17 +22,12 @@ from llama.model.quantized import WORD, Quantized
 LARGE = 150_000
 """Elements from which on it pays to wake the second core for a product."""
 
-
-class AnyProduct(Protocol):
-    """out = factor · weight · x, or that on top of what is there."""
-
-    def __call__(
-        self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
-    ) -> None: ...
+SMALL = 500_000
+"""Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
 
 
 class Product:
-    """A product whose weight is held as it is, column by column.
+    """out = factor · weight · x, or that on top of `out`; the weight is held as it is, column by column.
 
     Large matrices are multiplied as the two halves of a sum, since on some processors torch multiplies a matrix with a
     single vector on one core.
@@ -62,7 +56,7 @@ class Product:
 
 
 class HalfProduct:
-    """A product whose weight is held in bfloat16."""
+    """The same, with a weight in bfloat16."""
 
     def __init__(self, weight: Float[Tensor, "d_out d_in"]):
         self.weight = weight.bfloat16()
@@ -78,14 +72,14 @@ class HalfProduct:
 
 
 class CompiledProduct:
-    """A product by a program for its shape. Codes have a norm's weight apart: multiplied into them it would be
+    """The same, by a program for this shape. Codes have a norm's weight apart: multiplied into them it would be
     rounded."""
 
     def __init__(
         self,
         weight: Float[Tensor, "d_out d_in"] | Quantized,
+        wide: torch.dtype,
         norm: Float[Tensor, "d_in"] | None = None,
-        wide: torch.dtype = torch.float32,
     ):
         self.norm = norm
         self.held: tuple[Tensor, ...]
@@ -112,7 +106,44 @@ class CompiledProduct:
             out.copy_(y)
 
 
-def suits_words(weight: Quantized) -> bool:
+AnyProduct = Product | HalfProduct | CompiledProduct
+
+
+def product_of(
+    weights: Sequence[Tensor | Quantized],
+    norm: Float[Tensor, "d_in"] | None,
+    wide: torch.dtype,
+    half: bool = False,
+    compile: bool = False,
+) -> AnyProduct:
+    """The product of all these matrices, one below the other, with what RMSNorm's weight makes of a vector.
+
+    A large matrix is held in bfloat16 if `half`, and multiplied by a program if `compile`. Without one, and where
+    they are few, codes are turned into the weights that they mean.
+    """
+    matrix: Tensor | Quantized = _below_each_other(weights)
+    if isinstance(matrix, Quantized):
+        if compile and matrix.codes.numel() > SMALL and _suits_words(matrix):
+            return CompiledProduct(matrix, wide, norm)
+        matrix = matrix.dequantized()
+    if norm is not None:
+        matrix = matrix * norm
+    if matrix.numel() <= SMALL:
+        return Product(matrix.to(wide))
+    if compile:
+        return CompiledProduct(matrix.to(torch.bfloat16 if half else wide), wide)
+    return HalfProduct(matrix) if half else Product(matrix.to(wide))
+
+
+def _below_each_other(weights: Sequence[Tensor | Quantized]) -> Tensor | Quantized:
+    first = weights[0]
+    if isinstance(first, Tensor):
+        return torch.cat([weight for weight in weights if isinstance(weight, Tensor)])
+    of = [weight for weight in weights if isinstance(weight, Quantized)]
+    return Quantized(torch.cat([w.codes for w in of]), torch.cat([w.scales for w in of]), first.bits)
+
+
+def _suits_words(weight: Quantized) -> bool:
     """Whether these codes can be laid out in words: their groups fit into each of the parts that fill one."""
     parts = WORD // weight.bits
     return weight.codes.shape[1] % parts == 0 and weight.scales.shape[1] % parts == 0

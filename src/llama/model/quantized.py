@@ -96,13 +96,13 @@ class _QuantizedLlama(Llama):
             module.register_buffer(f"{last}_{kind}", tensor, persistent=False)
         self._codes[name] = module._buffers, last
 
-    def tensors(self) -> dict[str, Any]:
-        """The weights by name; those that are quantised as codes and scales."""
+    def held(self) -> dict[str, Any]:
+        """The weights by name, those that are quantised as codes and scales."""
         codes = {
             name: Quantized(buffers[f"{last}_codes"], buffers[f"{last}_scales"], self.bits)
             for name, (buffers, last) in self._codes.items()
         }
-        return super().tensors() | codes
+        return super().held() | codes
 
     def save_pretrained(self, path: str | Path) -> NoReturn:
         raise ValueError(

@@ -11,6 +11,7 @@ Read in this order:
     losses.py          the losses of a run, and their chart
     run_file.py        an unfinished run on disk
     interruption.py    Ctrl-C and SIGTERM let a step finish
+    evaluate.py        python -m llama evaluate: the loss of a checkpoint on a text
     profiling.py       where the time of a step goes
     command.py         python -m llama train: begin or resume, train, evaluate, report
 

@@ -7,6 +7,7 @@ The two agree to rounding for every model that predicts from the past. Where the
 the model reads the future.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -60,6 +61,14 @@ def loss(model: nn.Module, ids: Int64[Tensor, "n"], window: int, batch: int = 64
         for x, y in rows:
             total += token_losses(model(x), y).double().sum().item()
     return total / len(inputs)
+
+
+def bits_per_byte(loss: float, tokens: int, size: int) -> float:
+    """From nats per token to bits per byte of the text that so many predicted tokens stand for.
+
+    loss · tokens / (ln 2 · size): the same measure for characters and for tokens of any length.
+    """
+    return loss * tokens / (math.log(2) * size)
 
 
 @torch.no_grad()

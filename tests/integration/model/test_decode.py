@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama.implementation import Implementation, load
-from llama.model import decoder as decode
+from llama.model import products
 from llama.model.config import LlamaConfig
-from llama.model.decoder import LARGE, Decoder
+from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
 from tests.cases.case import cases
@@ -63,7 +63,7 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
         head_dim=10,
         intermediate_size=1022,
     )
-    assert of.vocab_size * d_model > LARGE
+    assert of.vocab_size * d_model > products.LARGE
     model, ids, cache = Llama(of), torch.arange(5)[None], KVCache(of, 1)
     decoder = Decoder(model)
     rows = [decoder(token, cache) for token in ids[0].tolist()]
@@ -76,9 +76,9 @@ def test_large_matrices_are_multiplied_in_halves_to_the_same_product(d_model):
     [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16), (torch.bfloat16, None)],
     ids=str,
 )
-@pytest.mark.parametrize("small", [0, decode.SMALL], ids=["as bfloat16", "as float32"])
+@pytest.mark.parametrize("small", [0, products.SMALL], ids=["as bfloat16", "as float32"])
 def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, computed, small, monkeypatch):
-    monkeypatch.setattr(decode, "SMALL", small)
+    monkeypatch.setattr(products, "SMALL", small)
     torch.manual_seed(0)
     model = Llama(LlamaConfig(vocab_size=37, hidden_size=64, num_hidden_layers=2, num_key_value_heads=2)).to(weights)
     for norm in (p for p in model.parameters() if p.ndim == 1):
@@ -138,9 +138,9 @@ def test_more_positions_than_a_decoder_was_made_for_are_refused_and_left_out_of_
     assert longer.length == 2
 
 
-@pytest.mark.parametrize("large", [decode.LARGE, 1], ids=["whole", "in halves"])
+@pytest.mark.parametrize("large", [products.LARGE, 1], ids=["whole", "in halves"])
 def test_nothing_of_one_token_reaches_the_next(large, monkeypatch):
-    monkeypatch.setattr(decode, "LARGE", large)
+    monkeypatch.setattr(products, "LARGE", large)
     decoder, cache = _decoder()
     before = decoder(3, cache)
     decoder.embedding[1] = torch.nan
