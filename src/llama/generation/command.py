@@ -79,9 +79,9 @@ def run(config: Generate) -> None:
     model = c.quantized(loaded)
     del loaded
     if c.compile:
-        check_compiler(usable(c.device))
         if not Decoder.suits(model):
             raise ValueError("generate: compile is for our fused layers on a CPU, in one dtype but float16")
+        check_compiler(usable(c.device))
     started = time.perf_counter()
     if prompts:
         count = _write_lines(c, model, tokenizer, prompts)

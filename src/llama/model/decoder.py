@@ -47,10 +47,7 @@ class Decoder:
     @torch.inference_mode(False)  # in which what is made could not be written to outside of it
     @torch.no_grad()
     def __init__(self, model: Llama, positions: int | None = None, compile: bool = False):
-        c, weights = (
-            model.config,
-            {name: w.detach() if isinstance(w, Tensor) else w for name, w in model.held().items()},
-        )
+        c, weights = model.config, model.held()
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)

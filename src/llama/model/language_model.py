@@ -51,15 +51,15 @@ class LanguageModel(nn.Module):
             else:
                 nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
 
-    def held(self) -> dict[str, Any]:
+    def held(self) -> dict[str, Tensor]:
         """The weights by name, as they are held."""
         return {name: parameters[last] for name, parameters, last in self._places}
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Tensor]:
         """The weights by name, in what the layers compute in."""
         held = self.held()
         if self.compute_dtype is not None:
-            held |= {name: w.to(self.compute_dtype) for name, w in held.items() if isinstance(w, Tensor)}
+            held |= {name: w.to(self.compute_dtype) for name, w in held.items() if not w.is_meta}
         return held
 
     def _place(self, name: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], str]:

@@ -114,8 +114,9 @@ class PagedCache:
         lengths = [of.length for of in sequences]
         new_pages = table.gather(1, self._positions // pages.page_size).flatten()
         new_slots = (self._positions % pages.page_size).flatten()
+        # By .data, since a view would tell autograd that what one layer writes changes what another has kept.
         self.layers = [
-            PagedLayer(keys, values, table, lengths, new_pages, new_slots)
+            PagedLayer(keys.data, values.data, table, lengths, new_pages, new_slots)
             for keys, values in zip(pages.keys.unbind(), pages.values.unbind(), strict=True)
         ]
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from llama.model.quantized import WORD, Quantized
+from llama.model.quantized import WORD, Quantized, codes_of
 
 LARGE = 150_000
 """Elements from which on it pays to wake the second core for a product."""
@@ -110,7 +110,7 @@ AnyProduct = Product | HalfProduct | CompiledProduct
 
 
 def product_of(
-    weights: Sequence[Tensor | Quantized],
+    weights: Sequence[Tensor],
     norm: Float[Tensor, "d_in"] | None,
     wide: torch.dtype,
     half: bool = False,
@@ -135,12 +135,10 @@ def product_of(
     return HalfProduct(matrix) if half else Product(matrix.to(wide))
 
 
-def _below_each_other(weights: Sequence[Tensor | Quantized]) -> Tensor | Quantized:
-    first = weights[0]
-    if isinstance(first, Tensor):
-        return torch.cat([weight for weight in weights if isinstance(weight, Tensor)])
-    of = [weight for weight in weights if isinstance(weight, Quantized)]
-    return Quantized(torch.cat([w.codes for w in of]), torch.cat([w.scales for w in of]), first.bits)
+def _below_each_other(weights: Sequence[Tensor]) -> Tensor | Quantized:
+    if not (of := [codes for weight in weights if (codes := codes_of(weight))]):
+        return torch.cat(list(weights))
+    return Quantized(torch.cat([w.codes for w in of]), torch.cat([w.scales for w in of]), of[0].bits)
 
 
 def _suits_words(weight: Quantized) -> bool:

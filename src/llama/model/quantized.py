@@ -34,10 +34,22 @@ class Quantized(NamedTuple):
     scales: Float[Tensor, "d_out n_groups"]
     bits: int
 
+    def stand_in(self) -> Float[Tensor, "d_out d_in"]:
+        """A tensor of the weight's shape and without its values, for whoever looks at shapes; see `codes_of`."""
+        shape = torch.empty(self.codes.shape, dtype=self.scales.dtype, device="meta")
+        shape.quantized = self  # type: ignore[attr-defined]
+        return shape
+
     def dequantized(self) -> Float[Tensor, "d_out d_in"]:
         """The weights themselves, codes · scales."""
         runs = self.codes.to(self.scales.dtype).unflatten(1, (self.scales.shape[1], -1))
         return (runs * self.scales[..., None]).flatten(1)
+
+
+def codes_of(weight: Tensor) -> Quantized | None:
+    """The codes that this weight stands in for; None of one that has its values."""
+    found: Quantized | None = getattr(weight, "quantized", None)
+    return found
 
 
 def quantized(model: Llama, bits: int) -> Llama:
@@ -96,29 +108,28 @@ class _QuantizedLlama(Llama):
             module.register_buffer(f"{last}_{kind}", tensor, persistent=False)
         self._codes[name] = module._buffers, last
 
-    def held(self) -> dict[str, Any]:
-        """The weights by name, those that are quantised as codes and scales."""
+    def held(self) -> dict[str, Tensor]:
+        """The weights by name, with a stand-in for each that is quantised."""
         codes = {
-            name: Quantized(buffers[f"{last}_codes"], buffers[f"{last}_scales"], self.bits)
+            name: Quantized(buffers[f"{last}_codes"], buffers[f"{last}_scales"], self.bits).stand_in()
             for name, (buffers, last) in self._codes.items()
         }
         return super().held() | codes
 
     def save_pretrained(self, path: str | Path) -> NoReturn:
-        raise ValueError(
-            f"checkpoint: {path} is not written: {self.bits} bits are made of a checkpoint when it is loaded"
-        )
+        why = f"a model of {self.bits} bits is made from a checkpoint when that is loaded"
+        raise ValueError(f"checkpoint: {path} is not written: {why}")
 
 
 def _over_codes(layers: Implementation) -> Implementation:
-    """The same layers, where a weight may be Quantized."""
+    """The same layers, where a weight may stand in for codes."""
 
-    def linear(x: Tensor, weight: Any) -> Tensor:
-        of_codes = isinstance(weight, Quantized)
-        y: Tensor = layers.quantized_linear(x, weight.codes, weight.scales) if of_codes else layers.linear(x, weight)
+    def linear(x: Tensor, weight: Tensor) -> Tensor:
+        of = codes_of(weight)
+        y: Tensor = layers.quantized_linear(x, of.codes, of.scales) if of else layers.linear(x, weight)
         return y
 
-    def swiglu(x: Tensor, w_gate: Any, w_up: Any, w_down: Any) -> Tensor:
+    def swiglu(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
         return linear(layers.silu(linear(x, w_gate)) * linear(x, w_up), w_down)
 
     def change(name: str, layer: Callable[..., Any]) -> Callable[..., Any]:

@@ -43,15 +43,17 @@ def run(config: Evaluate) -> None:
     Raises ValueError or OSError, in one sentence, for a checkpoint or a text that cannot be used.
     """
     c, corpus = config, load_corpus(config.corpus)
+    model, tokenizer = c.load()
     if corpus.notice:
         print(corpus.notice)
-    model, tokenizer = c.load()
     if c.dtype == "bfloat16":  # not only in what is multiplied, as in training
         model.to(torch.bfloat16)
     # Tokens at the beginning that stand for no text, as some tokenizers put there, are of the first part.
     parts = dict(zip(PARTS, split(tokenizer.encode(corpus.text)), strict=True))
     ids = torch.cat(list(parts.values())) if c.part == "all" else parts[c.part]
     if c.tokens is not None:
+        if c.tokens < 2:
+            raise ValueError(f"evaluate: tokens must be at least 2, got {c.tokens}")
         ids = ids[: c.tokens]
     window = min(model.config.max_position_embeddings, LONGEST) if c.window is None else c.window
     if not 1 <= window <= model.config.max_position_embeddings:

@@ -21,6 +21,9 @@ FILES = {
     "empty.txt": b"",
     "one.txt": b"a" * 2000,
     "short.txt": b"ab",
+    "blank.txt": b"\n \n",
+    "lines.txt": b"a\naaaaaaaaaaaaa\n",
+    "letters.txt": b"a\nb\n",
     "brief.txt": b"to be or not to be, " * 6,
     "latin.txt": b"caf\xe9",
     "header.bin": bytes(28),
@@ -242,6 +245,21 @@ def test_ladder_refuses(place, capsys, arguments, sentence):
     ("--prompt-file none.txt", "none.txt cannot be used: No such file or directory"),
     ("--prompt-file locked.txt", "locked.txt cannot be used: Permission denied"),
     ("--max-new-tokens -1", "generate: max_new_tokens must not be negative, got -1"),
+    ("--prompts-file empty.txt", "generate: empty.txt is empty"),
+    ("--prompts-file blank.txt", "generate: blank.txt has no prompt"),
+    ("--prompts-file none.txt", "none.txt cannot be used: No such file or directory"),
+    ("--prompts-file text.txt", "tokenizer: the vocabulary lacks 't', at position 0"),
+    ("--prompts-file lines.txt", "generate: the prompt must have 1 to 12 tokens, got 13, in line 2 of lines.txt"),
+    ("--prompts-file text.txt --prompt a", "generate: prompts_file and a prompt cannot both be given"),
+    ("--prompts-file text.txt --samples 2", "generate: prompts_file and samples cannot both be given"),
+    ("--prompts-file text.txt --draft b", "generate: draft is for one text at a time, and cannot go with prompts_file"),
+    ("--samples 2 --compile", "generate: compile is for one text at a time, and cannot go with samples"),
+    ("--compile --draft b", "generate: compile is for one token at a time, and a draft is checked several at a time"),
+    ("--compile --impl vectorized", "generate: compile is for our fused layers on a CPU, in one dtype but float16"),
+    ("--prompts-file letters.txt --at-once 0", "generate: at_once must be at least 1, got 0"),
+    ("--draft none", "checkpoint: none is neither a folder nor a file nor stories260K"),
+    ("--draft checkpoint --draft-tokens 0", "generate: draft_tokens must be at least 1, got 0"),
+    ("--quantize 8 --impl mine.py", "quantize: decoder_layer of mine composes layers itself and knows no codes"),
     ("--samples 0", "generate: samples must be at least 1, got 0"),
     ("--samples -1", "generate: samples must be at least 1, got -1"),
     (f"--samples {HUGE}", f"generate: {HUGE} samples of 12 tokens would take "),
@@ -291,13 +309,27 @@ def test_generate_refuses_a_checkpoint(place, capsys, arguments, sentence):
 
 
 @_table(
+    ("--corpus none.txt", "corpus: none.txt is neither tinyshakespeare nor grammar nor a file"),
+    ("--corpus letters.txt --part all --window 13", "evaluate: window must lie in 1..12, the context, got 13"),
+    ("--corpus letters.txt --part all --window 0", "evaluate: window must lie in 1..12, the context, got 0"),
+    ("--corpus letters.txt --part test", "evaluate: at least 2 tokens are needed, test of letters.txt has 0"),
+    ("--corpus text.txt", "tokenizer: the vocabulary lacks 't', at position 0"),
+    ("--corpus letters.txt --part all --tokens 1", "evaluate: tokens must be at least 2, got 1"),
+    ("--corpus letters.txt --part all --tokens -1", "evaluate: tokens must be at least 2, got -1"),
+    *LAYERS_AND_DEVICES,
+)
+def test_evaluate_refuses(place, capsys, arguments, sentence):
+    _assert_refused(place, capsys, ["evaluate", "checkpoint", *shlex.split(arguments)], sentence)
+
+
+@_table(
     ("", "kata: say where the layers are to stand, as in python -m llama kata my_llama"),
     ("new ropes", "kata: there is no layer ropes; did you mean rope?"),
     ("new rope Rope", "kata: there is no layer Rope; did you mean rope?"),
     ("new dropout7", "kata: there is no layer dropout7; the layers are softmax, cross_entropy, "),
     (
         "new --chapter gradient",
-        "kata: there is no chapter gradient; the chapters are model, gradients, training, writing",
+        "kata: there is no chapter gradient; the chapters are model, gradients, training, writing, decoding",
     ),
     ("text.txt", "kata: text.txt is a file, and must be a folder"),
     ("new.py", "kata: new.py is a file, and must be a folder"),
@@ -333,7 +365,8 @@ NUMBERS = {
     "train": "hidden-size num-hidden-layers num-attention-heads num-key-value-heads window batch-size steps "
     "warmup-steps evaluate-every seed",
     "ladder": "hidden-size num-hidden-layers num-attention-heads num-key-value-heads window batch-size steps seeds",
-    "generate": "max-new-tokens samples top-k seed",
+    "generate": "max-new-tokens samples top-k seed at-once draft-tokens",
+    "evaluate": "window tokens",
 }
 
 

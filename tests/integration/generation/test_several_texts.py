@@ -1,0 +1,230 @@
+"""Several texts at once, drafts and weights of few bits: each text is what the model alone would write."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama.__main__ import main
+from llama.generation.serving import serve
+from llama.generation.speculation import speculate
+from llama.generation.stream import stream
+from llama.implementation import load
+from llama.model import checkpoint
+from llama.model.config import LlamaConfig
+from llama.model.llama import Llama
+from llama.model.quantized import codes_of, quantized
+from llama.text.tokenizer import CharTokenizer
+
+CHARACTERS = "\n abcdefghij"
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.4}
+
+
+def _model(seed=1, implementation="fused", **more):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": len(CHARACTERS), "num_key_value_heads": 2, "max_position_embeddings": 40}
+    return Llama(LlamaConfig(**(SIZES | sizes | more)), implementation).eval()
+
+
+def _prompts(seed, lengths):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randint(len(CHARACTERS), (length,), generator=random) for length in lengths]
+
+
+def _alone(model, prompt, count, **sampling):
+    return [int(token) for token in stream(model, prompt[None], count, **sampling)]
+
+
+def _together(model, prompts, count, **more):
+    texts = [[] for _ in prompts]
+    for which, token, _ in serve(model, prompts, count, **more):
+        texts[which].append(token)
+    return texts
+
+
+# Several texts at once.
+
+
+@pytest.mark.parametrize("whose", ["fused", "vectorized"])
+@given(
+    lengths=st.lists(st.integers(1, 16), min_size=1, max_size=4),
+    at_once=st.integers(1, 3),
+    chunk=st.integers(1, 9),
+    temperature=st.sampled_from([0.0, 0.8]),
+    seed=st.integers(0, 99),
+)
+def test_each_text_is_what_it_would_be_alone(whose, lengths, at_once, chunk, temperature, seed):
+    """Beyond the context too, where the older half is forgotten."""
+    model = _model(implementation=whose, max_position_embeddings=16)
+    prompts, sampling = _prompts(seed, lengths), {"temperature": temperature, "seed": seed}
+    texts = _together(model, prompts, 12, at_once=at_once, chunk=chunk, **sampling)
+    assert texts == [_alone(model, prompt, 12, **sampling) for prompt in prompts]
+
+
+def test_texts_end_where_they_would_end_alone_and_others_take_their_places():
+    model, prompts = _model(), _prompts(3, [5, 1, 9, 3])
+    sampling = {"temperature": 1.0, "seed": 4, "ends": (2, 7)}
+    ended = [which for which, _, ended in serve(model, prompts, 50, at_once=2, **sampling) if ended]
+    assert sorted(ended) == [0, 1, 2, 3]
+    assert _together(model, prompts, 50, at_once=2, **sampling) == [_alone(model, p, 50, **sampling) for p in prompts]
+
+
+def test_prompts_are_taken_as_there_is_room_for_them():
+    model, taken = _model(), []
+
+    def prompts():
+        for prompt in _prompts(1, [3, 3, 3]):
+            taken.append(prompt)
+            yield prompt
+
+    drawn = serve(model, prompts(), 5, at_once=2)
+    next(drawn)
+    assert len(taken) == 2
+    assert len(list(drawn)) == 3 * 5 - 1
+    assert len(taken) == 3
+
+
+def test_layers_that_know_no_cache_write_one_text_after_the_other(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from llama.layers.model.decoder_layer import compose\nfrom llama.implementation import load\n"
+        "def decoder_layer(*arguments):\n    return compose(load('vectorized'), *arguments)\n"
+    )
+    model, prompts = _model(implementation=load(tmp_path / "mine.py")), _prompts(1, [3, 6])
+    assert _together(model, prompts, 5, seed=2) == _together(_model(), prompts, 5, seed=2)
+
+
+# A draft.
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@given(length=st.integers(1, 40), draft_tokens=st.integers(1, 6), count=st.integers(0, 25))
+def test_a_draft_changes_nothing_at_temperature_0(seed, length, draft_tokens, count):
+    """The same model keeps all that it proposes, another one little."""
+    model, (prompt,) = _model(), _prompts(length, [length])
+    steps = list(speculate(model, _model(seed), prompt, count, draft_tokens, temperature=0.0))
+    assert [token for step in steps for token in step] == _alone(model, prompt, count, temperature=0.0)
+    assert all(1 <= len(step) <= draft_tokens + 1 for step in steps)
+    if seed == 1 and length + count <= 40:
+        assert len(steps) == -(-count // (draft_tokens + 1))
+
+
+def test_a_text_with_a_draft_ends_at_the_same_token():
+    model, (prompt,) = _model(), _prompts(1, [4])
+    text = _alone(model, prompt, 30, temperature=0.0)
+    ends = (text[9],)
+    steps = speculate(model, model, prompt, 30, temperature=0.0, ends=ends)
+    assert [token for step in steps for token in step] == _alone(model, prompt, 30, temperature=0.0, ends=ends)
+
+
+@pytest.mark.parametrize("filters", [{}, {"temperature": 0.5, "top_k": 4}, {"min_p": 0.1}])
+def test_all_that_the_model_itself_proposes_is_kept(filters):
+    model, (prompt,) = _model(), _prompts(1, [4])
+    steps = [len(step) for step in speculate(model, model, prompt, 30, 4, seed=3, **filters)]
+    assert steps == [5] * 6
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"draft_tokens": 0}, "generate: draft_tokens must be at least 1, got 0"),
+        ({"draft": _model(vocab_size=5)}, "generate: the draft must have the model's vocab_size of 12, got 5"),
+        ({"token_ids": torch.arange(0)}, "generate: the prompt must have 1 to 40 tokens, got 0"),
+        ({"seed": -1}, "generate: seed must lie in 0..2^63 - 1, got -1"),
+    ],
+)
+def test_a_draft_that_does_not_fit_is_refused(change, sentence):
+    given = {"model": _model(), "draft": _model(2), "token_ids": torch.arange(3), "max_new_tokens": 5} | change
+    with pytest.raises(ValueError, match=r"^generate") as refused:
+        speculate(**given)
+    assert str(refused.value) == sentence
+
+
+# Weights of few bits.
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("whose", ["naive", "vectorized", "fused"])
+@pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
+def test_a_quantised_model_computes_with_the_weights_that_its_codes_mean(bits, whose, tied):
+    model = _model(implementation=whose, tie_word_embeddings=tied, num_hidden_layers=1)
+    few = quantized(model, bits)
+    weights = {name: of.dequantized() if (of := codes_of(w)) else w for name, w in few.held().items()}
+    other = Llama(dataclasses.replace(model.config, tie_word_embeddings=False), whose)
+    other.load_state_dict(weights)
+    ids = torch.arange(10)[None] % len(CHARACTERS)
+    torch.testing.assert_close(few(ids), other(ids))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantised_model_decodes_to_the_same_text_as_it_computes_in_passes(bits):
+    few, prompts = quantized(_model(), bits), _prompts(2, [3, 8])
+    assert _together(few, prompts, 30, temperature=0.0) == [_alone(few, p, 30, temperature=0.0) for p in prompts]
+
+
+def test_a_quantised_model_holds_one_byte_for_a_weight_and_shares_its_embedding():
+    model = _model()
+    few = quantized(model, 8)
+    matrices = [t for name, t in model.state_dict().items() if t.ndim == 2 and "embed" not in name]
+    codes = [buffer for name, buffer in few.named_buffers() if name.endswith("codes")]
+    assert sum(t.numel() for t in codes) == sum(t.numel() for t in matrices)
+    assert {t.dtype for t in codes} == {torch.int8}
+    assert few.held()["model.embed_tokens.weight"].data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def test_a_quantised_model_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r"is not written: a model of 8 bits is made from a checkpoint"):
+        quantized(_model(), 8).save_pretrained(tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+
+
+# The command line.
+
+
+@pytest.fixture
+def folder(tmp_path):
+    checkpoint.save(tmp_path / "checkpoint", _model(), CharTokenizer(CHARACTERS))
+    (tmp_path / "prompts.txt").write_text("abc\n\nj\nd e f g h\n")
+    return tmp_path
+
+
+def _lines(capsys, folder, *arguments):
+    capsys.readouterr()
+    assert main(["generate", str(folder / "checkpoint"), *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_each_line_of_a_file_is_continued_as_it_would_be_alone(folder, capsys):
+    sampling = ("--max-new-tokens", 30, "--seed", 3)
+    out = _lines(capsys, folder, "--prompts-file", folder / "prompts.txt", "--at-once", 2, *sampling)
+    found = {line["line"]: line for line in map(json.loads, out.splitlines())}
+    assert {number: line["prompt"] for number, line in found.items()} == {1: "abc", 3: "j", 4: "d e f g h"}
+    for line in found.values():
+        alone = _lines(capsys, folder, "--prompt", line["prompt"], *sampling)
+        assert alone == line["prompt"] + line["text"] + "\n"
+
+
+def test_no_token_at_all_leaves_every_prompt_as_it_is(folder, capsys):
+    out = _lines(capsys, folder, "--prompts-file", folder / "prompts.txt", "--max-new-tokens", 0)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["", "", ""]
+
+
+def test_a_draft_on_the_command_line_gives_the_same_text(folder, capsys):
+    likeliest = ("--prompt", "abc", "--temperature", 0, "--max-new-tokens", 30)
+    alone = _lines(capsys, folder, *likeliest)
+    assert _lines(capsys, folder, *likeliest, "--draft", folder / "checkpoint", "--draft-tokens", 3) == alone
+
+
+def test_a_text_is_written_as_soon_as_it_is_whole_so_that_a_run_that_is_killed_leaves_it(folder):
+    arguments = ("--prompts-file", folder / "prompts.txt", "--at-once", 1, "--max-new-tokens", 300)
+    command = [sys.executable, "-m", "llama", "generate", folder / "checkpoint", *arguments]
+    one_core = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=one_core) as run:
+        assert json.loads(run.stdout.readline())["line"] == 1
+        assert run.poll() is None
+        run.kill()
