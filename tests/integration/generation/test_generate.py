@@ -147,10 +147,10 @@ def test_how_many_tokens_and_how_fast_is_written_on_standard_error(folder, capsy
 def test_dtype_is_what_the_weights_are_turned_into_and_else_they_stay_where_that_is_fast(
     folder, capsys, monkeypatch, multiplies, by_default
 ):
-    monkeypatch.setattr("llama.generation.command.multiplies_bfloat16", lambda device: multiplies)
+    monkeypatch.setattr("llama.generation.loading.multiplies_bfloat16", lambda device: multiplies)
     seen = []
 
-    def spy(model, *_):
+    def spy(model, *_, **__):
         parameter = next(model.parameters())
         seen.append((parameter.dtype, model.compute_dtype))
         return iter([])

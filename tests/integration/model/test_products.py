@@ -1,0 +1,84 @@
+"""A matrix times one vector: however the matrix is held, the product is that of the weights that it holds."""
+
+import shutil
+
+import pytest
+import torch
+
+from llama.model import products
+from llama.model.products import CompiledProduct, HalfProduct, Product, product_of
+from llama.model.quantized import Quantized, group_of
+from tests.judge.assertions import assert_close
+from tests.judge.tolerances import tolerance
+
+NO_COMPILER = pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
+D_OUT, D_IN = 24, 192
+KINDS = ("float32", "bfloat16", 8, 4)
+
+
+def _weight(kind):
+    torch.manual_seed(1)
+    weight = torch.randn(D_OUT, D_IN)
+    if kind == "float32":
+        return weight, weight
+    if kind == "bfloat16":
+        return weight.bfloat16(), weight.bfloat16()
+    limit, groups = 2 ** (kind - 1) - 1, D_IN // group_of(D_IN, kind)
+    codes = torch.randint(-limit, limit + 1, (D_OUT, D_IN), dtype=torch.int8)
+    of = Quantized(codes, torch.rand(D_OUT, groups), kind)
+    return of.stand_in(), of.dequantized()
+
+
+@NO_COMPILER
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself, as it imports its compiler
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("with_norm", [False, True], ids=["alone", "behind a norm"])
+def test_a_program_computes_the_product(kind, with_norm, monkeypatch):
+    monkeypatch.setattr(products, "SMALL", 0)
+    held, weight = _weight(kind)
+    norm = torch.rand(D_IN) + 0.5 if with_norm else None
+    product = product_of([held, held], norm, torch.float32, half=kind == "bfloat16", compile=True)
+    assert isinstance(product, CompiledProduct)
+    x, out = torch.randn(D_IN), torch.ones(2 * D_OUT)
+    folded = weight if norm is None else weight * norm
+    folded = folded.bfloat16() if kind == "bfloat16" else folded
+    expected = 0.5 * (folded.double() @ x.double()).repeat(2)
+    product(x, 0.5, out)
+    assert_close(out, expected, dtype=torch.float32, within=tolerance(torch.float32))
+    product(x, 0.5, out, plus=True)
+    assert_close(out, 2 * expected, dtype=torch.float32, within=tolerance(torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "half", "expected"),
+    [("float32", False, Product), ("bfloat16", True, HalfProduct), (8, False, Product), (4, False, Product)],
+)
+def test_without_a_program_codes_are_the_weights_that_they_mean(kind, half, expected, monkeypatch):
+    monkeypatch.setattr(products, "SMALL", 0)
+    held, weight = _weight(kind)
+    product = product_of([held], None, torch.float32, half)
+    assert isinstance(product, expected)
+    x, out = torch.randn(D_IN), torch.zeros(D_OUT)
+    product(x, 1.0, out)
+    assert_close(
+        out,
+        weight.double() @ x.double(),
+        dtype=torch.float32,
+        within=tolerance(torch.bfloat16 if half else torch.float32),
+    )
+
+
+def test_codes_whose_groups_do_not_fit_into_words_are_the_weights_that_they_mean():
+    of = Quantized(torch.ones(2, 6, dtype=torch.int8), torch.ones(2, 3), 8)
+    product, out = product_of([of.stand_in()], None, torch.float32, compile=True), torch.zeros(2)
+    product(torch.arange(6.0), 1.0, out)
+    assert out.tolist() == [15.0, 15.0]
+
+
+@pytest.mark.parametrize("d_in", [1, 7, 64, 172, 768, 2048, 11008])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_group_divides_the_inputs_and_where_it_can_the_parts_of_a_word(d_in, bits):
+    group, parts = group_of(d_in, bits), 32 // bits
+    assert 1 <= group <= 64
+    assert d_in % group == 0
+    assert d_in % parts or d_in // parts % group == 0
