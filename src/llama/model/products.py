@@ -83,14 +83,14 @@ class CompiledProduct:
     ):
         self.norm = norm
         self.held: tuple[Tensor, ...]
-        body: Callable[..., Tensor]
         if isinstance(weight, Quantized):
             self.held = _words(weight.codes, weight.bits), weight.scales
-            body, d_in = functools.partial(_of_words, bits=weight.bits), weight.codes.shape[1]
+            bits, d_in = weight.bits, weight.codes.shape[1]
         else:
-            self.held, body, d_in = (weight.contiguous(),), _of_floats, weight.shape[1]
+            self.held = (weight.contiguous(),)
+            bits, d_in = 0, weight.shape[1]
         self.scaled = torch.zeros(d_in, dtype=wide)
-        self.program = _compiled(body, *self.held, self.scaled)
+        self.program = _compiled(bits, *((tuple(t.shape), t.dtype) for t in (*self.held, self.scaled)))
 
     def __call__(
         self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
@@ -173,11 +173,17 @@ def _words(codes: Tensor, bits: int) -> Float[Tensor, "d_out words"]:
     return words.view(torch.float32)
 
 
-def _compiled(body: Callable[..., Tensor], *arguments: Tensor) -> Callable[..., Tensor]:
-    """A program for arguments of these shapes. torch.compile makes the same one, and looks at its arguments in each
-    call: that takes 40 µs, as long as a product of half a million weights."""
+@functools.cache
+def _compiled(bits: int, *kinds: tuple[tuple[int, ...], torch.dtype]) -> Callable[..., Tensor]:
+    """A program for codes of so many bits, or for floats where these are 0, and arguments of these shapes and dtypes.
+
+    torch.compile makes the same one, and looks at its arguments in each call: that takes 40 µs, as long as a product of
+    half a million weights.
+    """
     from torch import _inductor  # a second, for those who compile
 
+    body = functools.partial(_of_words, bits=bits) if bits else _of_floats
+    examples = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
     with torch.no_grad():
-        program: Callable[..., Tensor] = _inductor.compile(make_fx(body)(*arguments), list(arguments))
+        program: Callable[..., Tensor] = _inductor.compile(make_fx(body)(*examples), examples)
     return program
