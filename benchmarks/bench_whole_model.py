@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.cases import BOTH, FORWARD, MULTIPLIED, Cell, Prepared, Work, benchmark_of, installed
+from llama.generation.serving import serve
 from llama.generation.stream import generate
 from llama.implementation import Implementation
 from llama.machine.device import check_compiler
@@ -26,6 +27,7 @@ from llama.model.config import LlamaConfig
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
+from llama.model.quantized import quantized
 from llama.training.optimizer import Optimizer
 from llama.training.trainer import next_token_loss
 
@@ -59,6 +61,7 @@ PROMPT = 256
 CACHED = (16, 128, 512, 1000)
 DECODED = 4
 BEGUN, GENERATED = 16, 64
+TOGETHER = 16
 LR = 1e-3
 ROUNDS = 3
 
@@ -92,11 +95,32 @@ class Ours:
     def generate(self, ids: Tensor) -> Tensor:
         return generate(self.model, ids, GENERATED, temperature=0)
 
+    def generate_together(self, ids: Tensor) -> object:
+        return list(serve(self.model, ids, GENERATED, temperature=0, at_once=len(ids)))
+
     @functools.cached_property
     def next_logits(self) -> Callable[[Tensor, Any], Tensor]:
         if not Decoder.suits(self.model):
             return self.model
         decoder = Decoder(self.model)
+        return lambda ids, cache: decoder(int(ids), cache)
+
+
+class Programs(Ours):
+    """The same, decoding by a program for each large matrix; of `bits`, where they are given."""
+
+    def __init__(self, bits: int | None, implementation: Implementation, config: LlamaConfig, dtype: torch.dtype):
+        super().__init__(implementation, config, dtype)
+        if bits is not None:
+            self.model = quantized(self.model, bits)
+
+    @functools.cached_property
+    def next_logits(self) -> Callable[[Tensor, Any], Tensor]:
+        try:
+            check_compiler(torch.device("cpu"))
+        except ValueError as error:
+            pytest.skip(str(error))
+        decoder = Decoder(self.model, compile=True)
         return lambda ids, cache: decoder(int(ids), cache)
 
 
@@ -146,6 +170,9 @@ class Theirs:
     def generate(self, ids: Tensor) -> Tensor:
         ends = {"max_new_tokens": GENERATED, "min_new_tokens": GENERATED, "do_sample": False}
         return self.model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **ends)
+
+    def generate_together(self, ids: Tensor) -> object:
+        return self.generate(ids)
 
     def next_logits(self, ids: Tensor, cache: Any) -> Tensor:
         return self.model(ids, **{self._cache: cache}, use_cache=True).logits
@@ -269,11 +296,41 @@ def _generating(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtyp
     return lambda: model.generate(ids)
 
 
+def serving_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
+    """Several texts at once. Theirs are all of one length, which transformers' generate needs not to pad."""
+    for name in CONFIGS:
+        for column, make, reference in _columns([i for i in columns if not i.composes]):
+            yield Cell(
+                layer=f"model {TOGETHER} texts at once",
+                column=column,
+                dtype="float32",
+                passes=FORWARD,
+                along="parameters",
+                size=_parameters(name),
+                work=Work(2 * _parameters(name) * GENERATED * TOGETHER, "flop", GENERATED * TOGETHER),
+                prepare=functools.partial(_serving, make, name),
+                reference=reference,
+                memory=True,
+                rounds=1 if name == "110M" else ROUNDS,  # two seconds each
+            )
+
+
+def _serving(make: Callable[..., Ours | Theirs], name: str) -> Callable[[], object]:
+    model, ids = _model(make, name, torch.float32), _ids(name, TOGETHER, BEGUN)
+    return lambda: model.generate_together(ids)
+
+
 def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cell]:
     made = list(_columns([i for i in columns if not i.composes]))
+    for i in columns:
+        if i.name == "fused":
+            made += [("programs", functools.partial(Programs, None, i), False)]
+            made += [(f"{bits} bits", functools.partial(Programs, bits, i), False) for bits in (8, 4)]
     for dtype in MULTIPLIED:
         for cached in CACHED:
             for column, make, reference in made:
+                if "bits" in column and dtype != torch.float32:
+                    continue
                 yield Cell(
                     layer=f"model decoding {name}",
                     column=column,
@@ -311,6 +368,7 @@ def _model(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) ->
 bench_model_training_step = pytest.mark.filterwarnings("ignore")(benchmark_of(training_cells))
 bench_model_prefill = benchmark_of(prefill_cells)
 bench_model_generate = benchmark_of(generating_cells)
-bench_model_decoding_small = benchmark_of(functools.partial(decoding_cells, "0.8M"))
-bench_model_decoding_medium = benchmark_of(functools.partial(decoding_cells, "10M"))
-bench_model_decoding_large = benchmark_of(functools.partial(decoding_cells, "110M"))
+bench_model_serving = benchmark_of(serving_cells)
+bench_model_decoding_small = pytest.mark.filterwarnings("ignore")(benchmark_of(functools.partial(decoding_cells, "0.8M")))
+bench_model_decoding_medium = pytest.mark.filterwarnings("ignore")(benchmark_of(functools.partial(decoding_cells, "10M")))
+bench_model_decoding_large = pytest.mark.filterwarnings("ignore")(benchmark_of(functools.partial(decoding_cells, "110M")))

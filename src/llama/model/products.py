@@ -185,5 +185,5 @@ def _compiled(bits: int, *kinds: tuple[tuple[int, ...], torch.dtype]) -> Callabl
     body = functools.partial(_of_words, bits=bits) if bits else _of_floats
     examples = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
     with torch.no_grad():
-        program: Callable[..., Tensor] = _inductor.compile(make_fx(body)(*examples), examples)
+        program: Callable[..., Tensor] = _inductor.compile(make_fx(body)(*examples), [*examples])
     return program
