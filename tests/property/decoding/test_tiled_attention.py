@@ -179,11 +179,10 @@ def _measured(subject, largest):
 
 
 @pytest.mark.tensors
-@pytest.mark.parametrize("masked", ["", "kv_len", "q_len 1", "1 1 1 kv_len"])
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("causal", "masked"), [(True, ""), (False, ""), (True, "kv_len"), (False, "q_len 1")])
 @pytest.mark.parametrize("q_len", [1, 64, 300])
 def test_never_are_all_scores_held_at_once(tiled_attention, q_len, causal, masked):
-    for kv_len, tile, dtype in ((4096, 64, torch.float32), (4096, 130, torch.bfloat16), (1000, 16, torch.float32)):
+    for kv_len, tile, dtype in ((4096, 130, torch.float32), (1000, 32, torch.bfloat16)):
         sizes = {"batch": 2, "n_heads": 2, "n_kv_heads": 1, "q_len": q_len, "kv_len": kv_len, "head_dim": 4}
         case = Case(sizes, dtype, seed=q_len)
         q, k, v = _qkv(case)
