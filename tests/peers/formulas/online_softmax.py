@@ -32,7 +32,7 @@ def tiled_attention(q, k, v, causal=True, mask=None, tile=64):
     if tile < 1:
         raise ValueError(f"tiled_attention: tile must be at least 1, got {tile}")
     (batch, n_heads, q_len, head_dim), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
-    rows = (widened(q) / math.sqrt(head_dim)).reshape(batch, n_kv_heads, -1, head_dim)
+    rows = (widened(q) / math.sqrt(head_dim)).reshape(batch, n_kv_heads, n_heads // n_kv_heads * q_len, head_dim)
     last = torch.arange(kv_len - q_len, kv_len, device=q.device).repeat(n_heads // n_kv_heads)[:, None]
     whole = None if mask is None else mask.expand(batch, n_heads, q_len, kv_len)
     largest, total, out = torch.full_like(rows[..., :1], -math.inf), torch.zeros_like(rows[..., :1]), rows * 0

@@ -455,7 +455,7 @@ def merged_in_place(y_a, lse_a, y_b, lse_b):
 
 
 def first_itself_where_the_second_is_empty(y_a, lse_a, y_b, lse_b):
-    """where all of the second part is empty, y_a and lse_a themselves are returned: who writes to one writes to the other.
+    """where all of the second part is empty, y_a and lse_a themselves are returned, and no copies of them.
 
     Tempting: nothing has to be computed then.
     """

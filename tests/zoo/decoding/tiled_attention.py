@@ -861,7 +861,7 @@ def strides_of_the_queries_ignored(q, k, v, causal=True, mask=None, tile=64):
     return _attend(as_if_contiguous(q), k, v, causal, mask, tile)
 
 
-def values_read_as_the_keys_lie(q, k, v, causal=True, mask=None, tile=64):
+def strides_of_the_values_ignored(q, k, v, causal=True, mask=None, tile=64):
     """the values are read in the order of their memory, which is another where they are transposed or a slice.
 
     Tempting: both come out of the same projection, and what is done for k is taken to be done for v.
