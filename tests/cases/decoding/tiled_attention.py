@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +20,10 @@ def arguments(case: Case) -> Arguments:
 
 
 class Largest(TorchDispatchMode):
-    """Within it, how many elements the largest tensor has that is made. A view shares memory, and is not made."""
+    """Within it, how many elements the largest tensor has that is made. A view shares memory, and is not made.
+
+    Bytes do not count: a layer in a process of its own is sent its arguments as such, and what it makes is not seen.
+    """
 
     elements = 0
 
@@ -31,7 +35,7 @@ class Largest(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         given = {_memory(t) for t in tensors((args, kwargs or {}))}
         for made in tensors([result]):
-            if _memory(made) not in given:
+            if made.dtype != torch.uint8 and _memory(made) not in given:
                 self.elements = max(self.elements, made.untyped_storage().nbytes() // made.element_size())
         return result
 
