@@ -17,6 +17,7 @@ PEERS: tuple[str, ...] = (
     "tests.peers.formulas.complex_numbers",
     "tests.peers.formulas.rotation_matrices",
     "tests.peers.formulas.online_softmax",
+    "tests.peers.formulas.attention_in_parts",
     "tests.peers.formulas.einsum",
     "tests.peers.formulas.merged_weights",
     "tests.peers.formulas.other_formulas",

@@ -47,3 +47,46 @@ def sample(logits, u):
     sums = np.cumsum(powers, axis=-1)
     reached = (sums <= u.reshape(-1, 1) * sums[:, -1:]).sum(axis=-1)
     return np.minimum(reached, possible).reshape(u.shape)
+
+
+def tiled_attention(q, k, v, causal=True, mask=None, tile=64):
+    """Twice over the keys: first for the largest score and the sum, then for the values."""
+    if tile < 1:
+        raise ValueError(f"tiled_attention: tile must be at least 1, got {tile}")
+    queries, keys, values = (_to_numpy(t) for t in (q, k, v))
+    groups, (q_len, kv_len) = q.shape[1] // k.shape[1], (q.shape[2], k.shape[2])
+    position = np.arange(kv_len - q_len, kv_len)[:, None]
+    # A view: an expanded mask stays as small as it is.
+    may_attend = np.broadcast_to(True if mask is None else mask.cpu().numpy(), (*q.shape[:3], kv_len))
+
+    def scores(start):
+        of_tile = np.repeat(keys[:, :, start : start + tile], groups, axis=1)
+        products = queries @ of_tile.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+        hidden = (np.arange(start, start + of_tile.shape[2]) > position) & causal
+        return np.where(may_attend[..., start : start + tile] & ~hidden, products, -np.inf)
+
+    starts = range(0, kv_len, tile)
+    largest = np.full(q.shape[:3], -np.inf)
+    for start in starts:
+        largest = np.maximum(largest, scores(start).max(axis=-1))
+    finite = np.where(np.isinf(largest), 0, largest)[..., None]
+    total, y = np.zeros((*q.shape[:3], 1)), np.zeros(q.shape)
+    for start in starts:
+        powers = np.exp(scores(start) - finite)
+        total += powers.sum(axis=-1, keepdims=True)
+        y += powers @ np.repeat(values[:, :, start : start + tile], groups, axis=1)
+    with np.errstate(divide="ignore"):
+        lse = largest + np.log(total[..., 0])
+    like_lse = q.new_empty(0, dtype=torch.promote_types(q.dtype, torch.float32))
+    return _from_numpy(y / np.where(total == 0, 1, total), q), _from_numpy(lse, like_lse)
+
+
+def merge_attention(y_a, lse_a, y_b, lse_b):
+    (a, sum_a), (b, sum_b) = ((_to_numpy(y), _to_numpy(lse)) for y, lse in ((y_a, lse_a), (y_b, lse_b)))
+    lse = np.logaddexp(sum_a, sum_b)
+    largest = np.maximum(sum_a, sum_b)
+    finite = np.where(np.isinf(largest), 0, largest)
+    weights = [np.exp(of - finite)[..., None] for of in (sum_a, sum_b)]
+    parts = [weight * np.where(weight > 0, y, 0) for weight, y in zip(weights, (a, b), strict=True)]
+    y = sum(parts) / np.maximum(sum(weights), 1)
+    return _from_numpy(y, y_a), _from_numpy(lse, lse_a)

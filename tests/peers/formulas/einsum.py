@@ -1,5 +1,6 @@
 """Sums written as einsum."""
 
+import functools
 import math
 
 import torch
@@ -64,3 +65,14 @@ def self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, freque
     )
     q, k = (rotation_matrices.rope(t, positions, frequencies) for t in (q, k))
     return torch.einsum("bhsd,mhd->bsm", attention(q, k, v), w_o.unflatten(1, (n_heads, -1)))
+
+
+def merge_attention(y_a, lse_a, y_b, lse_b):
+    """The softmax of both lse, and their logsumexp, over an axis of two parts."""
+    dtypes = [t.dtype for t in (y_a, lse_a, y_b, lse_b)]
+    wide = functools.reduce(torch.promote_types, dtypes, torch.float32)
+    ys, sums = torch.stack((y_a.to(wide), y_b.to(wide))), torch.stack((lse_a.to(wide), lse_b.to(wide)))
+    weights = torch.where(sums == -math.inf, 0.0, sums.softmax(dim=0))
+    with torch.autocast(ys.device.type, enabled=False):  # a mean of two is no product of matrices
+        y = torch.einsum("p...,p...d->...d", weights, torch.where((weights == 0)[..., None], 0.0, ys))
+    return y.to(y_a.dtype), sums.logsumexp(dim=0).to(lse_a.dtype)

@@ -25,3 +25,28 @@ def attention(q, k, v, causal=True, mask=None, tile=3):
         out = out * correction + weights @ values[:, :, part]
         largest = new
     return (out / total.masked_fill(total == 0, 1.0)).to(q.dtype)
+
+
+def tiled_attention(q, k, v, causal=True, mask=None, tile=64):
+    """All queries that read a key head are rows of one matrix, and the last tile comes first."""
+    if tile < 1:
+        raise ValueError(f"tiled_attention: tile must be at least 1, got {tile}")
+    (batch, n_heads, q_len, head_dim), (n_kv_heads, kv_len) = q.shape, k.shape[1:3]
+    rows = (widened(q) / math.sqrt(head_dim)).reshape(batch, n_kv_heads, n_heads // n_kv_heads * q_len, head_dim)
+    last = torch.arange(kv_len - q_len, kv_len, device=q.device).repeat(n_heads // n_kv_heads)[:, None]
+    whole = None if mask is None else mask.expand(batch, n_heads, q_len, kv_len)
+    largest, total, out = torch.full_like(rows[..., :1], -math.inf), torch.zeros_like(rows[..., :1]), rows * 0
+    for start in reversed(range(0, kv_len, tile)):
+        part = slice(start, min(start + tile, kv_len))
+        scores = rows @ widened(k[:, :, part]).mT
+        if causal:
+            scores[:, :, torch.arange(part.start, part.stop, device=q.device) > last] = -math.inf
+        if whole is not None:
+            scores = scores.where(whole[..., part].reshape(scores.shape), -math.inf)
+        new = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
+        finite = new.masked_fill(new == -math.inf, 0.0)
+        weights, correction = (scores - finite).exp(), (largest - finite).exp()
+        total, out = total * correction + weights.sum(-1, keepdim=True), out * correction
+        out, largest = out + weights @ widened(v[:, :, part]), new
+    lse = (largest + total.log())[..., 0].view(batch, n_heads, q_len)
+    return (out / total.masked_fill(total == 0, 1.0)).view(q.shape).to(q.dtype), lse

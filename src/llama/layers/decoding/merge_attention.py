@@ -84,10 +84,12 @@ def fused(
     a, b = lse_a.to(wide), lse_b.to(wide)
     # w_a / (w_a + w_b) is the sigmoid of the difference.
     weight = torch.sigmoid(a - b)[..., None]
-    empty_a, empty_b = a == -torch.inf, b == -torch.inf
-    y_first = y_a.to(wide).masked_fill(empty_a[..., None], 0)
-    y_second = y_b.to(wide).masked_fill(empty_b[..., None], 0)
-    y = torch.lerp(y_second, y_first, weight.masked_fill((empty_a & empty_b)[..., None], 0))
+    empty_a, empty_b = (a == -torch.inf)[..., None], (b == -torch.inf)[..., None]
+    # Mostly nothing is empty, and y need not be copied; a GPU would have to be waited for to know.
+    if not a.is_cpu or (empty_a | empty_b).any():
+        y_a, y_b = y_a.masked_fill(empty_a, 0), y_b.masked_fill(empty_b, 0)
+        weight = weight.masked_fill(empty_a & empty_b, 0)
+    y = torch.lerp(y_b.to(wide), y_a.to(wide), weight)
     return y.to(y_a.dtype), torch.logaddexp(a, b).to(lse_a.dtype)
 
 

@@ -142,21 +142,53 @@ def fused(
     mask: Bool[Tensor, "..."] | None = None,
     tile: int = 64,
 ) -> tuple[Float[Tensor, "batch n_heads q_len head_dim"], Float[Tensor, "batch n_heads q_len"]]:
-    # torch's kernel for CPUs goes in tiles of its own size, and its mask would have to be float.
-    if mask is not None or not q.is_cpu or q.numel() == 0 or k.numel() == 0:
+    if not q.is_cpu or q.numel() == 0 or k.numel() == 0:
         return unchecked(vectorized)(q, k, v, causal, mask, tile)
+    # In half precision torch's kernel is no faster on most CPUs, and its exp is exact to 2^-14 alone.
+    wide = torch.promote_types(q.dtype, torch.float32)
+    y, lse = _by_kernel(q.to(wide), k.to(wide), v.to(wide), causal, mask, tile)
+    return y.to(q.dtype), lse
+
+
+def _by_kernel(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, tile: int) -> tuple[Tensor, Tensor]:
     q_len, kv_len = q.shape[2], k.shape[2]
+    if mask is not None:
+        return _masked(q, k, v, causal, mask, tile)
     if not causal or q_len == 1:
-        return _kernel(q, k, v, False)
+        return _kernel(q, k, v)
     # Its is_causal aligns the first query with the first key. So the keys that all queries see are taken by themselves.
     before = kv_len - q_len
-    own = _kernel(q, k[:, :, before:], v[:, :, before:], True)
+    own = _kernel(q, k[:, :, before:], v[:, :, before:], is_causal=True)
     if before == 0:
         return own
-    return unchecked(merge_attention.fused)(*_kernel(q, k[:, :, :before], v[:, :, :before], False), *own)
+    return unchecked(merge_attention.fused)(*_kernel(q, k[:, :, :before], v[:, :, :before]), *own)
 
 
-def _kernel(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> tuple[Tensor, Tensor]:
+def _masked(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    """The kernel's mask is made of floats: it is made for as many keys at a time as may be allocated."""
+    q_len, kv_len = q.shape[2], k.shape[2]
+    mask = mask[(None,) * (4 - mask.ndim)].expand(-1, -1, -1, kv_len)
+    positions = torch.arange(kv_len - q_len, kv_len, device=q.device)[:, None]
+    step = max(tile, (q_len + kv_len) * q.shape[3] // q_len)
+    whole: tuple[Tensor, Tensor] | None = None
+    for start in range(0, kv_len, step):
+        end = min(start + step, kv_len)
+        visible = mask[..., start:end]
+        if causal:
+            visible = visible & (torch.arange(start, end, device=q.device) <= positions)
+        bias = torch.zeros_like(visible, dtype=q.dtype).masked_fill(~visible, -torch.inf)
+        y, lse = _kernel(q, k[:, :, start:end], v[:, :, start:end], attn_mask=bias)
+        # Where nothing is visible its lse is 0.
+        part = y, lse.masked_fill(~visible.any(dim=-1), -torch.inf)
+        whole = part if whole is None else unchecked(merge_attention.fused)(*whole, *part)
+    assert whole is not None  # there are keys
+    return whole
+
+
+def _kernel(
+    q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False, attn_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """torch's for CPUs, which goes in tiles of its own size."""
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-    y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, is_causal)
+    y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, is_causal, attn_mask=attn_mask)
     return y, lse
