@@ -47,3 +47,29 @@ def sample(logits, u):
     sums = np.cumsum(powers, axis=-1)
     reached = (sums <= u.reshape(-1, 1) * sums[:, -1:]).sum(axis=-1)
     return np.minimum(reached, possible).reshape(u.shape)
+
+
+def quantize(weight, bits=8, group=64):
+    """Scales in float64 where the weight is."""
+    if bits not in (8, 4):
+        raise ValueError(f"quantize: bits must be 8 or 4, got {bits}")
+    if group < 1 or weight.shape[1] % group:
+        raise ValueError(f"quantize: group must divide d_in, got {group}")
+    array = _to_numpy(weight)
+    if not np.isfinite(array).all():
+        raise ValueError("quantize: weight must be finite")
+    limit = 2 ** (bits - 1) - 1
+    runs = array.reshape(len(array), -1, group)
+    scales = np.maximum(runs.max(axis=-1), -runs.min(axis=-1)) / limit
+    steps = np.divide(runs, scales[..., None], out=np.zeros_like(runs), where=scales[..., None] > 0)
+    codes = torch.from_numpy(np.rint(steps).astype(np.int8).reshape(array.shape))
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    return codes.to(weight.device), torch.from_numpy(scales).to(weight.device, dtype)
+
+
+def quantized_linear(x, codes, scales):
+    """Codes, scales and x in one product."""
+    features, whole, of_runs = (_to_numpy(t) for t in (x, codes, scales))
+    runs = of_runs.shape[1], whole.shape[1] // of_runs.shape[1]
+    features, whole = (part.reshape(*part.shape[:-1], *runs) for part in (features, whole.astype(np.float64)))
+    return _from_numpy(np.einsum("...gi,ogi,og->...o", features, whole, of_runs), x)

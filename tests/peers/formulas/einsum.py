@@ -64,3 +64,11 @@ def self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, freque
     )
     q, k = (rotation_matrices.rope(t, positions, frequencies) for t in (q, k))
     return torch.einsum("bhsd,mhd->bsm", attention(q, k, v), w_o.unflatten(1, (n_heads, -1)))
+
+
+def quantized_linear(x, codes, scales):
+    """The sum of each run first, then its scale."""
+    wide = widened(x)
+    runs, of_codes = wide.unflatten(-1, (scales.shape[1], -1)), codes.to(wide.dtype).unflatten(1, (scales.shape[1], -1))
+    sums = torch.einsum("...gi,ogi->...og", runs, of_codes)
+    return torch.einsum("...og,og->...o", sums, scales.to(wide.dtype)).to(x.dtype)
