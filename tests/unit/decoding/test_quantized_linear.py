@@ -41,13 +41,13 @@ def test_square_codes_are_out_by_in_too(quantized_linear):
 
 def test_a_negative_code_is_a_negative_weight(quantized_linear):
     # Read as an unsigned byte, -1 would be 255. One whose neighbour is negative stays as it is.
-    y = quantized_linear(torch.eye(4), codes([-1, 2, -127, 3]), scales([1.0]))
+    y = quantized_linear(tensor(torch.eye(4)), codes([-1, 2, -127, 3]), scales([1.0]))
     assert_close(y, tensor([[-1.0], [2.0], [-127.0], [3.0]]), "codes: signed, and each by itself")
 
 
 def test_codes_of_8_bits_are_read_whole(quantized_linear):
     # The low four bits alone would be 7, 8 - 16 and 0.
-    y = quantized_linear(torch.eye(3), codes([7, 120, 64]), scales([1.0]))
+    y = quantized_linear(tensor(torch.eye(3)), codes([7, 120, 64]), scales([1.0]))
     assert_close(y, tensor([[7.0], [120.0], [64.0]]))
 
 
@@ -133,7 +133,7 @@ def test_float64_stays_float64(quantized_linear):
 def test_each_unit_vector_reads_out_a_column_of_the_weight(quantized_linear, imshow):
     held = torch.linspace(-3, 3, 32).mul(2).sin().mul(127).round().reshape(4, 8).to(torch.int8)
     sizes = torch.linspace(0.2, 1.6, 8).reshape(4, 2) / 127
-    weight = quantized_linear(torch.eye(8), tensor(held), tensor(sizes)).T
+    weight = quantized_linear(tensor(torch.eye(8)), tensor(held), tensor(sizes)).T
     imshow(held, signed=True, title="codes", xlabel="d_in", ylabel="d_out")
     imshow(sizes, title="scales: one for each run of 4", xlabel="n_groups", ylabel="d_out")
     imshow(weight, signed=True, title="the weight that is multiplied by", xlabel="d_in", ylabel="d_out")

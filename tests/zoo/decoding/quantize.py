@@ -114,7 +114,7 @@ def least_code_taken_for_a_negative_weight(weight, bits=8, group=64):
     """a run whose largest magnitude is negative is divided so that its code is -128 or -8.
 
     Tempting: int8 has that code, and the scale gets a little finer.
-    Seen: microsoft/onnxruntime#10170 (the range of int8).
+    Seen: pytorch/ao#805 (on purpose).
     """
     _refuse(weight)
     runs, limit = _runs(weight, group), _limit(bits)

@@ -10,7 +10,8 @@ A run is `group` inputs of one output that follow each other: input i belongs to
 of a run has the code 127 or 7, or its negative, and no code lies beyond. A run of zeros has scale 0 and codes 0. The
 error of a weight is at most scale / 2.
 
-Computed in float32, and in float64 where the weight is; the scales are float32, or float64 where the weight is float64.
+Computed in float32, and in float64 where the weight is. The scales are float32; those of a float64 weight may be
+float64.
 
 Raises ValueError for other bits, where group does not divide d_in, and for a weight that is not finite.
 Source: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", section 2; absmax of each block.
