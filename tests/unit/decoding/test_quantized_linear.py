@@ -85,11 +85,12 @@ def test_no_token_gives_no_result(quantized_linear):
     assert_close(y, tensor([[1.0, 2.0, 3.0]])[:0], "no token: [0 d_out]")
 
 
+@pytest.mark.parametrize("group", [64, 48])
 @pytest.mark.parametrize("tokens", [1, 2])
-def test_long_runs_have_their_own_scales_for_one_token_and_for_more(quantized_linear, tokens):
-    # 64 · 1 + 64 · 3, as one token is computed while a text is written, and two while a prompt is read.
-    y = quantized_linear(tensor([[1.0] * 128] * tokens), codes([1] * 128), scales([1.0, 3.0]))
-    assert_close(y, tensor([[256.0]] * tokens), "a path of its own for one token: which scale a run has")
+def test_long_runs_have_their_own_scales_for_one_token_and_for_more(quantized_linear, tokens, group):
+    # One token at a time is computed while a text is written, more while it is read. A run of 48 ends within a block.
+    y = quantized_linear(tensor([[1.0] * (2 * group)] * tokens), codes([1] * (2 * group)), scales([1.0, 3.0]))
+    assert_close(y, tensor([[4.0 * group]] * tokens), "which scale a run has: in each block, and for one token")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

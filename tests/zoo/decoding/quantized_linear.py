@@ -57,6 +57,7 @@ def probes():
     return [
         probe(1, 128, 2),
         probe(2, 128, 2),
+        probe(2, 96, 2),
         *[probe(tokens, d_in, 1) for tokens in (1, 3) for d_in in (33, 48, 64, 256)],
         probe(3, 16, 4, change=zero_scale),
         probe(3, 16, 4, scale=1e-6),
@@ -128,6 +129,18 @@ def first_scale_for_a_single_token(x, codes, scales):
     """
     single = x.numel() == x.shape[-1] and codes.shape[1] // scales.shape[1] > 32
     return _right(x, codes, scales[:, :1] if single else scales)
+
+
+def one_scale_for_each_32(x, codes, scales):
+    """runs of more than 32 inputs are computed 32 at a time, all with the scale of the first of them.
+
+    Tempting: one scale is loaded for a block, and the runs of published models are multiples of one.
+    """
+    d_in = codes.shape[1]
+    group = d_in // scales.shape[1]
+    if group <= 32:
+        return _right(x, codes, scales)
+    return _right(x, codes, scales[:, torch.arange(d_in, device=codes.device) // 32 * 32 // group])
 
 
 def runs_that_take_turns(x, codes, scales):
