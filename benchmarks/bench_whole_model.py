@@ -369,6 +369,12 @@ bench_model_training_step = pytest.mark.filterwarnings("ignore")(benchmark_of(tr
 bench_model_prefill = benchmark_of(prefill_cells)
 bench_model_generate = benchmark_of(generating_cells)
 bench_model_serving = benchmark_of(serving_cells)
-bench_model_decoding_small = pytest.mark.filterwarnings("ignore")(benchmark_of(functools.partial(decoding_cells, "0.8M")))
-bench_model_decoding_medium = pytest.mark.filterwarnings("ignore")(benchmark_of(functools.partial(decoding_cells, "10M")))
-bench_model_decoding_large = pytest.mark.filterwarnings("ignore")(benchmark_of(functools.partial(decoding_cells, "110M")))
+bench_model_decoding_small = pytest.mark.filterwarnings("ignore")(
+    benchmark_of(functools.partial(decoding_cells, "0.8M"))
+)
+bench_model_decoding_medium = pytest.mark.filterwarnings("ignore")(
+    benchmark_of(functools.partial(decoding_cells, "10M"))
+)
+bench_model_decoding_large = pytest.mark.filterwarnings("ignore")(
+    benchmark_of(functools.partial(decoding_cells, "110M"))
+)

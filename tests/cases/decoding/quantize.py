@@ -17,7 +17,7 @@ def arguments(case: Case) -> Arguments:
 CALLS = Calls(
     "d_out n d_in",
     arguments,
-    very_large=({"d_in": 70_000}, {"n": 70_000}),
+    very_large=({"d_in": 70_000}, {"n": 70_000}, {"d_out": 70_000}),
     results=("codes", "scales"),
     double_too=True,
 )

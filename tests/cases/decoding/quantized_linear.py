@@ -8,9 +8,9 @@ from tests.cases.case import Case
 
 def arguments(case: Case) -> Arguments:
     x = case.normal([case.batch, case.seq, case.n * case.d_in])
-    codes = (case.integers("d_out n d_in", 255) - 127).to(torch.int8)
+    codes = (case.integers([case.d_out, case.n * case.d_in], 255) - 127).to(torch.int8)
     scales = case.uniform("d_out n", 0.0, 1 / 64).to(torch.float32)
-    return positional(x, codes.flatten(1), scales)
+    return positional(x, case.laid_out(codes), case.laid_out(scales))
 
 
 CALLS = Calls(

@@ -29,3 +29,7 @@ attention = _copied(_OURS.attention)
 adamw = _copied(_OURS.adamw)
 filter_logits = _copied(_OURS.filter_logits)
 merge_attention = _copied(_OURS.merge_attention)
+
+
+quantize = _copied(_OURS.quantize)
+quantized_linear = _copied(_OURS.quantized_linear)

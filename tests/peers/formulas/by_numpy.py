@@ -90,3 +90,29 @@ def merge_attention(y_a, lse_a, y_b, lse_b):
     parts = [weight * np.where(weight > 0, y, 0) for weight, y in zip(weights, (a, b), strict=True)]
     y = sum(parts) / np.maximum(sum(weights), 1)
     return _from_numpy(y, y_a), _from_numpy(lse, lse_a)
+
+
+def quantize(weight, bits=8, group=64):
+    """Scales in float64 where the weight is."""
+    if bits not in (8, 4):
+        raise ValueError(f"quantize: bits must be 8 or 4, got {bits}")
+    if group < 1 or weight.shape[1] % group:
+        raise ValueError(f"quantize: group must divide d_in, got {group}")
+    array = _to_numpy(weight)
+    if not np.isfinite(array).all():
+        raise ValueError("quantize: weight must be finite")
+    limit = 2 ** (bits - 1) - 1
+    runs = array.reshape(len(array), -1, group)
+    scales = np.maximum(runs.max(axis=-1), -runs.min(axis=-1)) / limit
+    steps = np.divide(runs, scales[..., None], out=np.zeros_like(runs), where=scales[..., None] > 0)
+    codes = torch.from_numpy(np.rint(steps).astype(np.int8).reshape(array.shape))
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    return codes.to(weight.device), torch.from_numpy(scales).to(weight.device, dtype)
+
+
+def quantized_linear(x, codes, scales):
+    """Codes, scales and x in one product."""
+    features, whole, of_runs = (_to_numpy(t) for t in (x, codes, scales))
+    runs = of_runs.shape[1], whole.shape[1] // of_runs.shape[1]
+    features, whole = (part.reshape(*part.shape[:-1], *runs) for part in (features, whole.astype(np.float64)))
+    return _from_numpy(np.einsum("...gi,ogi,og->...o", features, whole, of_runs), x)

@@ -76,3 +76,11 @@ def merge_attention(y_a, lse_a, y_b, lse_b):
     with torch.autocast(ys.device.type, enabled=False):  # a mean of two is no product of matrices
         y = torch.einsum("p...,p...d->...d", weights, torch.where((weights == 0)[..., None], 0.0, ys))
     return y.to(y_a.dtype), sums.logsumexp(dim=0).to(lse_a.dtype)
+
+
+def quantized_linear(x, codes, scales):
+    """The sum of each run first, then its scale."""
+    wide = widened(x)
+    runs, of_codes = wide.unflatten(-1, (scales.shape[1], -1)), codes.to(wide.dtype).unflatten(1, (scales.shape[1], -1))
+    sums = torch.einsum("...gi,ogi->...og", runs, of_codes)
+    return torch.einsum("...og,og->...o", sums, scales.to(wide.dtype)).to(x.dtype)

@@ -37,3 +37,9 @@ attention = _in_float64(_OURS.attention)
 adamw = _in_float64(_OURS.adamw)
 filter_logits = _in_float64(_OURS.filter_logits)
 sample = _in_float64(_OURS.sample)
+quantized_linear = _in_float64(_OURS.quantized_linear)
+
+
+def quantize(weight, bits=8, group=64):
+    codes, scales = _OURS.quantize(weight.double(), bits, group)
+    return codes, scales.float()

@@ -112,3 +112,29 @@ def sample(logits, u):
         place = bisect.bisect_right(sums, float(u[row]) * sums[-1])
         ids[row] = possible[min(place, len(possible) - 1)]
     return ids
+
+
+def quantize(weight, bits=8, group=64):
+    """Multiplied by the reciprocal of the scale, as kernels do."""
+    if bits not in (8, 4):
+        raise ValueError(f"quantize: bits must be 8 or 4, got {bits}")
+    if group < 1 or weight.shape[1] % group:
+        raise ValueError(f"quantize: group must divide d_in, got {group}")
+    if not weight.isfinite().all():
+        raise ValueError("quantize: weight must be finite")
+    limit = 2 ** (bits - 1) - 1
+    runs = widened(weight).reshape(weight.shape[0], -1, group)
+    scales = torch.linalg.vector_norm(runs, math.inf, dim=-1) / limit
+    reciprocals = torch.where(scales == 0, 0, 1 / scales)
+    codes = (runs * reciprocals[..., None]).round().clamp(-limit, limit)
+    return codes.reshape(weight.shape).to(torch.int8), scales.float()
+
+
+def quantized_linear(x, codes, scales):
+    """A sum over the runs of linear layers, each of whose results is scaled."""
+    wide, group = widened(x), codes.shape[1] // scales.shape[1]
+    total = wide.new_zeros(*x.shape[:-1], codes.shape[0])
+    for run, scale in enumerate(scales.to(wide.dtype).unbind(1)):
+        part = slice(run * group, (run + 1) * group)
+        total = total + F.linear(wide[..., part], codes[:, part].to(wide.dtype)) * scale
+    return total.to(x.dtype)

@@ -10,7 +10,8 @@ A run is `group` inputs of one output that follow each other: input i belongs to
 of a run has the code 127 or 7, or its negative, and no code lies beyond. A run of zeros has scale 0 and codes 0. The
 error of a weight is at most scale / 2.
 
-Computed in float32, and in float64 where the weight is; the scales are float32, or float64 where the weight is float64.
+Computed in float32, and in float64 where the weight is. The scales are float32; those of a float64 weight may be
+float64.
 
 Raises ValueError for other bits, where group does not divide d_in, and for a weight that is not finite.
 Source: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", section 2; absmax of each block.
@@ -25,6 +26,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import contract
+from llama.layers.model import CACHED
 
 
 def result_dtypes(*_: object, **__: object) -> tuple[torch.dtype, torch.dtype]:
@@ -37,8 +39,9 @@ def check(weight: Tensor | ndarray, bits: int = 8, group: int = 64) -> None:
         raise ValueError(f"quantize: bits must be 8 or 4, got {bits}")
     if group < 1 or weight.shape[1] % group:
         raise ValueError(f"quantize: group must divide d_in={weight.shape[1]}, got {group}")
-    wrong = ~((weight > -math.inf) & (weight < math.inf))  # NaN is not below anything
-    if wrong.any():
+    # NaN is not below anything, and the least and the largest of numbers with a NaN are NaN.
+    if 0 not in weight.shape and not (weight.min() > -math.inf and weight.max() < math.inf):
+        wrong = ~((weight > -math.inf) & (weight < math.inf))
         raise ValueError(f"quantize: weight must be finite, got {weight[wrong].reshape(-1)[0].item()}")
 
 
@@ -63,9 +66,11 @@ def naive(
 def vectorized(
     weight: Float[Tensor, "d_out d_in"], bits: int = 8, group: int = 64
 ) -> tuple[Int8[Tensor, "d_out d_in"], Float[Tensor, "d_out n_groups"]]:
-    runs = weight.to(torch.promote_types(weight.dtype, torch.float32)).unflatten(1, (-1, group))
-    scales = runs.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
-    codes = torch.where(scales > 0, runs / scales, 0).round()
+    limit, n_groups = 2 ** (bits - 1) - 1, weight.shape[1] // group
+    runs = weight.to(torch.promote_types(weight.dtype, torch.float32)).unflatten(1, (n_groups, group))
+    scales = runs.abs().amax(dim=-1, keepdim=True) / limit
+    # The clamp is for magnitudes below 1e-36, whose scale float32 does not hold with all of its digits.
+    codes = torch.where(scales > 0, runs / scales, 0).round().clamp(-limit, limit)
     return codes.flatten(1).to(torch.int8), scales[..., 0].to(torch.float32)
 
 
@@ -73,9 +78,17 @@ def vectorized(
 def fused(
     weight: Float[Tensor, "d_out d_in"], bits: int = 8, group: int = 64
 ) -> tuple[Int8[Tensor, "d_out d_in"], Float[Tensor, "d_out n_groups"]]:
-    runs = weight.to(torch.promote_types(weight.dtype, torch.float32)).unflatten(1, (-1, group))
-    largest = torch.linalg.vector_norm(runs, torch.inf, dim=-1, keepdim=True)
-    scales = largest / (2 ** (bits - 1) - 1)
-    # A run of zeros is divided by one in place of its scale.
-    codes = (runs / scales.masked_fill(largest == 0, 1)).round_()
-    return codes.flatten(1).to(torch.int8), scales[..., 0].to(torch.float32)
+    """On a CPU some rows at a time, so that all steps but the first find them in the cache."""
+    limit, (d_out, d_in) = 2 ** (bits - 1) - 1, weight.shape
+    codes = torch.empty(d_out, d_in, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(d_out, d_in // group, dtype=torch.float32, device=weight.device)
+    few = CACHED // max(1, d_in) + 1 if weight.is_cpu else d_out + 1
+    for i in range(0, d_out, few):
+        rows = weight[i : i + few]
+        runs = rows.to(torch.promote_types(weight.dtype, torch.float32)).unflatten(1, (d_in // group, group))
+        scale = runs.abs().amax(dim=-1) / limit
+        scales[i : i + few] = scale
+        # A run of zeros is divided by one in place of its scale.
+        quotients = runs / scale.masked_fill(scale == 0, 1)[..., None]
+        codes[i : i + few] = quotients.round_().clamp_(-limit, limit).flatten(1)
+    return codes, scales
