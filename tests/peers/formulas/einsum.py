@@ -64,3 +64,21 @@ def self_attention(x, w_q, w_k, w_v, w_o, n_heads, n_kv_heads, positions, freque
     )
     q, k = (rotation_matrices.rope(t, positions, frequencies) for t in (q, k))
     return torch.einsum("bhsd,mhd->bsm", attention(q, k, v), w_o.unflatten(1, (n_heads, -1)))
+
+
+def paged_attention(q, key_pages, value_pages, page_table, lengths):
+    """Pages and slots stay two axes: nothing is ever put in order."""
+    n_kv_heads, page_size = key_pages.shape[1:3]
+    at = torch.arange(page_table.shape[1], device=q.device)[:, None] * page_size + torch.arange(
+        page_size, device=q.device
+    )
+    held = at < lengths[:, None, None]
+    if not held.any():
+        return torch.zeros_like(q)
+    read = page_table.where(held[..., 0], page_table[held[..., 0]][0])
+    keys, values = (widened(of[read]).where(held[:, :, None, :, None], 0.0) for of in (key_pages, value_pages))
+    grouped = widened(q).unflatten(1, (n_kv_heads, -1))
+    scores = torch.einsum("bkgd,bpksd->bkgps", grouped, keys) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(~held[:, None, None], -math.inf).flatten(-2)
+    weights = scores.masked_fill((lengths == 0)[:, None, None, None], 0.0).softmax(dim=-1).unflatten(-1, at.shape)
+    return torch.einsum("bkgps,bpksd->bkgd", weights, values).flatten(1, 2).to(q.dtype)
