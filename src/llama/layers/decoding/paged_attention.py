@@ -96,8 +96,8 @@ def vectorized(
     if used == 0:
         return torch.zeros_like(q)
     held = torch.arange(used * page_size, device=q.device) < lengths[:, None]
-    # An entry of the table beyond the length may be any number: page 0 in its place, which is hidden too.
-    table = page_table[:, :used].masked_fill(~held[:, ::page_size], 0)
+    # An entry of the table beyond the length may be any number: some page in its place, which is hidden too.
+    table = page_table[:, :used].clamp(0, len(key_pages) - 1)
     wide = torch.promote_types(q.dtype, torch.float32)
 
     def gathered(pages: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def fused(
     lengths: Int64[Tensor, "batch"],
 ) -> Float[Tensor, "batch n_heads head_dim"]:
     n_kv_heads, page_size, head_dim = key_pages.shape[1:]
-    y = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    y = torch.zeros_like(q)
     heads = torch.arange(n_kv_heads, device=q.device)[:, None]
     # What a page holds of a head is one row of memory, which is copied once, to where attention reads it.
     rows_lie_in_order = key_pages.is_contiguous() and value_pages.is_contiguous()
