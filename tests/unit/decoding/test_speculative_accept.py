@@ -200,6 +200,14 @@ def test_u_keeps_its_own_precision_beside_logits_of_half_precision(speculative_a
     assert_close(out, tensor([0, 0] if u < 0.5 else [2]), "u rounded to the dtype of the logits")
 
 
+def test_the_draft_may_have_another_dtype_than_the_target(speculative_accept):
+    # The target gives token 0 the probability 0.5005. Its logits 1.002 and 1 are the same number in bfloat16.
+    drafted = torch.zeros(1, 2, dtype=torch.bfloat16, device=tensor(0.0).device)
+    wanted = tensor([[0.0, 0.0], [1.002, 1.0]])
+    out = speculative_accept(drafted, wanted, tensor([0]), tensor([0.5]), tensor(0.5002))
+    assert_close(out, tensor([0, 0]), "the target in the dtype of the draft")
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("vocab", [66_000, 131_072])
 def test_in_a_large_vocabulary_each_token_has_its_place(speculative_accept, vocab):

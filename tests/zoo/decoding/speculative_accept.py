@@ -87,6 +87,10 @@ def probes():
         ids = target.tensor([1, 3, 0, 4, 2])
         return [drafted, wanted, ids, target.tensor([0.1, 0.2, 0.05, 0.3, 0.1]), target.tensor(0.4)]
 
+    def beside_a_draft_in_half_precision(speculative_accept):
+        drafted, wanted, ids = torch.zeros(1, 2).bfloat16(), torch.tensor([[0.0, 0.0], [1.002, 1.0]]), torch.tensor([0])
+        return speculative_accept(*map(target.tensor, (drafted, wanted, ids, [0.5], 0.5002)))
+
     def in_columns(speculative_accept):
         drafted, wanted, ids, u, _ = _few()
         drafted, wanted = (of.mT.contiguous().mT for of in (drafted, wanted))
@@ -153,6 +157,7 @@ def probes():
         after_none(torch.tensor([1e4, 1e4 + 1, 1e4 - 1]), 0.9),
         refused(more, less, just_below_one),
         refused(more, less, 0.0),
+        beside_a_draft_in_half_precision,
         in_columns,
         every_second_u,
         every_second_id,
@@ -547,6 +552,14 @@ def u_and_v_in_the_dtype_of_the_logits(draft_logits, target_logits, draft_ids, u
     """
     u, v = (of.to(target_logits.dtype).to(of.dtype) for of in (u, v))
     return _accept(draft_logits, target_logits, draft_ids, u, v)
+
+
+def target_in_the_dtype_of_the_draft(draft_logits, target_logits, draft_ids, u, v):
+    """the target's logits are rounded to the dtype of the draft's.
+
+    Tempting: the two are subtracted from each other, and the small model is the one that runs in half precision.
+    """
+    return _accept(draft_logits, target_logits.to(draft_logits.dtype), draft_ids, u, v)
 
 
 def logits_not_normalised(draft_logits, target_logits, draft_ids, u, v):
