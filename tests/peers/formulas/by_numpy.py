@@ -21,7 +21,10 @@ def _by_numpy(function):
 
 
 def _to_numpy(leaf):
-    return leaf.detach().cpu().double().numpy() if isinstance(leaf, torch.Tensor) else leaf
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    on_cpu = leaf.detach().cpu()
+    return (on_cpu.double() if on_cpu.is_floating_point() else on_cpu).numpy()
 
 
 def _from_numpy(leaf, like):
@@ -116,3 +119,44 @@ def quantized_linear(x, codes, scales):
     runs = of_runs.shape[1], whole.shape[1] // of_runs.shape[1]
     features, whole = (part.reshape(*part.shape[:-1], *runs) for part in (features, whole.astype(np.float64)))
     return _from_numpy(np.einsum("...gi,ogi,og->...o", features, whole, of_runs), x)
+
+
+@_by_numpy
+def paged_attention(q, key_pages, value_pages, page_table, lengths):
+    """One sequence and one key head after the other; the slots that are read are picked out by their numbers."""
+    y, groups, page_size = np.zeros_like(q), q.shape[1] // key_pages.shape[1], key_pages.shape[2]
+    for b, length in enumerate(lengths):
+        positions = np.arange(length)
+        if length == 0:
+            continue
+        pages, slots = page_table[b][positions // page_size], positions % page_size
+        for head in range(key_pages.shape[1]):
+            keys, values = key_pages[pages, head, slots], value_pages[pages, head, slots]
+            heads = slice(head * groups, (head + 1) * groups)
+            scores = q[b, heads] @ keys.T / np.sqrt(q.shape[-1])
+            powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            y[b, heads] = powers @ values / powers.sum(axis=-1, keepdims=True)
+    return y
+
+
+@_by_numpy
+def speculative_accept(draft_logits, target_logits, draft_ids, u, v):
+    """Judged by logarithms, drawn by a search among the sums of what is possible alone."""
+    p_draft, p_target = (np.exp(of - _logarithm_of_sum(of)) for of in (draft_logits, target_logits))
+    places = np.arange(len(u)), draft_ids
+    with np.errstate(divide="ignore"):
+        passed = np.log(u) + np.log(p_draft[places]) < np.log(p_target[: len(u)][places])
+    n = len(u) if passed.all() else int(passed.argmin())
+    weights = p_target[n]
+    if n < len(u):
+        left = weights - np.minimum(weights, p_draft[n])
+        weights = left if left.any() else weights
+    possible = np.flatnonzero(weights)
+    sums = np.cumsum(weights[possible])
+    place = np.searchsorted(sums, v * sums[-1], side="right")
+    return np.append(draft_ids[:n], possible[min(place, len(possible) - 1)])
+
+
+def _logarithm_of_sum(rows):
+    largest = rows.max(axis=-1, keepdims=True)
+    return largest + np.log(np.exp(rows - largest).sum(axis=-1, keepdims=True))

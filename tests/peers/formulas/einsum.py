@@ -84,3 +84,21 @@ def quantized_linear(x, codes, scales):
     runs, of_codes = wide.unflatten(-1, (scales.shape[1], -1)), codes.to(wide.dtype).unflatten(1, (scales.shape[1], -1))
     sums = torch.einsum("...gi,ogi->...og", runs, of_codes)
     return torch.einsum("...og,og->...o", sums, scales.to(wide.dtype)).to(x.dtype)
+
+
+def paged_attention(q, key_pages, value_pages, page_table, lengths):
+    """Pages and slots stay two axes: nothing is ever put in order."""
+    n_kv_heads, page_size = key_pages.shape[1:3]
+    at = torch.arange(page_table.shape[1], device=q.device)[:, None] * page_size + torch.arange(
+        page_size, device=q.device
+    )
+    held = at < lengths[:, None, None]
+    if not held.any():
+        return torch.zeros_like(q)
+    read = page_table.where(held[..., 0], page_table[held[..., 0]][0])
+    keys, values = (widened(of[read]).where(held[:, :, None, :, None], 0.0) for of in (key_pages, value_pages))
+    grouped = widened(q).unflatten(1, (n_kv_heads, -1))
+    scores = torch.einsum("bkgd,bpksd->bkgps", grouped, keys) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(~held[:, None, None], -math.inf).flatten(-2)
+    weights = scores.masked_fill((lengths == 0)[:, None, None, None], 0.0).softmax(dim=-1).unflatten(-1, at.shape)
+    return torch.einsum("bkgps,bpksd->bkgd", weights, values).flatten(1, 2).to(q.dtype)

@@ -43,3 +43,7 @@ quantized_linear = _in_float64(_OURS.quantized_linear)
 def quantize(weight, bits=8, group=64):
     codes, scales = _OURS.quantize(weight.double(), bits, group)
     return codes, scales.float()
+
+
+paged_attention = _in_float64(_OURS.paged_attention)
+speculative_accept = _in_float64(_OURS.speculative_accept)

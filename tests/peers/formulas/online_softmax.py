@@ -1,4 +1,4 @@
-"""Attention in tiles, whose softmax is never there as a whole."""
+"""Attention in tiles or pages, whose softmax is never there as a whole."""
 
 import math
 
@@ -50,3 +50,26 @@ def tiled_attention(q, k, v, causal=True, mask=None, tile=64):
         out, largest = out + weights @ widened(v[:, :, part]), new
     lse = (largest + total.log())[..., 0].view(batch, n_heads, q_len)
     return (out / total.masked_fill(total == 0, 1.0)).view(q.shape).to(q.dtype), lse
+
+
+def paged_attention(q, key_pages, value_pages, page_table, lengths):
+    """Page after page of all sequences, with a running maximum and a running sum, as kernels for GPUs go."""
+    n_kv_heads, page_size = key_pages.shape[1:3]
+    queries = widened(q).unflatten(1, (n_kv_heads, -1)) / math.sqrt(q.shape[-1])
+    largest = torch.full_like(queries[..., :1], -math.inf)
+    total, out = torch.zeros_like(largest), torch.zeros_like(queries)
+    slots = torch.arange(page_size, device=q.device)
+    for number, pages in enumerate(page_table.unbind(1)):
+        held = number * page_size + slots < lengths[:, None]
+        if not held.any():
+            break
+        pages = pages.where(held[:, 0], pages[held[:, 0]][0])  # any page that there is, where none is read
+        keys, values = (widened(of[pages]).masked_fill(~held[:, None, :, None], 0.0) for of in (key_pages, value_pages))
+        scores = (queries @ keys.mT).masked_fill(~held[:, None, None], -math.inf)
+        new = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
+        finite = new.masked_fill(new == -math.inf, 0.0)
+        weights, correction = (scores - finite).exp(), (largest - finite).exp()
+        total = total * correction + weights.sum(dim=-1, keepdim=True)
+        out = out * correction + weights @ values
+        largest = new
+    return (out / total.masked_fill(total == 0, 1.0)).flatten(1, 2).to(q.dtype)

@@ -138,3 +138,17 @@ def quantized_linear(x, codes, scales):
         part = slice(run * group, (run + 1) * group)
         total = total + F.linear(wide[..., part], codes[:, part].to(wide.dtype)) * scale
     return total.to(x.dtype)
+
+
+def speculative_accept(draft_logits, target_logits, draft_ids, u, v):
+    """All rows at once: with a row of zeros behind the draft's, the last difference is the target itself."""
+    p_draft, p_target = draft_logits.double().softmax(dim=-1), target_logits.double().softmax(dim=-1)
+    left = F.relu(p_target - F.pad(p_draft, (0, 0, 0, 1)))
+    weights = torch.where(left.any(dim=-1, keepdim=True), left, p_target)
+    sums, tokens = weights.cumsum(dim=-1), torch.arange(weights.shape[1], device=v.device)
+    last_possible = torch.where(weights > 0, tokens, 0).amax(dim=-1)
+    drawn = torch.minimum((sums <= v * sums[:, -1:]).sum(dim=-1), last_possible)
+    of_draft, of_target = (p[: len(u)].take_along_dim(draft_ids[:, None], 1)[:, 0] for p in (p_draft, p_target))
+    refused = u * of_draft >= of_target
+    n = int(refused.int().argmax()) if refused.any() else len(u)
+    return torch.cat((draft_ids[:n], drawn[n : n + 1]))

@@ -58,3 +58,18 @@ def attention(q, k, v, causal=True, mask=None):
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
     # What a query without keys gives is not documented.
     return torch.where(visible.any(dim=-1, keepdim=True), out, 0.0)
+
+
+def paged_attention(q, key_pages, value_pages, page_table, lengths):
+    """Put in order first; unread slots would make NaN of its result, where they hold it, though they are masked."""
+    held = torch.arange(page_table.shape[1] * key_pages.shape[2], device=q.device) < lengths[:, None]
+    if not held.any():
+        return torch.zeros_like(q)
+    table = page_table.masked_fill(~held[:, :: key_pages.shape[2]], 0)
+    keys, values = (
+        widened(of[table]).transpose(1, 2).flatten(2, 3).masked_fill(~held[:, None, :, None], 0)
+        for of in (key_pages, value_pages)
+    )
+    mask = held[:, None, None]
+    y = F.scaled_dot_product_attention(widened(q)[:, :, None], keys, values, attn_mask=mask, enable_gqa=True)
+    return y[:, :, 0].masked_fill((lengths == 0)[:, None, None], 0).to(q.dtype)

@@ -96,8 +96,8 @@ def vectorized(
     if used == 0:
         return torch.zeros_like(q)
     held = torch.arange(used * page_size, device=q.device) < lengths[:, None]
-    # An entry of the table beyond the length may be any number: page 0 in its place, which is hidden too.
-    table = page_table[:, :used].masked_fill(~held[:, ::page_size], 0)
+    # An entry of the table beyond the length may be any number: some page in its place, which is hidden too.
+    table = page_table[:, :used].clamp(0, len(key_pages) - 1)
     wide = torch.promote_types(q.dtype, torch.float32)
 
     def gathered(pages: Tensor) -> Tensor:
@@ -125,17 +125,22 @@ def fused(
     page_table: Int64[Tensor, "batch max_pages"],
     lengths: Int64[Tensor, "batch"],
 ) -> Float[Tensor, "batch n_heads head_dim"]:
-    n_kv_heads, page_size = key_pages.shape[1:3]
-    y = torch.zeros_like(q, memory_format=torch.contiguous_format)
+    n_kv_heads, page_size, head_dim = key_pages.shape[1:]
+    y = torch.zeros_like(q)
+    heads = torch.arange(n_kv_heads, device=q.device)[:, None]
+    # What a page holds of a head is one row of memory, which is copied once, to where attention reads it.
+    rows_lie_in_order = key_pages.is_contiguous() and value_pages.is_contiguous()
+    caches = [of.flatten(0, 1).flatten(1) if rows_lie_in_order else of for of in (key_pages, value_pages)]
     for b, length in enumerate(lengths.tolist()):
         if length:
             pages = page_table[b, : _pages(length, page_size)]
-            # [pages n_kv_heads page_size head_dim] -> [1 n_kv_heads positions head_dim]
-            keys, values = (
-                of.index_select(0, pages).transpose(0, 1).flatten(1, 2)[None, :, :length]
-                for of in (key_pages, value_pages)
-            )
+            if rows_lie_in_order:
+                rows = torch.add(heads, pages, alpha=n_kv_heads).view(-1)
+                found = [of.index_select(0, rows).view(1, n_kv_heads, -1, head_dim) for of in caches]
+            else:
+                found = [of.index_select(0, pages).transpose(0, 1).flatten(1, 2)[None] for of in caches]
+            keys, values = (of[:, :, :length] for of in found)
             # The query heads that share a key head are queries of one head, which then reads its keys once.
-            queries = q[b].reshape(1, n_kv_heads, -1, q.shape[-1])
+            queries = q[b].reshape(1, n_kv_heads, -1, head_dim)
             y[b] = F.scaled_dot_product_attention(queries, keys, values).reshape(q.shape[1:])
     return y
