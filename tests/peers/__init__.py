@@ -27,6 +27,7 @@ PEERS: tuple[str, ...] = (
     "tests.peers.formulas.gradients_by_func",
     "tests.peers.formulas.tiled_gradient",
     "tests.peers.libraries.torch_kernels",
+    "tests.peers.libraries.torch_decomposed",
     "tests.peers.libraries.torch_nn",
     "tests.peers.libraries.torch_optim",
     "tests.peers.libraries.transformers_llama",
