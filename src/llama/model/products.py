@@ -10,6 +10,7 @@ made for more than one vector. Making it takes seconds and needs a C++ compiler;
 """
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,6 +25,10 @@ LARGE = 150_000
 
 SMALL = 500_000
 """Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
+
+
+MEASURED = 9
+"""So many times each way to multiply a matrix is measured, in turn, where it is not known which one is faster."""
 
 
 class Product:
@@ -84,19 +89,19 @@ class CompiledProduct:
         self.norm = norm
         self.held: tuple[Tensor, ...]
         if isinstance(weight, Quantized):
-            self.held = _words(weight.codes, weight.bits), weight.scales
-            bits, d_in = weight.bits, weight.codes.shape[1]
+            self.held = _words(weight), weight.scales
+            bits, d_in, self.scale = weight.bits, weight.codes.shape[1], 2.0 ** (weight.bits - WORD)
         else:
             self.held = (weight.contiguous(),)
-            bits, d_in = 0, weight.shape[1]
+            bits, d_in, self.scale = 0, weight.shape[1], 1.0
         self.scaled = torch.zeros(d_in, dtype=wide)
         self.program = _compiled(bits, *((tuple(t.shape), t.dtype) for t in (*self.held, self.scaled)))
 
     def __call__(
         self, x: Float[Tensor, "d_in"], factor: float, out: Float[Tensor, "d_out"], plus: bool = False
     ) -> None:
-        if factor != 1.0 or self.norm is not None:
-            x = torch.mul(x, factor, out=self.scaled)
+        if factor * self.scale != 1.0 or self.norm is not None:
+            x = torch.mul(x, factor * self.scale, out=self.scaled)
             if self.norm is not None:
                 x.mul_(self.norm)
         y = self.program(*self.held, x)
@@ -118,21 +123,40 @@ def product_of(
 ) -> AnyProduct:
     """The product of all these matrices, one below the other, with what RMSNorm's weight makes of a vector.
 
-    A large matrix is held in bfloat16 if `half`, and multiplied by a program if `compile`. Without one, and where
-    they are few, codes are turned into the weights that they mean.
+    A large matrix is held in bfloat16 if `half`, and multiplied by a program if `compile` and where that is faster.
+    Without one, and where they are few, codes are turned into the weights that they mean.
     """
     matrix: Tensor | Quantized = _below_each_other(weights)
     if isinstance(matrix, Quantized):
-        if compile and matrix.codes.numel() > SMALL and _suits_words(matrix):
+        if compile and matrix.codes.numel() > SMALL and _fills_words(matrix):
             return CompiledProduct(matrix, wide, norm)
         matrix = matrix.dequantized()
     if norm is not None:
         matrix = matrix * norm
     if matrix.numel() <= SMALL:
         return Product(matrix.to(wide))
-    if compile:
-        return CompiledProduct(matrix.to(torch.bfloat16 if half else wide), wide)
-    return HalfProduct(matrix) if half else Product(matrix.to(wide))
+    matrix = matrix.to(torch.bfloat16 if half else wide)
+    if compile and _program_is_faster(*matrix.shape, matrix.dtype):
+        return CompiledProduct(matrix, wide)
+    return HalfProduct(matrix) if half else Product(matrix)
+
+
+@functools.cache
+def _program_is_faster(d_out: int, d_in: int, dtype: torch.dtype) -> bool:
+    """Whether a program multiplies such a matrix faster than torch does, which depends on the processor: as
+    measured."""
+    wide = torch.promote_types(dtype, torch.float32)
+    weight, x, out = (torch.ones(shape, dtype=wide) for shape in ((d_out, d_in), (d_in,), (d_out,)))
+    weight = weight.to(dtype)
+    plain = HalfProduct(weight) if dtype == torch.bfloat16 else Product(weight)
+    times: dict[AnyProduct, list[float]] = {plain: [], CompiledProduct(weight, wide): []}
+    for _ in range(MEASURED):
+        for product, taken in times.items():
+            started = time.perf_counter()
+            product(x, 1.0, out)
+            taken.append(time.perf_counter() - started)
+    of_plain, of_program = (sorted(taken)[MEASURED // 2] for taken in times.values())
+    return of_program < of_plain
 
 
 def _below_each_other(weights: Sequence[Tensor]) -> Tensor | Quantized:
@@ -141,10 +165,10 @@ def _below_each_other(weights: Sequence[Tensor]) -> Tensor | Quantized:
     return Quantized(torch.cat([w.codes for w in of]), torch.cat([w.scales for w in of]), of[0].bits)
 
 
-def _suits_words(weight: Quantized) -> bool:
-    """Whether these codes can be laid out in words: their groups fit into each of the parts that fill one."""
-    parts = WORD // weight.bits
-    return weight.codes.shape[1] % parts == 0 and weight.scales.shape[1] % parts == 0
+def _fills_words(weight: Quantized) -> bool:
+    """Whether each group of these codes fills a number of words."""
+    d_in, n_groups = weight.codes.shape[1], weight.scales.shape[1]
+    return d_in // n_groups % (WORD // weight.bits) == 0
 
 
 def _of_floats(weight: Tensor, x: Tensor) -> Tensor:
@@ -152,25 +176,34 @@ def _of_floats(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _of_words(words: Tensor, scales: Tensor, x: Tensor, bits: int) -> Tensor:
-    """Part j of the inputs is in the bits of place j of each word; shifted up and down again, they have their sign."""
-    parts, d_out = WORD // bits, len(words)
-    n_groups = scales.shape[1] // parts
+    """Shifted into the highest bits of a word, and with zeros below it, a code is an integer 2^(32 - bits) times as
+    large.
+
+    That is made good in x, once for all rows: it costs less than to shift each code down again.
+    """
+    parts, (d_out, n_groups) = WORD // bits, scales.shape
     by_group = words.view(torch.int32).view(d_out, n_groups, -1)
-    inputs, factors = x.view(parts, n_groups, -1), scales.view(d_out, parts, n_groups, 1)
+    inputs = x.view(n_groups, parts, -1)
     total = by_group.new_zeros((), dtype=x.dtype)
     for j in range(parts):
-        codes = by_group << (WORD - bits * (j + 1)) >> (WORD - bits)
-        total = total + codes.to(x.dtype) * inputs[j] * factors[:, j]
-    return total.sum((-1, -2))
+        code = by_group << (WORD - bits * (j + 1))
+        if j > 0:
+            code = code & -(2 ** (WORD - bits))
+        total = total + code.to(x.dtype) * inputs[:, j]
+    return (total * scales[..., None]).sum((-1, -2))
 
 
-def _words(codes: Tensor, bits: int) -> Float[Tensor, "d_out words"]:
-    """Codes side by side in words of 32 bits, which have to look like float32: only those are read many at a time."""
-    parts = codes.to(torch.int32).unflatten(1, (WORD // bits, -1)) & (2**bits - 1)
-    words = parts[:, 0].clone()
-    for j in range(1, parts.shape[1]):
-        words |= parts[:, j] << (bits * j)
-    return words.view(torch.float32)
+def _words(weight: Quantized) -> Float[Tensor, "d_out words"]:
+    """The codes of a group side by side in words of 32 bits: part j of it in the bits of place j.
+
+    They have to look like float32, since torch's compiler reads only those many at a time.
+    """
+    d_out, n_groups = weight.scales.shape
+    parts = weight.codes.to(torch.int32).view(d_out, n_groups, WORD // weight.bits, -1) & (2**weight.bits - 1)
+    words = parts[:, :, 0].clone()
+    for j in range(1, parts.shape[2]):
+        words |= parts[:, :, j] << (weight.bits * j)
+    return words.flatten(1).view(torch.float32)
 
 
 @functools.cache

@@ -61,10 +61,10 @@ def quantized(model: Llama, bits: int) -> Llama:
 
 
 def group_of(d_in: int, bits: int) -> int:
-    """How many inputs share a scale: a divisor of d_in, and where possible of each of the parts that a word is made
-    of."""
-    part = d_in // (WORD // bits) if d_in % (WORD // bits) == 0 else d_in
-    return next(group for group in range(min(GROUP, part), 0, -1) if part % group == 0)
+    """How many inputs share a scale: the largest divisor of d_in up to GROUP, one that fills words where there is
+    any."""
+    divisors = [group for group in range(1, min(GROUP, d_in) + 1) if d_in % group == 0]
+    return max([group for group in divisors if group % (WORD // bits) == 0] or divisors)
 
 
 class _QuantizedLlama(Llama):

@@ -35,6 +35,7 @@ def _weight(kind):
 @pytest.mark.parametrize("with_norm", [False, True], ids=["alone", "behind a norm"])
 def test_a_program_computes_the_product(kind, with_norm, monkeypatch):
     monkeypatch.setattr(products, "SMALL", 0)
+    monkeypatch.setattr(products, "_program_is_faster", lambda *_: True)
     held, weight = _weight(kind)
     norm = torch.rand(D_IN) + 0.5 if with_norm else None
     product = product_of([held, held], norm, torch.float32, half=kind == "bfloat16", compile=True)
@@ -47,6 +48,17 @@ def test_a_program_computes_the_product(kind, with_norm, monkeypatch):
     assert_close(out, expected, dtype=torch.float32, within=tolerance(torch.float32))
     product(x, 0.5, out, plus=True)
     assert_close(out, 2 * expected, dtype=torch.float32, within=tolerance(torch.float32))
+
+
+@NO_COMPILER
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whichever_is_faster_computes_the_product(dtype, monkeypatch):
+    monkeypatch.setattr(products, "SMALL", 0)
+    half = dtype == torch.bfloat16
+    weight, x, out = torch.eye(D_OUT, D_IN), torch.arange(float(D_IN)), torch.zeros(D_OUT)
+    product_of([weight.to(dtype)], None, torch.float32, half, compile=True)(x, 2.0, out)
+    assert torch.equal(out, 2 * x[:D_OUT])
 
 
 @pytest.mark.parametrize(
@@ -77,8 +89,8 @@ def test_codes_whose_groups_do_not_fit_into_words_are_the_weights_that_they_mean
 
 @pytest.mark.parametrize("d_in", [1, 7, 64, 172, 768, 2048, 11008])
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_group_divides_the_inputs_and_where_it_can_the_parts_of_a_word(d_in, bits):
+def test_a_group_divides_the_inputs_and_fills_words_where_it_can(d_in, bits):
     group, parts = group_of(d_in, bits), 32 // bits
     assert 1 <= group <= 64
     assert d_in % group == 0
-    assert d_in % parts or d_in // parts % group == 0
+    assert d_in % parts or group % parts == 0
