@@ -19,5 +19,6 @@ CALLS = Calls(
     batched_results=(0, 1),
     leading=(0, 1, 2, 3),
     very_large=({"seq": 70_000}, {"half": 35_000}),
+    multiplies=True,
     results=("y", "lse"),
 )

@@ -45,15 +45,15 @@ def test_there_is_a_stub_for_every_layer_and_no_stub_is_written(every_stub):
     assert loaded.stubs == set(LAYERS)
 
 
-def test_it_begins_without_the_gradients_which_are_a_chapter_of_their_own(tmp_path, monkeypatch, capsys):
+def test_it_begins_without_the_chapters_that_have_to_be_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["kata", "mine"])
     assert tuple(implementation.load("mine").layers) == FIRST_LAYERS
-    assert not set(CHAPTERS["gradients"]) & set(FIRST_LAYERS)
+    assert not {*CHAPTERS["gradients"], *CHAPTERS["decoding"]} & set(FIRST_LAYERS)
     main(["kata", "backwards", "--chapter", "gradients"])
     assert tuple(implementation.load("backwards").layers) == CHAPTERS["gradients"]
     assert board.load(implementation.load("backwards")).chapters == ["gradients"]
-    main(["kata", "mine", "--chapter", "gradients"])
+    main(["kata", "mine", "--chapter", "gradients", "decoding"])
     assert board.load(implementation.load("mine")).layers == list(LAYERS)
 
 

@@ -198,6 +198,13 @@ def test_many_keys_add_up_in_half_precision(tiled_attention):
     assert_close(lse, tensor([[[math.log(512)]]], torch.float32), "the dtype of the sums: float32", within=OF_HALF)
 
 
+def test_large_values_of_float16_add_up_without_overflow(tiled_attention):
+    # 3 · 30000 is beyond 65504, where float16 ends; their mean is not.
+    same = _keys(0, 0, 0, dtype=torch.float16)
+    y, _ = tiled_attention(same[:, :, :1], same, same + 30000, causal=False, tile=3)
+    assert_close(y, _keys(30000, dtype=torch.float16), "the dtype of the sum over a tile, before it is divided")
+
+
 def test_with_each_key_that_is_seen_lse_rises_and_keeps_close_to_the_largest_score(tiled_attention, plot):
     keys = torch.linspace(0, 3, 24).square().sin().mul(4)
     q, k = _keys(*[1.0] * 24), _keys(*keys.tolist())

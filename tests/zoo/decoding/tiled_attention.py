@@ -75,6 +75,7 @@ def probes():
         call([1.0] * 2, [1.0, 2.0, 4.0, 3.0], [[True, False, True, True]] * 2, causal=True, tile=2),
         call([200.0] * 4, [200.0] * 4 + [199.0] * 4, features=4, dtype=torch.float16, tile=2),
         call([0.0], [0.0] * 300, dtype=torch.bfloat16),
+        call([0.0], [0.0] * 600, dtype=torch.float16, tile=600),
         of(tile=64, kv_len=64),
         of(tile=3, kv_len=7),
         of(of=(1, 4, 2)),
@@ -780,6 +781,23 @@ def summed_in_half_precision(q, k, v, causal=True, mask=None, tile=64):
     def add(state, scores, visible, values):
         largest, total, y = _add(state, scores, visible, values)
         return _State(largest, _wide(total.to(q.dtype)), _wide(y.to(q.dtype)))
+
+    return _attend(q, k, v, causal, mask, tile, add=add)
+
+
+def values_summed_in_float16(q, k, v, causal=True, mask=None, tile=64):
+    """the values of a tile are summed in the dtype of v, which in float16 overflows where they are large: the sum is
+    not divided yet.
+
+    Tempting: kernels multiply powers and values in half precision, and their registers for the sums are float32.
+    """
+
+    def add(state, scores, visible, values):
+        scores = _hidden(scores, visible)
+        largest = _largest(state, scores)
+        factor, powers = _powers(state, largest, scores)
+        total = factor * state.total + powers.sum(dim=-1, keepdim=True)
+        return _State(largest, total, factor * state.y + _wide(powers.to(q.dtype) @ values.to(q.dtype)))
 
     return _attend(q, k, v, causal, mask, tile, add=add)
 

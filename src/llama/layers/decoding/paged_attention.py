@@ -6,11 +6,13 @@
     q [batch n_heads head_dim], key_pages and value_pages [n_pages n_kv_heads page_size head_dim],
     page_table [batch max_pages] int64, lengths [batch] int64 -> [batch n_heads head_dim]
 
-The scale and the grouped heads are those of `attention`; the query sees every position. A sequence of length 0 gives
+Scores are divided by sqrt(head_dim), and query head h reads key head h // (n_heads / n_kv_heads); the query sees every
+position. A sequence of length 0 gives
 zeros. Pages may lie in any order and belong to several sequences. What lies beyond a length has no influence and raises
 nothing: slots may hold NaN, and entries of the table any number.
 
-q and the pages have one dtype, which is that of the result. Scores are computed in at least float32.
+q and the pages have one dtype, which is that of the result. All is computed in at least float32, and in float64 where
+q is.
 
 Raises ValueError where n_kv_heads does not divide n_heads, for a negative length, and for one beyond
 max_pages · page_size; IndexError where an entry that is used is no page.

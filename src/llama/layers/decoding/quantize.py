@@ -8,12 +8,13 @@
 
 A run is `group` inputs of one output that follow each other: input i belongs to run i // group. The largest magnitude
 of a run has the code 127 or 7, or its negative, and no code lies beyond. A run of zeros has scale 0 and codes 0. The
-error of a weight is at most scale / 2.
+error of a weight is at most scale / 2, but for rounding. Where the scale is so small that float32 loses digits of it
+or has none, codes end at 127 or 7.
 
 Computed in float32, and in float64 where the weight is. The scales are float32; those of a float64 weight may be
 float64.
 
-Raises ValueError for other bits, where group does not divide d_in, and for a weight that is not finite.
+Raises ValueError for other bits, where group is below 1 or does not divide d_in, and for a weight that is not finite.
 Source: Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", section 2; absmax of each block.
 """
 

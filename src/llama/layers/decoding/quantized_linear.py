@@ -8,7 +8,7 @@
 What `quantize` returns is what comes in. The result has the dtype of x; the sum is in at least float32, and in float64
 where x is.
 
-Raises ValueError where n_groups does not divide d_in.
+Raises ValueError where n_groups does not divide d_in, and where the sizes of x, codes and scales do not fit.
 Source: Dettmers et al. 2022, "LLM.int8()", section 2; here only the weights are quantised.
 """
 

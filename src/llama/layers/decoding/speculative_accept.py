@@ -8,13 +8,16 @@
     draft_logits [k vocab], target_logits [k+1 vocab], draft_ids [k] int64, u [k] and v [] in [0, 1)
     -> ids [1 to k+1] int64
 
-p is the softmax of a row. draft_ids[i] was drawn from p_draft[i]; the token in its place should follow p_target[i], and
-the one after all of them p_target[k]. A draw is that of `sample` with v: the first id whose cumulative probability
-exceeds v. Where the difference leaves nothing, p_target[i] itself is drawn from. With k = 0 the result is one draw. The
-first id is distributed exactly as p_target[0], whatever the draft. All is computed in float64.
+p is the softmax of a row, in which a logit of -inf has probability 0. draft_ids[i] was drawn from p_draft[i]; the
+token in its place should follow p_target[i], and the one after all of them p_target[k]. A draw is that of `sample`
+with v: the first id whose cumulative probability exceeds v. Where the difference leaves nothing, p_target[i] itself
+is drawn from. With k = 0 the result is one draw. The first id is distributed exactly as p_target[0], whatever the
+draft. All is computed in float64.
 
-Raises ValueError for u or v outside [0, 1), for logits that are NaN or infinite, and where no token of a row is
-possible; IndexError for a draft id outside the vocabulary.
+Where rounding lets the cumulative probability end below v, the last possible id is drawn.
+
+Raises ValueError for u or v outside [0, 1), for logits that are NaN or +inf, and where all logits of a row are -inf;
+IndexError for a draft id outside the vocabulary. Every row is looked at, those behind the first refusal too.
 Source: Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding", algorithm 1.
 """
 

@@ -12,14 +12,18 @@
     causal, mask bool broadcastable to [batch n_heads q_len kv_len] or None, tile >= 1
     -> y like q, lse [batch n_heads q_len]
 
-m, total and y begin with -inf, 0 and 0 for each query. y is what `attention` computes: the same scale, grouped heads,
-causal alignment and mask. lse is the logarithm of the sum of the exponentials of all visible scores, after scaling;
-`merge_attention` needs it. A query that may attend to nothing has y zeros and lse -inf.
+m, total and y begin with -inf, 0 and 0 for each query. y is what `attention` computes: scores are divided by
+sqrt(head_dim), query head h reads key head h // (n_heads / n_kv_heads), causal queries are the last of the kv_len
+positions, and True in the mask means "may attend", combined with causal. lse is the logarithm of the sum of the
+exponentials of all visible scores, after scaling; `merge_attention` needs it. A query that may attend to nothing has
+y zeros and lse -inf.
 
 q, k and v have one dtype, which is that of y. Scores, sums and lse are float32, and float64 where q is. No tensor that
-is allocated has more than max(q_len · tile, (q_len + kv_len) · head_dim) elements for each head; views do not count.
+is allocated has more than batch · n_heads · max(q_len · tile, (q_len + kv_len) · head_dim) elements; views do not
+count.
 
-Raises ValueError for tile < 1, and where attention does.
+Raises ValueError for tile < 1, where n_kv_heads does not divide n_heads, where there are more queries than positions
+(when causal), and where the mask does not broadcast.
 Source: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", algorithm 3; Dao et al. 2022,
 "FlashAttention", section 3.1.
 """
