@@ -27,7 +27,7 @@ from llama.model.config import LlamaConfig
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
-from llama.model.quantized import quantized
+from llama.model.quantized import GROUP, quantized
 from llama.training.optimizer import Optimizer
 from llama.training.trainer import next_token_loss
 
@@ -338,12 +338,17 @@ def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cel
                     passes=FORWARD,
                     along="cached",
                     size=cached,
-                    work=Work(_parameters(name) * dtype.itemsize * DECODED, "byte", DECODED),
+                    work=Work(int(_parameters(name) * _size(column, dtype)) * DECODED, "byte", DECODED),
                     prepare=functools.partial(_decoding, make, name, dtype, cached),
                     reference=reference,
                     memory=True,
                     rounds=ROUNDS,
                 )
+
+
+def _size(column: str, dtype: torch.dtype) -> float:
+    """Bytes of a weight, and of its part of a scale where it is quantised."""
+    return {"8 bits": 1 + 4 / GROUP, "4 bits": 1 / 2 + 4 / GROUP}.get(column, dtype.itemsize)
 
 
 def _decoding(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype, cached: int) -> Prepared:

@@ -76,23 +76,16 @@ def serve(
     generator(seed)
     if max_new_tokens == 0:
         return iter(())
-    if not has_cache(model):
-        sampling = (temperature, top_k, top_p, min_p, seed, ends)
-        return _one_by_one(model, prompts, max_new_tokens, sampling)
-    assert isinstance(model, Llama)
+    if not has_cache(model):  # then a pass reads everything again, and nothing is gained by sharing it
+        return (
+            Drawn(which, token, count == max_new_tokens or token in ends)
+            for which, ids in enumerate(prompts)
+            for count, token in enumerate(
+                map(int, stream(model, ids[None], max_new_tokens, temperature, top_k, top_p, min_p, seed, ends)), 1
+            )
+        )
+    assert isinstance(model, Llama)  # which has_cache has seen
     return _together(model, prompts, max_new_tokens, drawing, seed, ends, at_once, chunk)
-
-
-def _one_by_one(
-    model: LanguageModel, prompts: Iterable[Int64[Tensor, "seq"]], max_new_tokens: int, sampling: tuple[object, ...]
-) -> Iterator[Drawn]:
-    """Where the model has no cache: a pass reads everything again, and nothing is gained by sharing it."""
-    ends = sampling[-1]
-    assert isinstance(ends, Sequence)
-    for which, ids in enumerate(prompts):
-        tokens = stream(model, ids[None], max_new_tokens, *sampling)  # type: ignore[arg-type]
-        for count, token in enumerate(map(int, tokens), 1):
-            yield Drawn(which, token, count == max_new_tokens or token in ends)
 
 
 @torch.no_grad()
@@ -126,13 +119,15 @@ def _together(
         if not running:
             return
         ready, found = [], []
-        # One chunk of one prompt, so that the others do not wait for long, then a token for all that have no more to
-        # read.
-        if reading := next((text for text in running if len(text.unread) > 1), None):
-            after = logits([reading], min(chunk, len(reading.unread)))
-            if not reading.unread:
-                ready.append(reading)
-                found.append(after)
+        # A chunk of one prompt and of others as long, so that nobody has to wait for long; then a token for all who
+        # have no more to read.
+        if reading := [text for text in running if len(text.unread) > 1]:
+            seq = min(chunk, len(reading[0].unread))
+            alike = [text for text in reading if min(chunk, len(text.unread)) == seq][: max(1, chunk // seq)]
+            after = logits(alike, seq)
+            whole = [i for i, text in enumerate(alike) if not text.unread]
+            ready += [alike[i] for i in whole]
+            found.append(after[whole])
         if together := [text for text in running if len(text.unread) == 1]:
             ready += together
             found.append(logits(together, 1))
