@@ -27,8 +27,9 @@ def arguments(case: Case) -> Arguments:
     return positional(q, key_pages, value_pages, case.laid_out(table), lengths)
 
 
-def with_garbage(case: Case) -> Arguments:
-    """The same, with NaN in each slot and a number that is no page in each entry of the table beyond the lengths."""
+def with_garbage(case: Case, garbage: float = math.nan) -> Arguments:
+    """The same, with garbage in each slot and a number that is no page in each entry of the table beyond the
+    lengths."""
     (q, key_pages, value_pages, table, lengths), kwargs = arguments(case)
     key_pages, value_pages, table = (t.clone() for t in (key_pages, value_pages, table))
     page_size = key_pages.shape[2]
@@ -38,7 +39,7 @@ def with_garbage(case: Case) -> Arguments:
     pages = table[:, positions // page_size]
     read[pages[held], (positions % page_size).expand_as(pages)[held]] = True
     for of in (key_pages, value_pages):
-        of.transpose(1, 2)[~read] = math.nan
+        of.transpose(1, 2)[~read] = garbage
     table[~held[:, ::page_size]] = -1
     return (q, key_pages, value_pages, table, lengths), kwargs
 

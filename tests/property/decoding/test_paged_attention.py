@@ -55,6 +55,14 @@ def test_it_is_attention_over_the_gathered_positions(paged_attention, case):
 
 @pytest.mark.tensors
 @given(case=cases(SIZES))
+def test_the_largest_numbers_beyond_the_length_have_no_influence(paged_attention, case):
+    """A score with them overflows, and infinity less infinity is NaN."""
+    args, _ = with_garbage(case, torch.finfo(case.dtype).max)
+    assert_equals_naive(paged_attention, *args, look_at="hide what lies beyond the length before it is multiplied")
+
+
+@pytest.mark.tensors
+@given(case=cases(SIZES))
 def test_slots_of_nan_and_entries_that_are_no_page_beyond_the_length_have_no_influence(paged_attention, case):
     args, _ = with_garbage(case)
     assert_equals_naive(paged_attention, *args, look_at="0 · NaN is NaN, in the values too")
