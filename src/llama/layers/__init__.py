@@ -15,8 +15,8 @@ float64 is computed in float64; what half precision is computed in, the contract
 Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where they differ),
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 
-A layer imports its contract and, from its chapter, a constant of the machine; never another layer. Only a gradient may
-import its own layer, and tiled attention what it is made of.
+A layer imports its contract and what `model` shares, a constant of the machine and the dtype to compute in; never
+another layer. Only a gradient may import its own layer, and tiled attention what it is made of.
 """
 
 import difflib
@@ -25,8 +25,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-
-import torch
+from typing import Any
 
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "model": (
@@ -106,9 +105,9 @@ def gradients_of(layer: str) -> tuple[str, ...]:
     return found
 
 
-def result_dtypes_of(layer: str) -> Callable[..., Sequence[torch.dtype]] | None:
+def result_dtypes_of(layer: str) -> Callable[..., Sequence[Any]] | None:
     """From the arguments of that layer to the dtypes of its results; None where all have that of its first float."""
-    found: Callable[..., Sequence[torch.dtype]] | None = getattr(layer_module(layer), "result_dtypes", None)
+    found: Callable[..., Sequence[Any]] | None = getattr(layer_module(layer), "result_dtypes", None)
     return found
 
 

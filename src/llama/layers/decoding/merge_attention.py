@@ -25,6 +25,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import contract
+from llama.layers.model import wide
 
 
 def result_dtypes(y_a: Tensor, lse_a: Tensor, *_: object, **__: object) -> tuple[torch.dtype, torch.dtype]:
@@ -61,8 +62,8 @@ def vectorized(
     y_b: Float[Tensor, "... head_dim"],
     lse_b: Float[Tensor, "..."],
 ) -> tuple[Float[Tensor, "... head_dim"], Float[Tensor, "..."]]:
-    wide = _wide(y_a, lse_a, y_b, lse_b)
-    both_y, both_lse = torch.stack((y_a.to(wide), y_b.to(wide))), torch.stack((lse_a.to(wide), lse_b.to(wide)))
+    dtype = wide(y_a, lse_a, y_b, lse_b)
+    both_y, both_lse = torch.stack((y_a.to(dtype), y_b.to(dtype))), torch.stack((lse_a.to(dtype), lse_b.to(dtype)))
     largest = both_lse.amax(dim=0)
     # Where both are empty the larger one is -inf; any finite number in its place leaves both weights 0.
     weights = torch.exp(both_lse - largest.masked_fill(largest == -torch.inf, 0))
@@ -80,8 +81,8 @@ def fused(
     y_b: Float[Tensor, "... head_dim"],
     lse_b: Float[Tensor, "..."],
 ) -> tuple[Float[Tensor, "... head_dim"], Float[Tensor, "..."]]:
-    wide = _wide(y_a, lse_a, y_b, lse_b)
-    a, b = lse_a.to(wide), lse_b.to(wide)
+    dtype = wide(y_a, lse_a, y_b, lse_b)
+    a, b = lse_a.to(dtype), lse_b.to(dtype)
     # w_a / (w_a + w_b) is the sigmoid of the difference.
     weight = torch.sigmoid(a - b)[..., None]
     empty_a, empty_b = (a == -torch.inf)[..., None], (b == -torch.inf)[..., None]
@@ -89,13 +90,5 @@ def fused(
     if not a.is_cpu or (empty_a | empty_b).any():
         y_a, y_b = y_a.masked_fill(empty_a, 0), y_b.masked_fill(empty_b, 0)
         weight = weight.masked_fill(empty_a & empty_b, 0)
-    y = torch.lerp(y_b.to(wide), y_a.to(wide), weight)
+    y = torch.lerp(y_b.to(dtype), y_a.to(dtype), weight)
     return y.to(y_a.dtype), torch.logaddexp(a, b).to(lse_a.dtype)
-
-
-def _wide(*tensors: Tensor) -> torch.dtype:
-    """The widest dtype of these, and at least float32."""
-    wide = torch.float32
-    for tensor in tensors:
-        wide = torch.promote_types(wide, tensor.dtype)
-    return wide

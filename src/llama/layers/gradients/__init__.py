@@ -13,13 +13,3 @@ which also returns what it has computed; given to the gradient as `kept`, it is 
 
 `GRADIENTS` in the file of a layer names the arguments whose gradients it returns, in order.
 """
-
-import functools
-
-import torch
-from torch import Tensor
-
-
-def wide(*tensors: Tensor) -> torch.dtype:
-    """The dtype to compute in: that of the widest of these, and at least float32."""
-    return functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)

@@ -23,7 +23,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import check_ids, contract
-from llama.layers.gradients import wide
+from llama.layers.model import wide
 
 GRADIENTS = ("logits",)
 

@@ -23,7 +23,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import contract, unchecked
-from llama.layers.gradients import wide
+from llama.layers.model import wide
 
 GRADIENTS = ("x", "weight")
 FEW = 4096

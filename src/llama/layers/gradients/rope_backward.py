@@ -25,8 +25,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import contract
-from llama.layers.gradients import wide
-from llama.layers.model import rope
+from llama.layers.model import rope, wide
 
 GRADIENTS = ("grad",)  # x is not passed
 

@@ -20,7 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import contract, unchecked
-from llama.layers.gradients import wide
+from llama.layers.model import wide
 
 GRADIENTS = ("grad",)  # x is not passed
 

@@ -31,8 +31,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from llama.contract import contract, unchecked
-from llama.layers.gradients import wide
-from llama.layers.model import CACHED
+from llama.layers.model import CACHED, wide
 
 GRADIENTS = ("x", "w_gate", "w_up", "w_down")
 
