@@ -30,8 +30,8 @@ from torch import Tensor
 
 from llama.contract import check_ids, contract
 
-FILLED = 2
-"""Up to so many times the positions that are held, it is faster to read those of all sequences in one call."""
+FEW = 2**16
+"""Numbers in the keys of a sequence up to which it pays to read all sequences in one call, as long as the longest."""
 
 
 def check(
@@ -131,49 +131,41 @@ def fused(
     lengths: Int64[Tensor, "batch"],
 ) -> Float[Tensor, "batch n_heads head_dim"]:
     n_kv_heads, page_size, head_dim = key_pages.shape[1:]
-    held, longest = lengths.tolist(), max(lengths.tolist(), default=0)
-    # What a page holds of a head is one row of memory, which is copied once, to where attention reads it.
-    rows_lie_in_order = key_pages.is_contiguous() and value_pages.is_contiguous()
-    if rows_lie_in_order and 0 < len(held) * longest <= FILLED * sum(held):
-        return _together(q, key_pages, value_pages, page_table, lengths, longest)
-    y = torch.zeros_like(q)
-    heads = torch.arange(n_kv_heads, device=q.device)[:, None]
-    caches = [of.flatten(0, 1).flatten(1) if rows_lie_in_order else of for of in (key_pages, value_pages)]
-    for b, length in enumerate(held):
-        if length:
-            pages = page_table[b, : _pages(length, page_size)]
-            if rows_lie_in_order:
-                rows = torch.add(heads, pages, alpha=n_kv_heads).view(-1)
-                found = [of.index_select(0, rows).view(1, n_kv_heads, -1, head_dim) for of in caches]
-            else:
-                found = [of.index_select(0, pages).transpose(0, 1).flatten(1, 2)[None] for of in caches]
-            keys, values = (of[:, :, :length] for of in found)
-            # The query heads that share a key head are queries of one head, which then reads its keys once.
-            queries = q[b].reshape(1, n_kv_heads, -1, head_dim)
-            y[b] = F.scaled_dot_product_attention(queries, keys, values).reshape(q.shape[1:])
-    return y
-
-
-def _together(
-    q: Tensor, key_pages: Tensor, value_pages: Tensor, page_table: Tensor, lengths: Tensor, longest: int
-) -> Tensor:
-    """All sequences in one call, as if each were as long as the longest."""
-    n_kv_heads, page_size, head_dim = key_pages.shape[1:]
-    used = _pages(longest, page_size)
-    hidden = torch.arange(used * page_size, device=q.device) >= lengths[:, None]
-    # An entry beyond the length may be any number: page 0 in its place, which is hidden too.
-    table = page_table[:, :used].masked_fill(hidden[:, ::page_size], 0)
-    heads = torch.arange(n_kv_heads, device=q.device)[:, None]
-    rows = torch.add(heads, table[:, None], alpha=n_kv_heads).view(-1)
-    keys, values = (
-        of.flatten(0, 1).flatten(1).index_select(0, rows).view(len(q), n_kv_heads, -1, head_dim)
-        for of in (key_pages, value_pages)
-    )
-    # What lies beyond a length may be NaN, and 0 · NaN is NaN. It is little, and filled one by one in a tenth of the
-    # time.
-    for b, length in enumerate(lengths.tolist()):
-        keys[b, :, length:] = 0
-        values[b, :, length:] = 0
+    held = lengths.tolist()
+    longest = max(held, default=0)
     # The query heads that share a key head are queries of one head, which then reads its keys once.
-    queries = q.reshape(len(q), n_kv_heads, -1, head_dim)
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=~hidden[:, None, None]).reshape(q.shape)
+    queries = q.reshape(len(q), n_kv_heads, q.shape[1] // n_kv_heads, head_dim)
+    y = torch.zeros_like(queries)
+    if 0 < longest * n_kv_heads * head_dim <= FEW:
+        # An entry of the table beyond the length may be any number: some page in its place, which is hidden too.
+        table = page_table[:, : _pages(longest, page_size)].clamp(0, len(key_pages) - 1)
+        keys, values = _gathered(key_pages, table), _gathered(value_pages, table)
+        # What lies beyond a length may be NaN, and 0 · NaN is NaN.
+        for b, length in enumerate(held):
+            keys[b, :, length:] = 0
+            values[b, :, length:] = 0
+        seen = torch.arange(keys.shape[2], device=q.device) < lengths[:, None, None, None]
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+    else:
+        for b, length in enumerate(held):
+            if length:
+                table = page_table[b : b + 1, : _pages(length, page_size)]
+                keys, values = (_gathered(of, table)[:, :, :length] for of in (key_pages, value_pages))
+                y[b] = F.scaled_dot_product_attention(queries[b : b + 1], keys, values)[0]
+    return y.reshape(q.shape)
+
+
+def _gathered(pages: Tensor, table: Tensor) -> Tensor:
+    """The pages of each sequence as [batch n_kv_heads positions head_dim].
+
+    What a page holds of a head is one row of memory, which is copied once, to where attention reads it.
+    """
+    _, n_kv_heads, page_size, head_dim = pages.shape
+    heads = torch.arange(n_kv_heads, device=pages.device)[:, None]
+    rows = torch.add(heads, table[:, None], alpha=n_kv_heads).flatten()
+    return (
+        pages.flatten(0, 1)
+        .flatten(1)
+        .index_select(0, rows)
+        .view(len(table), n_kv_heads, table.shape[1] * page_size, head_dim)
+    )
