@@ -84,7 +84,6 @@ def serve(
                 map(int, stream(model, ids[None], max_new_tokens, temperature, top_k, top_p, min_p, seed, ends)), 1
             )
         )
-    assert isinstance(model, Llama)  # which has_cache has seen
     return _together(model, prompts, max_new_tokens, drawing, seed, ends, at_once, chunk)
 
 

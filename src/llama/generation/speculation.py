@@ -54,13 +54,12 @@ def speculate(
 class _Reader:
     """A model and what it has read of the text."""
 
-    def __init__(self, model: LanguageModel, positions: int, decodes: bool):
+    def __init__(self, model: Llama, positions: int, decodes: bool):
         self.model, self.positions = model, min(positions, model.config.max_position_embeddings)
         self.decoder = Decoder(model, self.positions) if decodes and Decoder.suits(model) else None
         self.cache = self._empty()
 
     def _empty(self) -> KVCache:
-        assert isinstance(self.model, Llama)
         weight = next(self.model.parameters())
         dtype = self.model.compute_dtype or weight.dtype
         return KVCache(self.model.config, 1, dtype, weight.device, self.positions)
@@ -88,8 +87,8 @@ class _Reader:
 
 @torch.no_grad()
 def _speculate(
-    model: LanguageModel,
-    draft: LanguageModel,
+    model: Llama,
+    draft: Llama,
     token_ids: Int64[Tensor, "seq"],
     max_new_tokens: int,
     draft_tokens: int,

@@ -8,6 +8,7 @@ a model has no cache, or an implementation composes layers itself, all that it s
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Int64
@@ -74,7 +75,7 @@ def kept(seen: int, context: int) -> int:
     return seen if seen <= context else max(1, context // 2)
 
 
-def has_cache(model: LanguageModel) -> bool:
+def has_cache(model: LanguageModel) -> TypeGuard[Llama]:
     """Whether a pass of that model can go on from where the last one ended."""
     return isinstance(model, Llama) and not model.layers.composes
 

@@ -5,6 +5,7 @@ logits = model(prompt, cache)                  # the prompt in one pass, or in c
 logits = model(next_id, cache)                 # then one token at a time
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,36 @@ from torch import Tensor
 from llama.model.config import LlamaConfig
 
 
-class KVCache:
+class Cache:
+    """What a Llama is given with the tokens of a pass: what it has kept of the positions before them.
+
+    It is made for `batch` sequences of one dtype, and has a part for each decoder layer in `layers`.
+    """
+
+    batch: int
+    dtype: torch.dtype
+    layers: Sequence[Any]
+
+    def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
+        """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""
+        if batch != self.batch:
+            raise ValueError(f"cache: it was made for {self.batch} sequences, got {batch}")
+        if dtype not in (None, self.dtype):
+            made, got = (str(t).removeprefix("torch.") for t in (self.dtype, dtype))
+            raise ValueError(f"cache: it was made for {made}, got {got}")
+
+    def positions(self, seq: int, device: torch.device) -> Int64[Tensor, "seq"] | Int64[Tensor, "batch seq"]:
+        """The next so many positions."""
+        raise NotImplementedError
+
+
+def check_rewind(length: int, held: int) -> None:
+    """Raise ValueError unless so many of the positions that are held can stay."""
+    if not 0 <= length <= held:
+        raise ValueError(f"cache: it can be rewound to 0..{held} positions, got {length}")
+
+
+class KVCache(Cache):
     """The keys and values of all positions so far, layer by layer, in memory that is laid out once.
 
     There is room for max_position_embeddings positions, or for fewer where `positions` says so. Raises ValueError
@@ -37,7 +67,7 @@ class KVCache:
         self._hold(torch.empty(shape, dtype=dtype, device=device), length=0)
 
     def _hold(self, memory: Tensor, length: int) -> None:
-        self.memory = memory
+        self.memory, self.batch, self.dtype = memory, memory.shape[1], memory.dtype
         self.keys, self.values = memory.chunk(2, dim=2)
         self.rows = memory[:, :1].flatten(1, 2)
         # By .data, since a view would tell autograd that what one layer writes changes what another has kept.
@@ -50,15 +80,6 @@ class KVCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._hold(**state)
 
-    def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
-        """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""
-        made_for = self.keys.shape[1]
-        if made_for != batch:
-            raise ValueError(f"cache: it was made for {made_for} sequences, got {batch}")
-        if dtype not in (None, self.keys.dtype):
-            made, got = (str(t).removeprefix("torch.") for t in (self.keys.dtype, dtype))
-            raise ValueError(f"cache: it was made for {made}, got {got}")
-
     @property
     def length(self) -> int:
         """How many positions are held."""
@@ -70,8 +91,7 @@ class KVCache:
 
     def rewind(self, length: int) -> None:
         """Forget all positions from `length` on. Raises ValueError where fewer are held."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cache: it can be rewound to 0..{self.length} positions, got {length}")
+        check_rewind(length, self.length)
         for layer in self.layers:
             layer.length = length
 

@@ -26,9 +26,8 @@ from llama.implementation import Implementation, load
 from llama.machine.safe_files import read_json, write_atomically
 from llama.model import weights
 from llama.model.config import LlamaConfig
-from llama.model.kv_cache import KVCache
+from llama.model.kv_cache import Cache
 from llama.model.language_model import LanguageModel
-from llama.model.paged_cache import PagedCache
 
 
 class Llama(LanguageModel):
@@ -94,7 +93,7 @@ class Llama(LanguageModel):
         write_atomically(path, weights.writers(self.config, self.state_dict()))
 
     def forward(
-        self, token_ids: Int64[Tensor, "batch seq"], cache: KVCache | PagedCache | None = None
+        self, token_ids: Int64[Tensor, "batch seq"], cache: Cache | None = None
     ) -> Float[Tensor, "batch seq vocab"]:
         """Logits for every position; with a cache, token_ids are the positions after those it holds.
 
@@ -131,7 +130,7 @@ def read_config(folder: str | Path) -> LlamaConfig:
         raise ValueError(f"checkpoint: {path}: {str(error).removeprefix('config: ')}") from error
 
 
-def _check(token_ids: Tensor, weight: Tensor, cache: KVCache | PagedCache | None) -> None:
+def _check(token_ids: Tensor, weight: Tensor, cache: Cache | None) -> None:
     if token_ids.ndim != 2 or token_ids.dtype != torch.int64:
         got = f"{list(token_ids.shape)} {str(token_ids.dtype).removeprefix('torch.')}"
         raise ValueError(f"llama: token_ids must be [batch seq] int64, got {got}")

@@ -20,6 +20,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from llama.model.config import LlamaConfig
+from llama.model.kv_cache import Cache, check_rewind
 
 PAGE_SIZE = 32
 """Positions in a page. Half a page stays empty for each sequence; the smaller they are, the more there are to find."""
@@ -88,8 +89,7 @@ class PagedSequence:
 
         Raises ValueError where fewer are held.
         """
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cache: it can be rewound to 0..{self.length} positions, got {length}")
+        check_rewind(length, self.length)
         self.length = length
         used = math.ceil(length / self.of.page_size)
         self.of.free += reversed(self.pages[used:])
@@ -100,16 +100,15 @@ class PagedSequence:
         self.rewind(0)
 
 
-class PagedCache:
+class PagedCache(Cache):
     """What a Llama needs to know of its sequences in one pass: the places of the new tokens and of all before them."""
 
     def __init__(self, pages: Pages, sequences: Sequence[PagedSequence], starts: Sequence[int], seq: int):
         device, longest = pages.keys.device, max((len(of.pages) for of in sequences), default=0)
         rows = [of.pages + [0] * (longest - len(of.pages)) for of in sequences]
         self.dtype, self.batch = pages.keys.dtype, len(sequences)
-        self._positions = torch.tensor(starts, dtype=torch.int64, device=device)[:, None] + torch.arange(
-            seq, device=device
-        )
+        first = torch.tensor(starts, dtype=torch.int64, device=device)
+        self._positions = first[:, None] + torch.arange(seq, device=device)
         table = torch.tensor(rows, dtype=torch.int64, device=device).view(self.batch, longest)
         lengths = [of.length for of in sequences]
         new_pages = table.gather(1, self._positions // pages.page_size).flatten()
@@ -119,14 +118,6 @@ class PagedCache:
             PagedLayer(keys.data, values.data, table, lengths, new_pages, new_slots)
             for keys, values in zip(pages.keys.unbind(), pages.values.unbind(), strict=True)
         ]
-
-    def check(self, batch: int, dtype: torch.dtype | None = None) -> None:
-        """Raise ValueError unless it was made for so many sequences, and of that dtype where one is given."""
-        if self.batch != batch:
-            raise ValueError(f"cache: it was made for {self.batch} sequences, got {batch}")
-        if dtype not in (None, self.dtype):
-            made, got = (str(t).removeprefix("torch.") for t in (self.dtype, dtype))
-            raise ValueError(f"cache: it was made for {made}, got {got}")
 
     def positions(self, seq: int, device: torch.device) -> Int64[Tensor, "batch seq"]:
         """Those of the new tokens. Raises ValueError where it was made for another number of them."""
