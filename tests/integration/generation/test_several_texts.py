@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama.__main__ import main
+from llama.generation import speculation
 from llama.generation.serving import serve
 from llama.generation.speculation import speculate
 from llama.generation.stream import stream
 from llama.implementation import load
-from llama.model import checkpoint
+from llama.model import checkpoint, products
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
 from llama.model.quantized import codes_of, quantized
@@ -99,6 +101,26 @@ def test_layers_that_know_no_cache_write_one_text_after_the_other(tmp_path):
     assert _together(model, prompts, 5, seed=2) == _together(_model(), prompts, 5, seed=2)
 
 
+# A prompt in chunks.
+
+
+@given(length=st.integers(1, 40), chunk=st.integers(1, 41))
+def test_a_prompt_that_is_read_in_chunks_is_continued_in_the_same_way(length, chunk):
+    model, (prompt,) = _model(), _prompts(length, [length])
+    assert _alone(model, prompt, 6, seed=3, chunk=chunk) == _alone(model, prompt, 6, seed=3)
+
+
+def test_no_pass_reads_more_than_a_chunk(monkeypatch):
+    model, prompts, read = _model(), _prompts(1, [40, 25, 25]), []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda ids, cache=None: read.append(ids.numel()) or forward(ids, cache))
+    _alone(model, prompts[0], 1, chunk=15)
+    assert read == [15, 15, 10]
+    read.clear()
+    _together(model, prompts, 1, chunk=15)
+    assert max(read) == 15
+
+
 # A draft.
 
 
@@ -112,6 +134,36 @@ def test_a_draft_changes_nothing_at_temperature_0(seed, length, draft_tokens, co
     assert all(1 <= len(step) <= draft_tokens + 1 for step in steps)
     if seed == 1 and length + count <= 40:
         assert len(steps) == -(-count // (draft_tokens + 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 16])
+def test_a_long_prompt_is_read_in_chunks_with_a_draft_too(chunk, monkeypatch):
+    monkeypatch.setattr(speculation, "CHUNK", chunk)
+    model, (prompt,) = _model(), _prompts(1, [30])
+    steps = list(speculate(model, _model(2), prompt, 8, temperature=0.0))
+    assert [token for step in steps for token in step] == _alone(model, prompt, 8, temperature=0.0)
+
+
+def test_what_is_accepted_is_asked_of_both_models_filtered_distributions_with_numbers_of_their_own():
+    """The draft was drawn from its row, and no random number is used twice."""
+    asked = []
+
+    def accept(draft_logits, target_logits, draft_ids, u, v):
+        asked.append((draft_logits, target_logits, draft_ids, u, v))
+        return load("fused").speculative_accept(draft_logits, target_logits, draft_ids, u, v)
+
+    layers = load("fused").replacing("spying", speculative_accept=accept)
+    model, draft, (prompt,) = _model(implementation=layers), _model(2), _prompts(1, [4])
+    steps = list(speculate(model, draft, prompt, 20, 3, temperature=0.7, top_k=5, seed=3))
+    seen, used = prompt.tolist(), []
+    for (draft_logits, target_logits, draft_ids, u, v), step in zip(asked, steps, strict=True):
+        proposed = torch.tensor([seen + draft_ids.tolist()])
+        for rows, of in ((draft_logits, draft), (target_logits, model)):
+            logits = of(proposed)[0, len(seen) - 1 :][: len(rows)]
+            torch.testing.assert_close(rows, layers.filter_logits(logits, 0.7, 5), check_stride=False)
+        used += [*u.tolist(), v.item()]
+        seen += step
+    assert len(set(used)) == len(used) > 20
 
 
 def test_a_text_with_a_draft_ends_at_the_same_token():
@@ -218,6 +270,20 @@ def test_a_draft_on_the_command_line_gives_the_same_text(folder, capsys):
     likeliest = ("--prompt", "abc", "--temperature", 0, "--max-new-tokens", 30)
     alone = _lines(capsys, folder, *likeliest)
     assert _lines(capsys, folder, *likeliest, "--draft", folder / "checkpoint", "--draft-tokens", 3) == alone
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself, as it imports its compiler
+@pytest.mark.parametrize("more", [(), ("--quantize", 8), ("--dtype", "bfloat16")])
+def test_programs_on_the_command_line_give_the_same_text(folder, capsys, more, monkeypatch):
+    monkeypatch.setattr(products, "SMALL", 0)
+    likeliest = ("--prompt", "abc", "--temperature", 0, "--max-new-tokens", 20, *more)
+    alone, made = _lines(capsys, folder, *likeliest), []
+    compiled = products.CompiledProduct.__call__
+    monkeypatch.setattr(products, "_program_is_faster", lambda *_: True)
+    monkeypatch.setattr(products.CompiledProduct, "__call__", lambda *a, **k: made.append(1) or compiled(*a, **k))
+    assert _lines(capsys, folder, *likeliest, "--compile") == alone
+    assert made
 
 
 def test_a_text_is_written_as_soon_as_it_is_whole_so_that_a_run_that_is_killed_leaves_it(folder):
