@@ -118,14 +118,14 @@ def _together(
         if not running:
             return
         ready, found = [], []
-        # A chunk of one prompt and of others as long, so that nobody has to wait for long; then a token for all who
+        # A chunk of one prompt, or as much of several, so that nobody has to wait for long; then a token for all who
         # have no more to read.
         if reading := [text for text in running if len(text.unread) > 1]:
             seq = min(chunk, len(reading[0].unread))
-            alike = [text for text in reading if min(chunk, len(text.unread)) == seq][: max(1, chunk // seq)]
-            after = logits(alike, seq)
-            whole = [i for i, text in enumerate(alike) if not text.unread]
-            ready += [alike[i] for i in whole]
+            longer = [text for text in reading if len(text.unread) >= seq][: max(1, chunk // seq)]
+            after = logits(longer, seq)
+            whole = [i for i, text in enumerate(longer) if not text.unread]
+            ready += [longer[i] for i in whole]
             found.append(after[whole])
         if together := [text for text in running if len(text.unread) == 1]:
             ready += together

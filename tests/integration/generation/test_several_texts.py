@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama.__main__ import main
-from llama.generation import speculation
+from llama.generation import serving, speculation
 from llama.generation.serving import serve
 from llama.generation.speculation import speculate
 from llama.generation.stream import stream
@@ -21,6 +21,7 @@ from llama.implementation import load
 from llama.model import checkpoint, products
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
+from llama.model.paged_cache import Pages
 from llama.model.quantized import codes_of, quantized
 from llama.text.tokenizer import CharTokenizer
 
@@ -90,6 +91,39 @@ def test_prompts_are_taken_as_there_is_room_for_them():
     assert len(taken) == 2
     assert len(list(drawn)) == 3 * 5 - 1
     assert len(taken) == 3
+
+
+def test_a_text_that_has_ended_leaves_its_pages_to_others(monkeypatch):
+    made = []
+    monkeypatch.setattr(serving, "Pages", lambda *of: made.append(Pages(*of, page_size=4)) or made[-1])
+    _together(_model(), _prompts(1, [10] * 8), 6, at_once=2)
+    (pages,) = made
+    assert sorted(pages.free) == list(range(pages.keys.shape[1]))
+    assert len(pages.free) == 8  # two texts of 15 positions that are read, in four pages each
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"at_once": 0}, "generate: at_once must be at least 1, got 0"),
+        ({"chunk": 0}, "generate: chunk must be at least 1, got 0"),
+        ({"seed": -1}, "generate: seed must lie in 0..2^63 - 1, got -1"),
+        ({"max_new_tokens": -1}, "generate: max_new_tokens must not be negative, got -1"),
+        ({"temperature": 1e-9}, "generate: temperature must be 0 or at least 1e-06, got 1e-09"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_the_first_token_is_asked_for(change, sentence):
+    with pytest.raises(ValueError, match=r"^generate") as refused:
+        serve(**({"model": _model(), "prompts": iter([]), "max_new_tokens": 5} | change))
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("length", [0, 41])
+def test_a_prompt_that_does_not_fit_is_refused_when_its_turn_comes(length):
+    drawn = serve(_model(), [*_prompts(1, [3]), torch.zeros(length, dtype=torch.int64)], 2, at_once=1)
+    assert [next(drawn).which, next(drawn).which] == [0, 0]
+    with pytest.raises(ValueError, match=f"generate: the prompt must have 1 to 40 tokens, got {length}"):
+        next(drawn)
 
 
 def test_layers_that_know_no_cache_write_one_text_after_the_other(tmp_path):
