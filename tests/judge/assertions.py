@@ -275,7 +275,7 @@ def _compare(
         floats = [t.dtype for t in tensors(Subject.last.given) if t.is_floating_point()] if Subject.last else []
         expected = expected.to(torch.promote_types(torch.float32, floats[0]) if floats else torch.float32)
     if isinstance(actual, float) and expected.ndim == 0:
-        actual = expected.new_tensor(actual)  # a norm or a loss may be a number
+        actual = tensor(actual, expected.dtype)  # a norm or a loss may be a number, which is on no device
         dtype = None
     if not isinstance(actual, Tensor):
         if isinstance(actual, list | tuple):

@@ -74,7 +74,7 @@ def _assert_distributed_as_the_target(speculative_accept, drafted, wanted):
         for u in us if times else []:
             for v in vs:
                 found[_first(speculative_accept, drafted, wanted, draft, u, v)] += times
-    assert_identical(found, torch.tensor(wanted) * len(us) * len(vs), "what is kept, and what is drawn in its place")
+    assert_identical(tensor(found), torch.tensor(wanted) * len(us) * len(vs), "what is kept, and what is drawn in its place")
 
 
 @pytest.mark.float64
@@ -103,7 +103,7 @@ def test_the_id_after_one_that_is_kept_is_distributed_as_its_row_of_the_target(s
                     of_draft, of_target, tensor([1, draft]), tensor([0.9, u], torch.float64), _draw(v)
                 )
                 found[int(ids[1])] += times
-    assert_identical(found, torch.tensor(wanted) * len(us) * len(vs), "the row of that place in both")
+    assert_identical(tensor(found), torch.tensor(wanted) * len(us) * len(vs), "the row of that place in both")
 
 
 @pytest.mark.float64

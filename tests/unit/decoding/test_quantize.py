@@ -133,15 +133,15 @@ def test_float64_stays_float64(quantize):
 
 
 def test_with_fewer_bits_the_stairs_are_higher_and_no_weight_is_off_by_more_than_half_a_step(quantize, plot):
-    weight = torch.linspace(-0.9, 1.0, 58)
+    weight = tensor(torch.linspace(-0.9, 1.0, 58))
     held, half_steps = {}, {}
     for bits in (8, 4):
-        found, scales = quantize(tensor(weight[None].tolist()), bits=bits, group=58)
+        found, scales = quantize(weight[None], bits=bits, group=58)
         held[f"{bits} bits"] = found[0] * scales[0].float()
         half_steps[bits] = float(scales) / 2
     labels = {"xlabel": "weight", "ylabel": "code · scale"}
     plot(weight, {"_weight": torch.stack((weight, weight))} | held, "-", title="what is held of a weight", **labels)
-    errors = {name: (of.cpu() - weight).abs().max() for name, of in held.items()}
+    errors = {name: (of - weight).abs().max() for name, of in held.items()}
     assert_close(tensor(list(half_steps.values())), tensor([1 / 254, 1 / 14]))
     for bits, half_step in half_steps.items():
         excess = (errors[f"{bits} bits"] - half_step).clamp(min=0)

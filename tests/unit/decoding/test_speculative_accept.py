@@ -107,7 +107,7 @@ def test_as_u_rises_the_draft_gives_way_to_what_is_left(speculative_accept, plot
     # tokens 0 and 2 come, in proportion 1 : 3.
     drafted, wanted = rows((4, 8, 4)), rows((5, 4, 7), (1, 1, 1))
     us, vs = ([(i + 0.5) / n for i in range(n)] for n in (32, 8))
-    drawn = torch.tensor(
+    drawn = tensor(
         [[int(speculative_accept(drafted, wanted, tensor([1]), draws(u), tensor(v))[0]) for v in vs] for u in us]
     )
     shares = torch.stack([(drawn == token).float().mean(dim=1) for token in range(3)])
