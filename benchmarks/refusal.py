@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import machine as machines
 from benchmarks.machine import COPIED, Machine
-from llama.implementation import map_leaves
+from llama.implementation import map_leaves, tensors
 
 FAR = 0.1
 """How much of the expected result may be wrong. Roundings, even of a whole model in bfloat16, are a few percent of it,
@@ -40,9 +40,8 @@ class Nonsense(AssertionError):
 
 def check_right(name: str, layer: str, actual: Any, expected: Any) -> None:
     """The result of the warm-up: a layer that is wrong may well be fast."""
-    right = _tensors(expected)
-    single = all(t.dtype == torch.float32 for t in right)
-    if _is_far(_tensors(actual), right, WRONG if single else FAR):
+    single = all(t.dtype == torch.float32 for t in _tensors(expected))
+    if _is_far(actual, expected, WRONG if single else FAR):
         raise Nonsense(
             f"{name}: the layer is wrong on these inputs, so its time says nothing; "
             f"pytest --impl with -k {layer} says what is wrong"
@@ -51,7 +50,7 @@ def check_right(name: str, layer: str, actual: Any, expected: Any) -> None:
 
 def check_result(name: str, actual: Any, expected: Any) -> None:
     """The result of the timed calls, whose contents are not those of the warm-up."""
-    if _is_far(_tensors(actual), _tensors(expected)):
+    if _is_far(actual, expected):
         raise Nonsense(
             f"{name}: the timed calls returned a wrong result. The contents of the arguments were changed after the "
             f"warm-up; a layer must not return what it computed for the old ones"
@@ -111,8 +110,11 @@ def _tensors(tree: Any) -> list[Tensor]:
     return found
 
 
-def _is_far(actual: list[Tensor], expected: list[Tensor], far: float = FAR) -> bool:
+def _is_far(result: Any, right: Any, far: float = FAR) -> bool:
     """Over all tensors together: of several gradients one may be nothing but roundings."""
+    if isinstance(right, list | bytes) and not tensors(right):  # token ids, merges, a text
+        return bool(result != right)
+    actual, expected = _tensors(result), _tensors(right)
     if [t.shape for t in actual] != [t.shape for t in expected]:
         return True
     a, e = (torch.cat([t.double().flatten() for t in of]) for of in (actual, expected))

@@ -20,6 +20,7 @@ from llama.layers import gradients_of, result_dtypes_of
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
 from tests.cases.target import tensor
+from tests.judge import python_values
 from tests.judge.subject import FORMULA, Mismatch, Subject, word
 from tests.judge.tolerances import HALF, OF_HALF, rounding, tolerance
 
@@ -72,6 +73,9 @@ def _compare_results(
     # Made after the call and from copies: there is nothing that the layer could have found or changed.
     arguments = args, kwargs = Subject.last.given
     expected = judge(*args, **kwargs)
+    if not subject.takes_tensors:
+        assert_equal(actual, expected, look_at)
+        return
     dtype = next((t.dtype for t in tensors(arguments) if t.is_floating_point()), None)
     beyond: Any = 0.0
     # The sums of a gradient over tokens are long, and cancel.
@@ -175,6 +179,14 @@ def assert_identical(actual: Tensor, expected: Tensor, look_at: str = "") -> Non
     """The same to the last bit."""
     with _named_as_in_the_test(sys._getframe(1)):
         _compare(actual, expected, None, look_at, _name(actual), 0.0)
+
+
+def assert_equal(actual: Any, expected: Any, look_at: str = "") -> None:
+    """The same plain Python value, of the same types all through."""
+    with _named_as_in_the_test(sys._getframe(1)):
+        Subject.refuse_late_writing()
+        if sentence := python_values.difference(actual, expected, _name(actual)):
+            fail(sentence, look_at)
 
 
 MADE = "value"

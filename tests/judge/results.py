@@ -79,11 +79,14 @@ class Kept:
     """Results of the last calls beside copies of them, in memory that no layer has held."""
 
     def __init__(self) -> None:
-        self.calls: deque[list[tuple[Tensor, Tensor, int]]] = deque(maxlen=KEPT)
+        self.calls: deque[list[tuple[Any, Any, int]]] = deque(maxlen=KEPT)
 
     def add(self, result: Any) -> None:
         found = [part for _, part in parts(result) if isinstance(part, Tensor)]
-        self.calls.append([(part, copied(part), version(part)) for part in found])
+        kept: list[tuple[Any, Any, int]] = [(part, copied(part), version(part)) for part in found]
+        if isinstance(result, list) and not found:
+            kept.append((result, list(result), 0))  # of numbers and tuples, which nobody can change
+        self.calls.append(kept)
 
     def forget_what_is_written(self) -> None:
         """Before a call: what a test has written to since is no longer a result."""
@@ -99,17 +102,19 @@ class Kept:
         return bool(self.calls) and any(not same(now, then) for now, then, _ in self.calls[-1])
 
 
-def version(tensor: Tensor) -> int:
-    """How often it has been written to, as torch counts it; in inference mode torch does not count."""
-    return 0 if tensor.is_inference() else tensor._version
+def version(part: Any) -> int:
+    """How often a tensor has been written to, as torch counts it; in inference mode torch does not count."""
+    return part._version if isinstance(part, Tensor) and not part.is_inference() else 0
 
 
 def copied(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
-def same(a: Tensor, b: Tensor) -> bool:
+def same(a: Any, b: Any) -> bool:
     """The same values, where NaN is NaN."""
+    if not isinstance(a, Tensor):
+        return bool(a == b)
     a = a.detach()
     if torch.equal(a, b):
         return True  # mostly, and soonest seen

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from llama import implementation
 from llama.implementation import Claims, Implementation, ImplementationError, Layer, map_leaves, tensors
+from llama.layers import takes_tensors
 from tests.cases import target
 from tests.cases.calls import Arguments, calls_of
-from tests.judge import results
+from tests.judge import python_values, results
 from tests.judge.apart.outcomes import plain
 from tests.judge.guards.borrowing import by_itself
 from tests.judge.guards.endings import Refused, contained
@@ -81,6 +82,8 @@ class Call:
     def source(self) -> str:
         """The call as it can be pasted into Python, where its values are few; else nothing."""
         if sum(t.numel() for t in tensors(self.given)) > FEW:
+            return ""
+        if not self.subject.takes_tensors and len(repr(self)) > python_values.SHORT:
             return ""
         try:
             values = [_literal(value) for value in self.given[0]]
@@ -154,7 +157,12 @@ class Subject:
             call.error = error
             raise
         if result is None:
-            raise Mismatch("out must be a tensor, got None: is there a return?")
+            raise Mismatch(
+                f"out must be {'a tensor' if self.takes_tensors else 'a value'}, got None: is there a return?"
+            )
+        if not self.takes_tensors:
+            self._take_python_values(call, result)
+            return result
         after = _leaves((args, kwargs))
         if _versions(args, kwargs) != versions or not all(map(_unchanged, leaves, after, _leaves(call.given))):
             raise Mismatch(
@@ -171,6 +179,20 @@ class Subject:
                 if part.requires_grad:
                     part.register_hook(Tensor.contiguous)
         return call.result
+
+    @property
+    def takes_tensors(self) -> bool:
+        return takes_tensors(self.layer)
+
+    def _take_python_values(self, call: Call, result: Any) -> None:
+        """As with tensors: arguments and earlier results stay as they are, and the result is a new and plain one."""
+        given, (args, kwargs) = [*call.args, *call.kwargs.values()], call.given
+        if any(map(python_values.changed, given, [*args, *kwargs.values()])):
+            raise Mismatch("an argument was changed: work on a copy, list(ids) or dict(words)")
+        if problem := python_values.problem(result, given):
+            raise Mismatch(problem)
+        self._keep(result)
+        call.result = result
 
     def _leave_out_what_is_not_claimed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """End the test, or this one of its examples, where the call needs what the layer does not claim."""
@@ -266,7 +288,9 @@ def _literal(value: Any) -> str:
         text = repr(numbers).replace("'", "")
         usual = value.dtype in (torch.float32, torch.int64, torch.bool) and value.numel()
         return f"torch.tensor({text})" if usual else f"torch.tensor({text}, dtype={value.dtype})"
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int | float | bytes):
+        return repr(value)
+    if isinstance(value, dict):
         return repr(value)
     if isinstance(value, list | tuple):
         parts = [_literal(part) for part in value]
@@ -322,4 +346,12 @@ def _describe(name: str, value: Any) -> str:
         return f"{name}{list(value.shape)} {word(value.dtype)}{layout}"
     if isinstance(value, list | dict) and (count := len(tensors(value))):
         return f"{name} of {count} tensors"
-    return f"{name}={value!r}"
+    return f"{name}={_abridged(value)}"
+
+
+def _abridged(value: Any) -> str:
+    """A list, a mapping or bytes whole where they are short, else their beginning and their length."""
+    text = repr(value)
+    if not isinstance(value, list | dict | bytes) or len(text) <= python_values.SHORT:
+        return text
+    return f"{text[: python_values.SHORT // 2]}... ({len(value)} in all)"

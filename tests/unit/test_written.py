@@ -6,6 +6,6 @@ from tests.judge.assertions import fail
 
 
 @pytest.mark.written
-def test_it_is_written(layer):
-    if layer.lacks:
-        fail(layer.lacks)
+def test_it_is_written(any_layer):
+    if any_layer.lacks:
+        fail(any_layer.lacks)

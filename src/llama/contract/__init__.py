@@ -9,6 +9,6 @@ Read in this order:
 Imports nothing else of the project: a layer needs its contract and nothing more.
 """
 
-from llama.contract.call import check_ids, contract, unchecked
+from llama.contract.call import check_ids, check_merges, contract, unchecked
 
-__all__ = ["check_ids", "contract", "unchecked"]
+__all__ = ["check_ids", "check_merges", "contract", "unchecked"]

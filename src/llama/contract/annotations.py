@@ -20,6 +20,10 @@ def rule_of(annotation: Any) -> Rule | None:
     """The rule of a parameter with this annotation; None where there is nothing to check."""
     if typing.get_origin(annotation) is list:
         return _each(rule_of(typing.get_args(annotation)[0]))
+    if typing.get_origin(annotation) is tuple:
+        return _tuple([rule_of(part) for part in typing.get_args(annotation)])
+    if typing.get_origin(annotation) is dict:
+        return _mapping(*map(rule_of, typing.get_args(annotation)))
     allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     optional = types.NoneType in allowed
     allowed = tuple(a for a in allowed if a is not types.NoneType)
@@ -34,6 +38,7 @@ _SCALARS: dict[Any, tuple[type, str]] = {
     int: (numbers.Integral, "an integer"),
     float: (numbers.Real, "a number"),
     bool: (bool, "True or False"),
+    bytes: (bytes, "bytes"),
 }
 
 
@@ -57,6 +62,31 @@ def _each(of: Rule | None) -> Rule | None:
             raise TypeError(f"{argument} must be a list, got {type(value).__name__}")
         for i, item in enumerate(value):
             of(f"{argument}[{i}]", item, {})  # each item has a shape of its own
+
+    return rule
+
+
+def _tuple(of: list[Rule | None]) -> Rule:
+    def rule(argument: str, value: Any, sizes: dict[str, Any]) -> None:
+        if not isinstance(value, tuple) or len(value) != len(of):
+            raise TypeError(f"{argument} must be a tuple of {len(of)}, got {value!r}")
+        for i, (part, item) in enumerate(zip(of, value, strict=True)):
+            if part is not None:
+                part(f"{argument}[{i}]", item, {})
+
+    return rule
+
+
+def _mapping(of_key: Rule | None, of_value: Rule | None) -> Rule:
+    def rule(argument: str, value: Any, sizes: dict[str, Any]) -> None:
+        if not isinstance(value, dict):
+            raise TypeError(f"{argument} must be a dict, got {type(value).__name__}")
+        layer, _, name = argument.partition(": ")
+        for key, item in value.items():
+            if of_key is not None:
+                of_key(f"{layer}: each key of {name}", key, {})
+            if of_value is not None:
+                of_value(f"{argument}[{key!r}]", item, {})
 
     return rule
 

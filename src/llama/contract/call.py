@@ -15,7 +15,7 @@ autocast chooses a dtype for each product itself, so within it they are welcome.
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,7 +26,7 @@ from llama.contract.annotations import rule_of
 P = ParamSpec("P")
 R = TypeVar("R")
 BARE = "_without_contract"
-SCALARS = {int, float, bool, types.NoneType}
+SCALARS = {int, float, bool, bytes, types.NoneType}
 MANY = 1000
 """Kinds of calls that a layer remembers as allowed, so that it need not look at their like again."""
 
@@ -93,22 +93,42 @@ def check_ids(name: str, ids: Any, size: int) -> None:
         raise IndexError(f"{name} must lie in 0..{size - 1}, got {low if low < 0 else high}")
 
 
+def check_merges(layer: str, merges: Sequence[tuple[int, int]]) -> None:
+    """Raise ValueError where a pair occurs twice, or names an id that there is not yet: merges[i] makes id 256 + i."""
+    known = enumerate(merges, start=256)
+    wrong = next((made for made, (left, right) in known if not (0 <= left < made and 0 <= right < made)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{layer}: merges[{wrong - 256}] must be a pair of ids in 0..{wrong - 1}, got {merges[wrong - 256]}"
+        )
+    if len(set(merges)) < len(merges):
+        first: dict[tuple[int, int], int] = {}
+        again = next(i for i, pair in enumerate(merges) if first.setdefault(pair, i) != i)
+        raise ValueError(f"{layer}: merges[{again}] is {merges[again]}, as merges[{first[merges[again]]}] is already")
+
+
 def _kinds(values: Iterable[Any]) -> Any:
-    """All that the rules look at in these arguments: where it is equal, both calls are allowed or neither is, but for
-    what autocast allows. None where it is more than the types of scalars and the dtypes and shapes of tensors.
+    """What the rules inspect in these arguments. Calls with equal kinds are accepted or refused alike (autocast aside).
+
+    None where the rules inspect more than types, dtypes, shapes and the lengths of tuples.
     """
-    kinds: list[Any] = []
-    for value in values:
-        kind = type(value)
-        if kind is torch.Tensor or kind is torch.nn.Parameter:
-            kinds += (value.dtype, value.shape)
-        elif kind in SCALARS:
-            kinds.append(kind)
-        elif (kind is list or kind is tuple) and (of := _kinds(value)) is not None:
-            kinds.append(of)
-        else:
-            return None
-    return tuple(kinds)
+    kinds = tuple(map(_kind, values))
+    return None if None in kinds else kinds
+
+
+def _kind(value: Any) -> Any:
+    kind = type(value)
+    if kind is torch.Tensor or kind is torch.nn.Parameter:
+        return value.dtype, value.shape
+    if kind in SCALARS:
+        return kind
+    if kind is tuple:
+        return _kinds(value)
+    if kind is list:  # of any length: each item keeps to the rule by itself
+        types = frozenset(map(type, value))
+        of = types if types <= SCALARS else frozenset(map(_kind, value))
+        return None if None in of else of
+    return None
 
 
 def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

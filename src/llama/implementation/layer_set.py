@@ -16,7 +16,7 @@ from llama.contract import unchecked
 from llama.implementation.arrays import Layer, on_tensors
 from llama.implementation.claims import Claims
 from llama.implementation.lookup import ImplementationError, Unloaded, layers_of
-from llama.layers import LAYERS, gradients_of, layer_module, result_dtypes_of
+from llama.layers import LAYERS, gradients_of, layer_module, result_dtypes_of, takes_tensors
 
 OURS = ("naive", "vectorized", "fused")
 
@@ -200,6 +200,8 @@ def load(name: str | Path, only: str = "") -> Implementation:
         if name == "naive":
             plain = {
                 layer: on_tensors(function, gradients_of(layer), result_dtypes_of(layer))
+                if takes_tensors(layer)
+                else function
                 for layer, function in plain.items()
             }
         return Implementation(name, plain, compose=True)

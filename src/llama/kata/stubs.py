@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llama.kata import hint_file
 from llama.kata.board import unit_test
-from llama.layers import INTERNAL, LAYERS, layer_module
+from llama.layers import INTERNAL, LAYERS, layer_module, takes_tensors
 
 WIDTH = 104
 """Columns of a paragraph, as of the contracts."""
@@ -24,7 +24,7 @@ def stub(layer: str, folder: str = "my_llama", forbidden: Sequence[str] = ()) ->
         '"""' + "\n\n".join(_paragraphs(layer, functions, folder, forbidden)),
         '"""',
         "",
-        *_imports(tree, function, composed),
+        *_imports(layer, tree, function, composed),
         *(["", 'layers = implementation.load("vectorized")'] if composed else []),
         "",
         "",
@@ -110,7 +110,7 @@ def _source(node: ast.AST | None) -> str:
     return ast.unparse(node).replace("'", '"') if node is not None else "None"
 
 
-def _imports(tree: ast.Module, function: ast.FunctionDef, composed: bool) -> list[str]:
+def _imports(layer: str, tree: ast.Module, function: ast.FunctionDef, composed: bool) -> list[str]:
     """torch, what the signature needs, and math where our own function needs it; grouped as usual."""
     annotations = [function.returns, *(argument.annotation for argument, _ in _parameters(function))]
     named = {node.id for a in annotations if a is not None for node in ast.walk(a) if isinstance(node, ast.Name)}
@@ -125,5 +125,5 @@ def _imports(tree: ast.Module, function: ast.FunctionDef, composed: bool) -> lis
             group = others if node.module in ("jaxtyping", "torch") else pythons
             group += [f"from {node.module} import {', '.join(names)}"] if names else []
     ours = ["from llama import implementation"] if composed else []
-    groups = [pythons, ["import torch", *others], ours]
+    groups = [pythons, ["import torch", *others] if takes_tensors(layer) else [], ours]
     return "\n\n".join("\n".join(group) for group in groups if group).splitlines()

@@ -5,6 +5,7 @@
     training/    a step of the optimizer, its clipping, its learning rate
     writing/     from logits to the next token
     decoding/    what makes generation fast: tiles, pages, weights of few bits, several tokens at a time
+    tokens/      from text to token ids: byte-pair encoding, over plain Python values
 
 Each layer stands in a file of its own. Its docstring is the contract; then comes the layer three times: `naive`
 (NumPy float64, explicit loops: the reference), `vectorized` (plain torch) and `fused` (torch's fastest functions).
@@ -75,6 +76,12 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "quantized_linear",
         "speculative_accept",
     ),
+    "tokens": (
+        "bpe_merge",
+        "bpe_train",
+        "bpe_encode",
+        "bpe_decode",
+    ),
 }
 """The layers of each chapter. A line here, and a file of the same chapter and name in each room, make a layer."""
 LAYERS = tuple(layer for layers in CHAPTERS.values() for layer in layers)
@@ -97,6 +104,11 @@ def parameters_of(layer: str) -> Mapping[str, inspect.Parameter]:
     module = layer_module(layer)
     parameters = inspect.signature(getattr(module, "naive", None) or module.compose).parameters
     return {name: parameter for name, parameter in parameters.items() if name not in INTERNAL}
+
+
+def takes_tensors(layer: str) -> bool:
+    """Whether that layer computes with tensors (or numbers); the others take and return lists, tuples and bytes."""
+    return CHAPTER[layer] != "tokens"
 
 
 def gradients_of(layer: str) -> tuple[str, ...]:

@@ -306,6 +306,8 @@ class Trees:
             return tree
         if isinstance(tree, Tensor):
             return {"tensor": self.mirror.describe(tree, message, contents)}
+        if type(tree) is bytes:
+            return {"bytes": tree.hex()}
         if isinstance(tree, torch.dtype):
             return {"dtype": str(tree).removeprefix("torch.")}
         if isinstance(tree, np.generic):
@@ -315,7 +317,7 @@ class Trees:
         if type(tree) is list:
             return {"list": [self.pack(part, message, contents) for part in tree], "is": self._number(tree)}
         if isinstance(tree, Mapping):
-            pairs = [[key, self.pack(value, message, contents)] for key, value in tree.items()]
+            pairs = [[self.pack(part, message, contents) for part in pair] for pair in tree.items()]
             return {"mapping": pairs, "is": self._number(tree)}
         if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
             return {"config": dataclasses.asdict(tree)}
@@ -326,6 +328,8 @@ class Trees:
             return packed
         if "tensor" in packed:
             return self.mirror.tensor(packed["tensor"])
+        if "bytes" in packed:
+            return bytes.fromhex(packed["bytes"])
         if "dtype" in packed:
             return DTYPES[packed["dtype"]]
         if "number" in packed:
@@ -335,7 +339,7 @@ class Trees:
         if "list" in packed:
             return self._container(packed["is"], [self.unpack(part) for part in packed["list"]])
         if "mapping" in packed:
-            return self._container(packed["is"], {key: self.unpack(value) for key, value in packed["mapping"]})
+            return self._container(packed["is"], {self.unpack(k): self.unpack(value) for k, value in packed["mapping"]})
         return self._config(**packed["config"])
 
     def containers(self) -> dict[int, Any]:

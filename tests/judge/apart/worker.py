@@ -151,6 +151,8 @@ class Worker:
         kind = type(part)
         if part is None or kind in NUMBERS:
             return part
+        if kind is bytes:
+            return {"bytes": part.hex()}
         if isinstance(part, np.generic) and part.dtype.kind in "biuf":
             return {"number": str(part.dtype), "is": part.item()}
         if kind is tuple:

@@ -132,7 +132,7 @@ def _what_happened(
         yield f"Within torch.autocast, where products of matrices are computed in {call.autocast}:"
     source = call.source()
     names = calls_of(subject.layer).results
-    only = len(names) == 1 and re.match(rf"{names[0]}(?:\[0(?:, 0)*\])? (is \S+ but should be .*)", sentence)
+    only = len(names) == 1 and re.match(rf"{names[0]}(?:\[0(?:, 0)*\])? (is .+? but should be .*)", sentence)
     if source and only and not tail:
         yield f"{source} {only[1]}"
         return

@@ -74,7 +74,9 @@ def _assert_distributed_as_the_target(speculative_accept, drafted, wanted):
         for u in us if times else []:
             for v in vs:
                 found[_first(speculative_accept, drafted, wanted, draft, u, v)] += times
-    assert_identical(tensor(found), torch.tensor(wanted) * len(us) * len(vs), "what is kept, and what is drawn in its place")
+    assert_identical(
+        tensor(found), torch.tensor(wanted) * len(us) * len(vs), "what is kept, and what is drawn in its place"
+    )
 
 
 @pytest.mark.float64

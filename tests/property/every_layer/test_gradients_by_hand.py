@@ -73,7 +73,8 @@ def test_it_is_the_slope_of_the_naive_loops_in_any_direction(gradient_layer, dat
     slope = ((ahead - behind) * grad).sum() / (2 * STEP)
     found, _ = _gradients(name, gradient_layer(*args, **kwargs))
     along = sum(
-        (g * d.to(g.device)).sum() for g, d in zip(found, _in_order_of_names(name, args, kwargs, direction), strict=True)
+        (g * d.to(g.device)).sum()
+        for g, d in zip(found, _in_order_of_names(name, args, kwargs, direction), strict=True)
     )
     assert_close(along, slope, "the gradient is not the derivative", within=DERIVATIVE, name="the slope")
 

@@ -100,11 +100,11 @@ def test_it_may_be_called_by_several_threads_at_once(layer):
 
 
 @pytest.mark.parametrize("grad_mode", [True, False])
-def test_random_numbers_defaults_grad_mode_and_threads_are_left_alone(layer, grad_mode):
+def test_random_numbers_defaults_grad_mode_and_threads_are_left_alone(any_layer, grad_mode):
     for dtype in (torch.float32, torch.float64):
-        for args, kwargs in _calls(layer.layer, torch.float32):
+        for args, kwargs in _calls(any_layer.layer, torch.float32):
             with _left_alone(dtype, grad_mode):
-                layer(*args, **kwargs)
+                any_layer(*args, **kwargs)
 
 
 def test_the_same_is_left_alone_where_a_call_raises(layer):

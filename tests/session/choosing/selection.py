@@ -1,7 +1,8 @@
 """Whose layers are tested, and which tests of them run, in which order.
 
-A test takes a layer by its name, and runs once for every implementation under test that defines it; `layer`,
-names such as `batched_layer`, which GROUPS lists, stand for each such layer in turn, `implementation` for a whole set.
+A test takes a layer by its name, and runs once for every implementation under test that defines it. `any_layer` stands
+for each layer in turn, `layer` for each that takes tensors, other names for those that GROUPS lists; `implementation`
+for a whole set.
 """
 
 import os
@@ -16,7 +17,7 @@ import torch
 
 from llama import implementation
 from llama.implementation import OURS, Implementation
-from llama.layers import LAYERS, closest, unknown
+from llama.layers import LAYERS, closest, takes_tensors, unknown
 from tests import cheats, peers, zoo
 from tests.cases import calls, target
 from tests.judge.guards import surroundings
@@ -39,13 +40,15 @@ class UnderTest:
 
 UNDER_TEST = pytest.StashKey[UnderTest]()
 GROUPS = {
-    "layer": LAYERS,
+    "any_layer": LAYERS,
+    "layer": tuple(layer for layer in LAYERS if takes_tensors(layer)),
+    "python_layer": tuple(layer for layer in LAYERS if not takes_tensors(layer)),
     "batched_layer": tuple(calls.batched()),
     "differentiable_layer": tuple(calls.differentiable()),
     "gradient_layer": tuple(calls.gradients()),
     "upstream_layer": tuple(calls.with_upstream()),
     "summing_layer": tuple(calls.with_sums()),
-    "forward_layer": tuple(layer for layer in LAYERS if layer not in calls.gradients()),
+    "forward_layer": tuple(layer for layer in LAYERS if takes_tensors(layer) and layer not in calls.gradients()),
 }
 ABSENT = "not defined"
 ORDER = ("unit", "property", "integration")

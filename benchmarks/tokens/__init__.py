@@ -1,0 +1,1 @@
+"""What the layers of this chapter cost: sizes, cost as a formula, peers."""

@@ -1,0 +1,89 @@
+"""The bytes that token ids stand for.
+
+bpe_decode([257, 98], [(97, 98), (256, 97)]) == b"abab"
+
+ids      token ids, a list of int of any length
+merges   merges[i], a pair of ids below 256 + i that occurs once, makes id 256 + i; ids 0..255 are the bytes
+
+An id is replaced by its pair until only bytes are left, however deep pairs are nested. The bytes of all ids follow one
+another; they need not be UTF-8.
+
+Errors: IndexError for an id outside 0..255 + len(merges); ValueError for merges that are none.
+Source: Gage, A New Algorithm for Data Compression, 1994.
+"""
+
+import functools
+
+from llama.contract import check_merges, contract
+
+
+def check(ids: list[int], merges: list[tuple[int, int]]) -> None:
+    check_merges("bpe_decode", merges)
+    size = 256 + len(merges)
+    if ids and not (min(ids) >= 0 and max(ids) < size):
+        outside = next(i for i in ids if not 0 <= i < size)
+        raise IndexError(f"bpe_decode: ids must lie in 0..{size - 1}, got {outside}")
+
+
+@contract(check)
+def naive(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
+    found = []
+    left = list(reversed(ids))
+    while left:
+        next_id = left.pop()
+        if next_id < 256:
+            found.append(next_id)
+        else:
+            first, second = merges[next_id - 256]
+            left.append(second)
+            left.append(first)
+    return bytes(found)
+
+
+@contract(check)
+def vectorized(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
+    spelled = {byte: bytes([byte]) for byte in range(256)}
+    # Of each id once, the bytes: those of smaller ids first. Others are left out, whose bytes may be very many.
+    for made in sorted(_needed(ids, merges)):
+        first, second = merges[made - 256]
+        spelled[made] = spelled[first] + spelled[second]
+    return b"".join([spelled[i] for i in ids])
+
+
+def _needed(ids: list[int], merges: list[tuple[int, int]]) -> set[int]:
+    """The ids above 255 that are in these ids, or in the pair of one that is."""
+    needed: set[int] = set()
+    new = {i for i in ids if i > 255}
+    while new:
+        needed |= new
+        new = {part for i in new for part in merges[i - 256] if part > 255} - needed
+    return needed
+
+
+@contract(check)
+def fused(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
+    # Spelled once for many calls, and joined in C. The decoder of `tokenizers` returns text, which is twice the work.
+    return b"".join(map(_spellings(tuple(merges)).__getitem__, ids))
+
+
+@functools.lru_cache(maxsize=4)
+def _spellings(merges: tuple[tuple[int, int], ...]) -> "_Spellings":
+    return _Spellings(merges)
+
+
+class _Spellings(dict[int, bytes]):
+    """The bytes of the ids that have been asked for, and of their parts."""
+
+    def __init__(self, merges: tuple[tuple[int, int], ...]):
+        super().__init__((byte, bytes([byte])) for byte in range(256))
+        self.merges = merges
+
+    def __missing__(self, asked: int) -> bytes:
+        waiting = [asked]
+        while waiting:
+            pair = self.merges[waiting[-1] - 256]
+            if unknown := [part for part in pair if part not in self]:
+                waiting += unknown
+            else:
+                self[waiting.pop()] = self[pair[0]] + self[pair[1]]
+        return self[asked]

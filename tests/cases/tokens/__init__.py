@@ -1,0 +1,1 @@
+"""How the layers of this chapter are called."""

@@ -1,0 +1,1 @@
+"""What defines the layers of this chapter, for any sizes."""

@@ -1,0 +1,1 @@
+"""The bugs that people make in the layers of this chapter."""
