@@ -290,7 +290,7 @@ def _literal(value: Any) -> str:
         return f"torch.tensor({text})" if usual else f"torch.tensor({text}, dtype={value.dtype})"
     if value is None or isinstance(value, bool | int | float | bytes):
         return repr(value)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not tensors(value):
         return repr(value)
     if isinstance(value, list | tuple):
         parts = [_literal(part) for part in value]

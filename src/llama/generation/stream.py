@@ -21,7 +21,7 @@ from llama.model.language_model import LanguageModel, evaluating
 from llama.model.llama import Llama
 
 CHUNK = 512
-"""Tokens of a prompt that are read at a time: the memory of a pass grows with them, and more are hardly faster."""
+"""Tokens of a prompt that are read at a time: the memory of a pass grows with their number."""
 
 
 def stream(

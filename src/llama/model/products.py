@@ -210,8 +210,7 @@ def _words(weight: Quantized) -> Float[Tensor, "d_out words"]:
 def _compiled(bits: int, *kinds: tuple[tuple[int, ...], torch.dtype]) -> Callable[..., Tensor]:
     """A program for codes of so many bits, or for floats where these are 0, and arguments of these shapes and dtypes.
 
-    torch.compile makes the same one, and looks at its arguments in each call: that takes 40 µs, as long as a product of
-    half a million weights.
+    torch.compile makes the same one, but inspects its arguments in each call, which takes as long as a small product.
     """
     from torch import _inductor  # a second, for those who compile
 

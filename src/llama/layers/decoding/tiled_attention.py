@@ -148,7 +148,7 @@ def fused(
 ) -> tuple[Float[Tensor, "batch n_heads q_len head_dim"], Float[Tensor, "batch n_heads q_len"]]:
     if not q.is_cpu or q.numel() == 0 or k.numel() == 0:
         return unchecked(vectorized)(q, k, v, causal, mask, tile)
-    # In half precision torch's kernel is no faster on most CPUs, and its exp is exact to 2^-14 alone.
+    # Not in half precision, where the exp of torch's kernel is exact to 2^-14 alone.
     wide = torch.promote_types(q.dtype, torch.float32)
     y, lse = _by_kernel(q.to(wide), k.to(wide), v.to(wide), causal, mask, tile)
     return y.to(q.dtype), lse
