@@ -26,6 +26,7 @@ PEERS: tuple[str, ...] = (
     "tests.peers.formulas.gradients_by_autograd",
     "tests.peers.formulas.gradients_by_func",
     "tests.peers.formulas.tiled_gradient",
+    "tests.peers.formulas.byte_pairs",
     "tests.peers.libraries.torch_kernels",
     "tests.peers.libraries.torch_decomposed",
     "tests.peers.libraries.torch_nn",
