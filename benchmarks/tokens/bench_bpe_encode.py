@@ -17,7 +17,7 @@ WORDS, MERGES = 2_000, 1_000
 
 @functools.cache
 def vocabulary():
-    """Words of random letters with their counts, the largest count for the first as Zipf has it, and what they teach."""
+    """Words of random letters, how often each occurs (by Zipf's law), and the merges that are learned from them."""
     draw = random.Random(0)
     words = [b" " + bytes(draw.choices(string.ascii_lowercase.encode(), k=draw.randint(1, 10))) for _ in range(WORDS)]
     counts = {word: 1 + WORDS // rank for rank, word in enumerate(words, start=1)}
@@ -59,10 +59,10 @@ def tiktoken(word, merges):
 bench_bpe_encode = layer(
     "bpe_encode",
     along="seq",
-    sizes=(16, 256, 4096, 65536),
+    sizes=(16, 128, 1024, 8192, 65536),
     others={},
     moved=lambda c: c.seq / torch.int64.itemsize,  # bytes of text
-    naive=4096,
+    naive=1024,
     arguments=arguments,
     peers={"tokenizers": tokenizers, "tiktoken": tiktoken},
     dtypes=(torch.int64,),

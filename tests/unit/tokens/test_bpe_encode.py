@@ -3,6 +3,7 @@
 A few letters as bytes: a is 97, b is 98, c is 99, d is 100.
 """
 
+import re
 from itertools import product
 
 import pytest
@@ -167,9 +168,8 @@ def test_merges_may_be_nested_more_deeply_than_python_calls(bpe_encode):
     ],
 )
 def test_other_values_are_refused_in_a_sentence(bpe_encode, word, merges, sentence):
-    with pytest.raises(TypeError) as error:
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         bpe_encode(word, merges)
-    assert str(error.value) == sentence
 
 
 @pytest.mark.refusal
@@ -183,6 +183,5 @@ def test_other_values_are_refused_in_a_sentence(bpe_encode, word, merges, senten
     ],
 )
 def test_merges_that_cannot_be_are_refused_in_a_sentence(bpe_encode, merges, sentence):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         bpe_encode(b"abc", merges)
-    assert str(error.value) == sentence
