@@ -1,16 +1,18 @@
-"""BPE encode: the tokens of a word, by merging what was learned to be merged, in the order in which it was learned.
+"""BPE encode: the tokens of a word are its bytes, merged in the order in which the merges were learned.
 
     ids = the bytes of the word
-    again and again:
-        the first of merges that stands in ids, merges[i] -> 256 + i, wherever it stands
+    as long as two neighbours in ids are a pair of merges:
+        i   = the smallest i for which merges[i] stands in ids
+        ids = bpe_merge(ids, merges[i], 256 + i)
 
     word, merges [(left id, right id)] -> ids
 
-The ids 0..255 are the bytes, and merges[i] makes the id 256 + i. A pair is merged from the left, without overlap: with
-merges [(97, 97)], "aaa" becomes 256, 97. It ends when no pair of neighbours is in merges. The result is not always the
-fewest tokens that spell the word. The empty word has none.
+The ids 0..255 are the bytes, and merges[i] makes the id 256 + i. A pair is merged wherever it stands, from the left and
+without overlap: with merges [(97, 97)], "aaa" becomes 256, 97. The empty word has no tokens.
 
-The merges need not come from training: two ids may stand for the same bytes.
+Merges alone make tokens. The result is not always the fewest that spell the word, and a word that one token spells may
+become several. (Llama 3's own tokenizer looks the whole word up first; this layer does not.) The merges need not come
+from training: two ids may stand for the same bytes, and only the one whose pair stands there is meant.
 
 Raises ValueError where merges[i] has an id outside 0..255 + i, and for a pair that occurs twice.
 Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", section 3.2; over bytes as
