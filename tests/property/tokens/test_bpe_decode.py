@@ -4,6 +4,7 @@ The first three determine the result: of no ids, of one id, and of ids that foll
 """
 
 import tracemalloc
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,13 @@ def test_pairs_may_be_nested_as_deep_as_there_are_merges(bpe_decode, side):
     spelled = b"aa" + bytes(letters)
     expected = spelled if side == "left" else bytes(reversed(spelled))
     assert_equal(bpe_decode([255 + DEEP], merges), expected, "a stack of your own, not one call in another")
+
+
+def test_there_may_be_more_than_65_536_ids(bpe_decode):
+    """All pairs of bytes are merged: (255, 0) made 65,536 and (255, 255) made 65,791. One more id is made of these."""
+    merges = [*product(range(256), range(256)), (65_536, 65_791)]
+    # The function itself: a Subject would copy and compare all merges, as it does in every other test here.
+    assert_equal(bpe_decode.function([65_792, 256], merges), b"\xff\x00\xff\xff\x00\x00", "ids kept in 16 bits")
 
 
 def _doubling(count):
