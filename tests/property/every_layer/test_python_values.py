@@ -4,6 +4,7 @@ That no argument is changed, and that the result is made of plain values in memo
 call (tests/judge/subject.py).
 """
 
+import sys
 import threading
 
 import pytest
@@ -17,6 +18,8 @@ from tests.cases.sizes import small, very_large
 from tests.judge.assertions import assert_equal, assert_equals_formula, assert_equals_naive, fail
 
 LONGER = {"seq": (0, 12), "n": (1, 12), "count": (1, 5)}
+ROUNDS = 20
+"""Calls of each thread."""
 
 
 @pytest.mark.tensors
@@ -70,7 +73,7 @@ def test_arguments_may_be_changed_between_calls(python_layer):
 def test_it_may_be_called_by_several_threads_at_once(python_layer):
     """Each with arguments of its own; none may see another's."""
     name = python_layer.layer
-    calls = [arguments(name, _case(dict.fromkeys(small(name), 6), seed)) for seed in range(4)]
+    calls = [arguments(name, _case(dict.fromkeys(small(name), 20), seed)) for seed in range(4)]
     expected = [python_layer.function(*args, **kwargs) for args, kwargs in calls]
     found = [[] for _ in calls]
     begin = threading.Barrier(len(calls))
@@ -78,16 +81,21 @@ def test_it_may_be_called_by_several_threads_at_once(python_layer):
     def run(number):
         args, kwargs = calls[number]
         begin.wait()
-        for _ in range(5):
+        for _ in range(ROUNDS):
             found[number].append(python_layer.function(*args, **kwargs))
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the next one goes on within a call; Python's 5 ms are many calls
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     for results, right in zip(found, expected, strict=True):
-        if len(results) != 5:
+        if len(results) != ROUNDS:
             fail("it raised where several threads call it at once")
         for result in results:
             assert_equal(result, right, "state that threads share")

@@ -3,12 +3,16 @@
 bpe_decode([257, 98], [(97, 98), (256, 97)]) == b"abab"
 
 ids      token ids, a list of int of any length
-merges   merges[i], a pair of ids below 256 + i that occurs once, makes id 256 + i; ids 0..255 are the bytes
+merges   a list of pairs (left id, right id): merges[i] makes id 256 + i, from two smaller ids; no pair occurs twice
 
-An id is replaced by its pair until only bytes are left, however deep pairs are nested. The bytes of all ids follow one
-another; they need not be UTF-8.
+An id below 256 is that byte. Any other id stands for what its left id stands for, followed by what its right id stands
+for, however deep pairs are nested. The bytes of all ids follow one another, with nothing between them. They need not be
+UTF-8, and no byte is changed.
 
-Errors: IndexError for an id outside 0..255 + len(merges); ValueError for merges that are none.
+Ids that are not in ids, nor in a pair of one that is, cost nothing: k merges can make an id of 2^k bytes.
+
+Errors: IndexError for an id outside 0..255 + len(merges); ValueError where merges[i] names an id outside 0..255 + i, or
+where a pair occurs twice.
 Source: Gage, A New Algorithm for Data Compression, 1994.
 """
 
@@ -43,7 +47,7 @@ def naive(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
 @contract(check)
 def vectorized(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
     spelled = {byte: bytes([byte]) for byte in range(256)}
-    # Of each id once, the bytes: those of smaller ids first. Others are left out, whose bytes may be very many.
+    # Each id that is needed is spelled once, smaller ids first. The others are left out: their bytes may be very many.
     for made in sorted(_needed(ids, merges)):
         first, second = merges[made - 256]
         spelled[made] = spelled[first] + spelled[second]
@@ -51,7 +55,7 @@ def vectorized(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
 
 
 def _needed(ids: list[int], merges: list[tuple[int, int]]) -> set[int]:
-    """The ids above 255 that are in these ids, or in the pair of one that is."""
+    """The ids above 255 among these ids, among the ids of their pairs, and so on."""
     needed: set[int] = set()
     new = {i for i in ids if i > 255}
     while new:
@@ -62,7 +66,7 @@ def _needed(ids: list[int], merges: list[tuple[int, int]]) -> set[int]:
 
 @contract(check)
 def fused(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
-    # Spelled once for many calls, and joined in C. The decoder of `tokenizers` returns text, which is twice the work.
+    # Each id is spelled once for many calls, and they are joined in C. `tokenizers` decodes to text, not to bytes.
     return b"".join(map(_spellings(tuple(merges)).__getitem__, ids))
 
 
