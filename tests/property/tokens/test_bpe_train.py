@@ -132,6 +132,12 @@ def test_it_learns_what_a_library_learns_from_a_real_text(bpe_train):
     assert_equal(bpe_train(dict(words), BYTES + 150), _by_the_library(words, BYTES + 150))
 
 
+def test_it_learns_what_a_library_learns_from_a_long_word(bpe_train):
+    """Of tokens that are merges of merges, with ids beyond 512, some of which stand for a hundred bytes."""
+    word = random.Random(17).randbytes(300)
+    assert_equal(bpe_train({word: 1}, BYTES + len(word)), _by_the_library(Counter([word]), BYTES + len(word)))
+
+
 def _by_the_library(words, vocab):
     """The merges of `tokenizers`, which is given each byte as the character of that number, so that ids are bytes."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())

@@ -18,11 +18,22 @@ def _counts(written):
     return counts
 
 
+def _merge(ids, pair, new):
+    if pair[0] not in ids:
+        return ids
+    merged, i = [], 0
+    while i < len(ids):
+        found = ids[i] == pair[0] and i + 1 < len(ids) and ids[i + 1] == pair[1]
+        merged.append(new if found else ids[i])
+        i += 1 + found
+    return merged
+
+
 def _best(counts):
     return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
 
 
-def _train(words, vocab, counts=_counts, best=_best, merge=LAYERS.bpe_merge, first=BYTES):
+def _train(words, vocab, counts=_counts, best=_best, merge=_merge, first=BYTES):
     """A right layer, of which one part may be replaced."""
     written = [(list(word), count) for word, count in words.items()]
     merges = []
@@ -45,7 +56,7 @@ def _train_with_kept_counts(words, vocab, updated, left=lambda counts: counts):
         if pair is None:
             break
         new = BYTES + len(merges)
-        after = [(LAYERS.bpe_merge(ids, pair, new), count) for ids, count in written]
+        after = [(_merge(ids, pair, new), count) for ids, count in written]
         for (ids, count), (merged, _) in zip(written, after, strict=True):
             if merged != ids:
                 updated(counts, pair, new, ids, merged, count)
@@ -232,7 +243,7 @@ def merged_from_the_right(words, vocab):
     """
 
     def merge(ids, pair, new):
-        return LAYERS.bpe_merge(ids[::-1], pair[::-1], new)[::-1]
+        return _merge(ids[::-1], pair[::-1], new)[::-1]
 
     return _train(words, vocab, merge=merge)
 
