@@ -9,4 +9,9 @@ def arguments(case: Case) -> Arguments:
     return positional(words(case, case.count, case.seq), 256 + case.n)
 
 
-CALLS = Calls("count seq n", arguments, very_large=({"count": 2_000, "n": 50}, {"seq": 5_000}))
+CALLS = Calls(
+    "count seq n",
+    arguments,
+    # The first words are of one letter, the next of two and of three: among short ones few would be different.
+    very_large=({"seq": 5_000}, {"count": 3_000, "seq": 14, "n": 20}, {"seq": 1_500, "n": 1_000}),
+)
