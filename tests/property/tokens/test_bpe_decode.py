@@ -1,6 +1,6 @@
 """What defines decoding, whatever the ids and the merges. That it equals the naive loop is in every_layer/.
 
-The first three determine the result: of no ids, of one id, and of ids that follow one another.
+The first three alone determine every result.
 """
 
 import tracemalloc

@@ -9,7 +9,7 @@ An id below 256 is that byte. Any other id stands for what its left id stands fo
 for, however deep pairs are nested. The bytes of all ids follow one another, with nothing between them. They need not be
 UTF-8, and no byte is changed.
 
-Ids that are not in ids, nor in a pair of one that is, cost nothing: k merges can make an id of 2^k bytes.
+Only ids that occur, and those that they are made of, are spelled out: k merges can make an id of 2^k bytes.
 
 Errors: IndexError for an id outside 0..255 + len(merges); ValueError where merges[i] names an id outside 0..255 + i, or
 where a pair occurs twice.
