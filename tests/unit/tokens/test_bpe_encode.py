@@ -136,6 +136,12 @@ def test_it_reads_bytes_and_not_letters(bpe_encode):
     assert_equal(bpe_encode("né".encode(), [(195, 169)]), [110, 256], "bytes, whatever they spell")
 
 
+def test_each_of_the_256_bytes_is_a_token(bpe_encode):
+    # 0 and 255 as well, at both ends of the word.
+    assert_equal(bpe_encode(bytes(range(256)), []), [*range(256)])
+    assert_equal(bpe_encode(bytes(range(256))[::-1], []), [*range(256)][::-1], "no byte stands for something else")
+
+
 def test_bytes_that_are_no_text_are_encoded_too(bpe_encode):
     # 255 stands in no UTF-8, and 195 not alone.
     assert_equal(bpe_encode(bytes([255, 0, 195]), [(255, 0)]), [256, 195])
