@@ -113,11 +113,11 @@ def test_with_each_merge_that_is_known_the_tokens_grow(bpe_encode, imshow):
     merges = [(A, 110), (B, 256), (256, A), (257, 258)]
     lengths = [1] * 256 + [2, 3, 3, 6]
     stages = [bpe_encode(b"banana", merges[:known]) for known in range(5)]
-    made = [[max(0, i - 255) for i in ids for _ in range(lengths[i])] for ids in stages]
-    imshow(made, title="which merge made the token (0: a byte)", xlabel="byte of banana", ylabel="merges known")
     assert_equal(
         stages, [[98, 97, 110, 97, 110, 97], [98, 256, 256, 97], [257, 256, 97], [257, 258], [259]], "from row to row"
     )
+    made = [[max(0, i - 255) for i in ids for _ in range(lengths[i])] for ids in stages]
+    imshow(made, title="which merge made the token (0: a byte)", xlabel="byte of banana", ylabel="merges known")
 
 
 @pytest.mark.parametrize("merges", [(), ((A, A), (256, A))], ids=["no merges", "two merges"])
