@@ -113,11 +113,11 @@ def test_with_each_merge_that_is_known_the_tokens_grow(bpe_encode, imshow):
     merges = [(A, 110), (B, 256), (256, A), (257, 258)]
     lengths = [1] * 256 + [2, 3, 3, 6]
     stages = [bpe_encode(b"banana", merges[:known]) for known in range(5)]
-    made = [[max(0, i - 255) for i in ids for _ in range(lengths[i])] for ids in stages]
-    imshow(made, title="which merge made the token (0: a byte)", xlabel="byte of banana", ylabel="merges known")
     assert_equal(
         stages, [[98, 97, 110, 97, 110, 97], [98, 256, 256, 97], [257, 256, 97], [257, 258], [259]], "from row to row"
     )
+    made = [[max(0, i - 255) for i in ids for _ in range(lengths[i])] for ids in stages]
+    imshow(made, title="which merge made the token (0: a byte)", xlabel="byte of banana", ylabel="merges known")
 
 
 @pytest.mark.parametrize("merges", [(), ((A, A), (256, A))], ids=["no merges", "two merges"])
@@ -134,6 +134,12 @@ def test_it_reads_bytes_and_not_letters(bpe_encode):
     # é is the two bytes 195 and 169.
     assert_equal(bpe_encode("é".encode(), []), [195, 169])
     assert_equal(bpe_encode("né".encode(), [(195, 169)]), [110, 256], "bytes, whatever they spell")
+
+
+def test_each_of_the_256_bytes_is_a_token(bpe_encode):
+    # 0 and 255 as well, at both ends of the word.
+    assert_equal(bpe_encode(bytes(range(256)), []), [*range(256)])
+    assert_equal(bpe_encode(bytes(range(256))[::-1], []), [*range(256)][::-1], "no byte stands for something else")
 
 
 def test_bytes_that_are_no_text_are_encoded_too(bpe_encode):
