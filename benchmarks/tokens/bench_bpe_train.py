@@ -18,7 +18,7 @@ END = "\u0100"
 
 
 def arguments(case: Case) -> Arguments:
-    """Different words of 2 to 8 letters, the i-th of which occurs as often as Zipf says: count / i times."""
+    """Different words of 2 to 8 letters, the i-th of which occurs count / i times, as Zipf found of texts."""
     draw = random.Random(case.seed)
     often = range(len(LETTERS), 0, -1)
     words: dict[bytes, int] = {}
