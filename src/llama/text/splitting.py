@@ -42,8 +42,12 @@ def words(text: str, pattern: Pattern) -> dict[bytes, int]:
 
     Raises ValueError for a pattern that there is not, and for half of a surrogate pair, which has no UTF-8.
     """
-    counts = Counter(pre_tokenize(text, pattern))
+    return {as_bytes(word): count for word, count in Counter(pre_tokenize(text, pattern)).items()}
+
+
+def as_bytes(word: str) -> bytes:
+    """A word in UTF-8. Raises ValueError for half of a surrogate pair, which has none."""
     try:
-        return {word.encode("utf-8"): count for word, count in counts.items()}
+        return word.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(f"splitting: {error.object[error.start]!r} is half of a character") from None

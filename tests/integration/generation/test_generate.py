@@ -21,7 +21,8 @@ from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
 from llama.text import downloads
 from llama.text.downloads import FILES
-from llama.text.tokenizer import CharTokenizer, JsonTokenizer, Llama2cTokenizer, load
+from llama.text.llama2c_tokenizer import Llama2cTokenizer
+from llama.text.tokenizer import CharTokenizer, JsonTokenizer, load
 
 CHARACTERS = "\n abcdeé"
 VOCAB = len(CHARACTERS)
