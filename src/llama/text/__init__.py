@@ -9,6 +9,7 @@ Read in this order:
       token_ids.py, llama2c_tokenizer.py
     splitting.py    text to words, by the patterns of GPT-2 and Llama 3
     byte_pairs.py   a tokenizer that is trained on a text, and written as a tokenizer.json
+    command.py      `python -m llama tokenizer train`
     windows.py      splits, and windows whose targets are their inputs shifted by one
 
 Imports machine and implementation.

@@ -23,13 +23,14 @@ from llama.text.splitting import PATTERNS, Pattern, as_bytes, pre_tokenize, word
 from llama.text.token_ids import checked
 
 BYTES = 256
+LAYERS = ("bpe_train", "bpe_encode", "bpe_decode")
+"""The layers that a tokenizer calls."""
 
 
 class BytePairTokenizer:
     """Tokens 0..255 are the bytes in order, and token 256 + i is `merges[i]`: two smaller ids, side by side in a word.
 
-    `pattern` names how a text is split into words, and `layers` is whose bpe_train, bpe_encode and bpe_decode are
-    called; what they lack is ours.
+    `pattern` names how a text is split into words. `layers` is whose layers are called; what they lack is ours.
     """
 
     FILE = "tokenizer.json"
@@ -50,10 +51,9 @@ class BytePairTokenizer:
     ) -> "BytePairTokenizer":
         """A tokenizer of `vocab` tokens, or of fewer where the words of the text have no more pairs to merge.
 
-        Raises ValueError for a vocabulary without room for a merge, and for a text that cannot be split into words.
+        Raises ValueError for a vocabulary without room for a merge, and for half of a surrogate pair in the text.
         """
-        if vocab <= BYTES:
-            raise ValueError(f"tokenizer: vocab must be at least {BYTES + 1}, the bytes and one merge, got {vocab}")
+        check_vocab(vocab)
         layers = _completed(layers)
         return cls(layers.bpe_train(words(text, pattern), vocab), pattern, layers)
 
@@ -100,6 +100,12 @@ class BytePairTokenizer:
         )
         whole.decoder = decoders.ByteLevel()
         Path(path).write_text(whole.to_str(pretty=True), encoding="utf-8")
+
+
+def check_vocab(vocab: int) -> None:
+    """Raise ValueError for a vocabulary without room for a merge."""
+    if vocab <= BYTES:
+        raise ValueError(f"tokenizer: vocab must be at least {BYTES + 1}, the bytes and one merge, got {vocab}")
 
 
 def byte_characters() -> list[str]:

@@ -323,6 +323,29 @@ def test_evaluate_refuses(place, capsys, arguments, sentence):
 
 
 @_table(
+    *CORPORA[:-1],
+    ("--vocab 256", "tokenizer: vocab must be at least 257, the bytes and one merge, got 256"),
+    ("--vocab -1", "tokenizer: vocab must be at least 257, the bytes and one merge, got -1"),
+    ("--impl nothing", "an implementation is naive, vectorized, fused, a dotted module, a .py file or a folder"),
+    ("--out words.bin", "tokenizer: out must end in .json and not be characters.json, got words.bin"),
+    (
+        "--out other/characters.json",
+        f"tokenizer: out must end in .json and not be characters.json, got {Path('other/characters.json')}",
+    ),
+    ("--out text.txt/tokenizer.json", "text.txt is a file, and must be a folder"),
+    ("--out locked/tokenizer.json", "locked may not be written"),
+)
+def test_tokenizer_train_refuses(place, capsys, arguments, sentence):
+    _assert_refused(place, capsys, ["tokenizer", "train", "--corpus", "text.txt", *shlex.split(arguments)], sentence)
+
+
+def test_tokenizer_train_refuses_a_folder_where_the_file_is_to_stand(place, capsys):
+    (place / "words.json").mkdir()
+    arguments = ["tokenizer", "train", "--corpus", "text.txt", "--out", "words.json"]
+    _assert_refused(place, capsys, arguments, "tokenizer: words.json is a folder, and must be a file")
+
+
+@_table(
     ("", "kata: say where the layers are to stand, as in python -m llama kata my_llama"),
     ("new ropes", "kata: there is no layer ropes; did you mean rope?"),
     ("new rope Rope", "kata: there is no layer Rope; did you mean rope?"),
@@ -367,6 +390,7 @@ NUMBERS = {
     "ladder": "hidden-size num-hidden-layers num-attention-heads num-key-value-heads window batch-size steps seeds",
     "generate": "max-new-tokens samples top-k seed at-once draft-tokens",
     "evaluate": "window tokens",
+    "tokenizer train": "vocab",
 }
 
 
@@ -383,6 +407,9 @@ NUMBERS = {
         ("ladder --rung llama", "--rung"),
         ("generate --top-q 1", "--top-q"),
         ("generate --temperature hot", "'hot'"),
+        ("tokenizer", "{train}"),
+        ("tokenizer learn", "'learn'"),
+        ("tokenizer train --pattern gpt4", "'gpt4'"),
         ("kata new --stat", "--stat"),
         ("solution", "LAYER"),
         ("hint rope --al", "--al"),

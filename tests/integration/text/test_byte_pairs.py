@@ -16,7 +16,7 @@ from llama.text.tokenizer import JsonTokenizer, Tokenizer, load
 
 TEXT = (
     "To be, or not to be: that's the question. It's 1603 or 1604; zürich\n\n"
-    "  Whether 'tis nobler in the mind to suffer 中文 🙂🙂 the slings and arrows of outrageous fortune,\r\n\tOr to take\n"
+    "  Whether 'tis nobler in the mind to suffer 中文 🙂🙂 the slings and arrows of fortune,\r\n\tOr to take\n"
 )
 TEXTS = st.lists(st.sampled_from([*"tobe ,'S1\n\t\r.éü中🙂\u0301\u200d", "the", " or", "'s", "160", "  "])).map("".join)
 
