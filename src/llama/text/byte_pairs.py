@@ -10,6 +10,7 @@ Any text can be written, since tokens 0 to 255 are the bytes.
 
 from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
 import tokenizers
 import torch
@@ -21,6 +22,7 @@ from llama import implementation
 from llama.implementation import Implementation
 from llama.text.splitting import PATTERNS, Pattern, as_bytes, pre_tokenize, words
 from llama.text.token_ids import checked
+from llama.text.tokenizer import JsonTokenizer
 
 BYTES = 256
 LAYERS = ("bpe_train", "bpe_encode", "bpe_decode")
@@ -33,7 +35,7 @@ class BytePairTokenizer:
     `pattern` names how a text is split into words. `layers` is whose layers are called; what they lack is ours.
     """
 
-    FILE = "tokenizer.json"
+    FILE: ClassVar[str] = JsonTokenizer.FILE
 
     def __init__(
         self, merges: list[tuple[int, int]], pattern: Pattern = "llama3", layers: Implementation | str = "fused"

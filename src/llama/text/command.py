@@ -13,6 +13,7 @@ from llama.machine.safe_files import check_writable, write_atomically
 from llama.text.byte_pairs import BYTES, LAYERS, BytePairTokenizer, check_vocab
 from llama.text.corpus import load_corpus
 from llama.text.splitting import Pattern
+from llama.text.tokenizer import CharTokenizer
 
 LONGEST = 8
 """Tokens that are shown."""
@@ -42,8 +43,8 @@ def run(config: Tokenizer) -> BytePairTokenizer:
     Raises ValueError or OSError in one sentence, before anything is trained or written, for whatever cannot be used.
     """
     c = config
-    if c.out.suffix != ".json" or c.out.name == "characters.json":  # a name says what is read from a file
-        raise ValueError(f"tokenizer: out must end in .json and not be characters.json, got {c.out}")
+    if c.out.suffix != ".json" or c.out.name == CharTokenizer.FILE:  # a name says how a file is read
+        raise ValueError(f"tokenizer: out must end in .json and not be {CharTokenizer.FILE}, got {c.out}")
     if c.out.is_dir():
         raise ValueError(f"tokenizer: {c.out} is a folder, and must be a file")
     check_writable(c.out.parent)

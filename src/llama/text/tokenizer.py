@@ -9,7 +9,7 @@ tokenizer = load("Llama-3.2-1B/tokenizer.json")        # or characters.json, or 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import tokenizers
 import torch
@@ -36,6 +36,17 @@ class Tokenizer(Protocol):
         """The text of the tokens; bytes that are no UTF-8 become U+FFFD. Raises IndexError for an unknown id."""
 
 
+@runtime_checkable
+class StoredTokenizer(Tokenizer, Protocol):
+    """A tokenizer that is written beside the weights of a model."""
+
+    FILE: ClassVar[str]
+    """The name of its file there, which says how it is read."""
+
+    def save(self, path: str | Path) -> None:
+        """Write the file."""
+
+
 def load(path: str | Path) -> Tokenizer:
     """The tokenizer of a file: characters.json, llama2.c's *.bin, or else a tokenizer.json.
 
@@ -44,13 +55,15 @@ def load(path: str | Path) -> Tokenizer:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"tokenizer: {path} is not a file")
-    if path.name == "characters.json":
+    if path.name == CharTokenizer.FILE:
         return CharTokenizer.load(path)
     return Llama2cTokenizer.load(path) if path.suffix == ".bin" else JsonTokenizer.load(path)
 
 
 class CharTokenizer:
     """Token i is the i-th of `characters`, which are distinct and in the order of their code points."""
+
+    FILE: ClassVar[str] = "characters.json"
 
     def __init__(self, characters: str):
         if len(set(characters)) != len(characters):
@@ -101,6 +114,8 @@ class JsonTokenizer:
     `vocab` may be set to more than it has tokens, for a model with rows that no token has: they are written as nothing.
     """
 
+    FILE: ClassVar[str] = "tokenizer.json"
+
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         tokenizer.no_truncation()  # files may ask for it, and a prompt would be cut without a word
         tokenizer.no_padding()
@@ -127,3 +142,7 @@ class JsonTokenizer:
     def decode(self, token_ids: Int64[Tensor, "seq"] | list[int]) -> str:
         """Without special tokens. Raises IndexError for an id outside the vocabulary."""
         return self._tokenizer.decode(checked(token_ids, self.vocab))
+
+    def save(self, path: str | Path) -> None:
+        """Write what was read, without truncation and padding."""
+        Path(path).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
