@@ -32,7 +32,8 @@ LAYERS = ("bpe_train", "bpe_encode", "bpe_decode")
 class BytePairTokenizer:
     """Tokens 0..255 are the bytes in order, and token 256 + i is `merges[i]`: two smaller ids, side by side in a word.
 
-    `pattern` names how a text is split into words. `layers` is whose layers are called; what they lack is ours.
+    `pattern` names how a text is split into words. `layers` is whose layers are called; what they lack comes from
+    `vectorized`.
     """
 
     FILE: ClassVar[str] = JsonTokenizer.FILE
@@ -121,4 +122,4 @@ def byte_characters() -> list[str]:
 
 
 def _completed(layers: Implementation | str) -> Implementation:
-    return (implementation.load(layers) if isinstance(layers, str) else layers).completed("fused")
+    return (implementation.load(layers) if isinstance(layers, str) else layers).completed()

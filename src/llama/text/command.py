@@ -54,7 +54,7 @@ def run(config: Tokenizer) -> BytePairTokenizer:
         print(corpus.notice, file=sys.stderr)
     size = len(corpus.text.encode())
     lacking = [layer for layer in LAYERS if layer in layers.lacking()]
-    of = f"{layers.name} (from fused: {', '.join(lacking)})" if lacking else layers.name
+    of = f"{layers.name} (from vectorized: {', '.join(lacking)})" if lacking else layers.name
     print(
         f"Corpus {corpus.name}: {size:,} bytes, split into words as {c.pattern} splits them; layers of {of}", flush=True
     )

@@ -112,7 +112,7 @@ def _train(config: Train, prepared: Prepared, group: Group) -> Result | None:
         size = f"{config.num_hidden_layers} layers, width {config.hidden_size}"
         title = f"Llama on {prepared.corpus.name}: {size}, seed {config.seed}"
         train_losses = [(number, step.loss) for number, step in enumerate(losses.steps, start=1)]
-        draw_losses(config.out / "losses.png", train_losses, losses.validation, title, _floor(prepared), prepared.unit)
+        draw_losses(config.out / "losses.png", train_losses, losses.validation, title, prepared.floor, prepared.unit)
         # The last: whatever ends the run before this, it can still be resumed. It is three times the checkpoint.
         (config.out / run_file.FILE).unlink(missing_ok=True)
     return result
@@ -176,8 +176,8 @@ def _resumed(config: Train, wanted: Saved, vocab: int) -> Saved | None:
         )
     if saved.tokens != wanted.tokens:
         raise ValueError(
-            f"train: --tokenizer {shown(config.tokenizer)}, a vocabulary of {vocab:,}, makes other tokens of the text than "
-            f"{shown(run['tokenizer'])}, with which the run in {config.out} was begun"
+            f"train: --tokenizer {shown(config.tokenizer)}, a vocabulary of {vocab:,}, makes other tokens of the text "
+            f"than {shown(run['tokenizer'])}, with which the run in {config.out} was begun"
         )
     return saved
 
@@ -255,34 +255,25 @@ def _say(config: Train, prepared: Prepared, model: Llama) -> None:
     print(f" (from vectorized: {', '.join(lacking)})" if lacking else "")
 
 
-def _floor(prepared: Prepared) -> float | None:
-    """The entropy of the text, where it is known, in nats per token of the validation split."""
-    floor, validation = prepared.corpus.floor, prepared.splits[1]
-    if floor is None:
-        return None
-    return floor * len(prepared.tokenizer.decode(validation[1:])) / (len(validation) - 1)
-
-
 def _report(config: Train, prepared: Prepared, result: Result) -> None:
     corpus, unit, tokens = prepared.corpus, prepared.unit, result.steps * config.batch_size * config.window
     took = f"{result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} {unit}s/s"
     print(f"\n{result.steps} steps in {took}")
     print(f"\nLoss in nats per {unit}, in bits per byte (and the number of {unit}s that it is like choosing among)")
     training, validation, test = prepared.splits
-    floor = _floor(prepared)
     rows = [
         ("train", result.train_loss, training[: len(validation)]),
         ("validation", result.validation_loss, validation),
         ("test", result.test_loss, test),
-        ("entropy", floor, validation),
+        ("entropy", prepared.floor, validation),
     ]
     for name, value, ids in rows:
         if value is not None:
             size = evaluation.predicted_bytes(prepared.tokenizer, ids)
             bits = evaluation.bits_per_byte(value, len(ids) - 1, size)
             print(f"  {name:<20} {value:.4f}   {bits:.4f}   ({math.exp(value):.2f})")
-    if floor is not None:
-        gap = result.validation_loss - floor
+    if prepared.floor is not None:
+        gap = result.validation_loss - prepared.floor
         print(f"  validation lies {gap:.4f} above the entropy of the text; nothing honest lies below it")
     prompt = prepared.tokenizer.encode(corpus.text[0])[None].to(prepared.device)
     sample = generate(result.model, prompt, 300, temperature=0.8, seed=config.seed)

@@ -37,6 +37,14 @@ class Prepared(NamedTuple):
         """What a token is called."""
         return "character" if isinstance(self.tokenizer, CharTokenizer) else "token"
 
+    @property
+    def floor(self) -> float | None:
+        """The entropy of the text, where it is known, in nats per token of the validation split."""
+        if self.corpus.floor is None:
+            return None
+        validation = self.splits[1]
+        return self.corpus.floor * len(self.tokenizer.decode(validation[1:])) / (len(validation) - 1)
+
 
 def prepare(config: Train) -> Prepared:
     """The text and the layers of a run that `check` has passed. Raises ValueError as `run` does."""

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import struct
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ FILES = {
     "latin.txt": b"caf\xe9",
     "header.bin": bytes(28),
     "notes.json": b"[1]",
+    "tokens.bin": struct.pack("<i", 3) + 3 * struct.pack("<fic", 0.0, 1, b"a"),
     "other/characters.json": b'{"characters": "ab"}',
     "mine.py": b"def decoder_layer(x, *_, **__):\n    return x\n",
 }
@@ -184,6 +186,14 @@ FOLDERS = (
     ("--dropout -1", "train: dropout must lie in 0..255/256, got -1.0"),
     ("--dropout nan", "train: dropout must lie in 0..255/256, got nan"),
     ("--impl mine.py --dropout 0.1", "train: decoder_layer of mine knows no dropout; use --dropout 0"),
+    ("--tokenizer bpe:256", "tokenizer: vocab must be at least 257, the bytes and one merge, got 256"),
+    ("--tokenizer bpe:many", "train: tokenizer must be characters, bpe:N or a file, got 'bpe:many'"),
+    (f"--tokenizer bpe:{HUGE}", f"train: tokenizer must be characters, bpe:N or a file, got 'bpe:{HUGE}'"),
+    ("--tokenizer none.json", "train: tokenizer must be characters, bpe:N or a file, got 'none.json'"),
+    ("--tokenizer notes.json", "tokenizer: notes.json cannot be read ("),
+    ("--tokenizer other/characters.json", "tokenizer: the vocabulary lacks 't', at position 0"),
+    ("--tokenizer tokens.bin", "train: tokenizer must be a characters.json or tokenizer.json, got 'tokens.bin'"),
+    ("--tokenizer bpe:300 --fractions 0.99 0.0 0.01", "train: the validation split has 0 tokens, it needs at least 2"),
     ("--seed -1", "train: seed must lie in 0..2^63 - 1, got -1"),
     (f"--seed {TOO_LARGE}", f"train: seed must lie in 0..2^63 - 1, got {TOO_LARGE}"),
     *LAYERS_AND_DEVICES,

@@ -52,5 +52,5 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_told_and_written(told, tmp_pa
 def test_a_learners_layers_train_and_what_they_lack_is_said(told, tmp_path):
     (tmp_path / "mine.py").write_text("def bpe_train(words, vocab):\n    return [(98, 101)]\n")
     out = told("--impl", "mine.py", "--vocab", "257")
-    assert "layers of mine (from fused: bpe_encode, bpe_decode)" in out
+    assert "layers of mine (from vectorized: bpe_encode, bpe_decode)" in out
     assert "Longest tokens: 'be'\n" in out
