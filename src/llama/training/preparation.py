@@ -40,10 +40,11 @@ class Prepared(NamedTuple):
     @property
     def floor(self) -> float | None:
         """The entropy of the text, where it is known, in nats per token of the validation split."""
-        if self.corpus.floor is None:
-            return None
-        validation = self.splits[1]
-        return self.corpus.floor * len(self.tokenizer.decode(validation[1:])) / (len(validation) - 1)
+        return None if self.corpus.floor is None else self.corpus.floor / self.per_character(self.splits[1])
+
+    def per_character(self, ids: Int64[Tensor, "n"]) -> float:
+        """How many tokens are predicted for each character of a split: all but its first token are predicted."""
+        return (len(ids) - 1) / len(self.tokenizer.decode(ids[1:]))
 
 
 def prepare(config: Train) -> Prepared:
@@ -53,6 +54,18 @@ def prepare(config: Train) -> Prepared:
     if corpus.notice and distributed.group().rank == 0:
         print(corpus.notice, file=sys.stderr)
     layers = implementation.load(config.impl)
+    prepared = in_tokens(config, device, corpus, layers)
+    if config.compile:
+        check_compiler(device)
+    if layers.is_ours and layers.name == "naive" and not config.by_hand:
+        raise ValueError(
+            "train: autograd cannot see into the naive layers; train with vectorized or fused, or --by-hand"
+        )
+    return prepared
+
+
+def in_tokens(config: Train, device: torch.device, corpus: Corpus, layers: Implementation) -> Prepared:
+    """A text in the tokens that the run asks for. Raises ValueError where they are none, too few or too many."""
     parts = split(corpus.text, config.fractions)
     tokenizer = _tokenizer(config.tokenizer, corpus.text, parts[0], layers)
     # An empty split has no tokens, not even those that begin a text.
@@ -63,12 +76,6 @@ def prepare(config: Train) -> Prepared:
         raise ValueError(f"train: the validation split has {len(splits[1])} {prepared.unit}s, it needs at least 2")
     if device.type == "cpu":
         _check_memory(config, tokenizer.vocab)
-    if config.compile:
-        check_compiler(device)
-    if layers.is_ours and layers.name == "naive" and not config.by_hand:
-        raise ValueError(
-            "train: autograd cannot see into the naive layers; train with vectorized or fused, or --by-hand"
-        )
     return prepared
 
 

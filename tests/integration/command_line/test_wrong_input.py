@@ -217,6 +217,8 @@ def test_train_refuses_a_file_where_the_checkpoint_is_to_stand(place, capsys):
     *CORPORA,
     *SIZES,
     ("--window 164", "ladder: a window of 164 needs 165 characters, the validation split has 164"),
+    ("--rungs tokens --window 60", "ladder: a window of 60 needs 61 tokens, the validation split has 48"),
+    ("--rungs tokens --hidden-size 8", "ladder: 4 layers do not fit into "),
     ("--rungs", "ladder: at least one rung and one seed are needed"),
     ("--rungs attic", "ladder: a rung is one of softmax-twice, baseline, rms_norm, "),
     ("--rungs oven best oven", "ladder: a rung counts once, got oven twice"),
