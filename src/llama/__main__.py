@@ -25,6 +25,8 @@ from llama.ladder import command as ladder
 from llama.ladder.climb import Ladder
 from llama.machine.device import is_out_of_memory
 from llama.machine.safe_files import one_line
+from llama.text import command as tokenizer
+from llama.text.command import Tokenizer
 from llama.training import command as training
 from llama.training import distributed, evaluate
 from llama.training.evaluate import Evaluate
@@ -37,6 +39,7 @@ COMMANDS: dict[type, Callable[[Any], object]] = {
     Train: training.run,
     Generate: generation.run,
     Evaluate: evaluate.run,
+    Tokenizer: tokenizer.run,
     Kata: kata.run,
     Hint: hint.run,
     Solution: solution.run,

@@ -17,6 +17,7 @@ from llama.generation.stream import generate
 from llama.implementation import Implementation
 from llama.ladder.one_block import OneBlock
 from llama.ladder.rungs import RUNGS, Rung
+from llama.model import weights
 from llama.model.config import LlamaConfig
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama
@@ -27,7 +28,7 @@ from llama.training.preparation import Prepared
 from llama.training.trainer import Trainer
 
 SAMPLE = 200
-"""Characters of each sample."""
+"""Tokens of each sample."""
 LEAK_WINDOWS = 128
 """Windows that the leak is measured on."""
 
@@ -37,7 +38,7 @@ class Ladder:
     """Train every model from the baseline to Llama on the same batches, and say what each change is worth."""
 
     rungs: tuple[str, ...] = tuple(rung.name for rung in RUNGS)
-    """Which rungs, in this order."""
+    """Which rungs, in this order; there is one more, tokens."""
     corpus: str = "tinyshakespeare"
     """tinyshakespeare, grammar (built in, with known entropy), or the path of a text file."""
     steps: int = 250
@@ -71,7 +72,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Climb:
-    """What has become of one rung from one seed; losses in nats per token."""
+    """What has become of one rung from one seed; losses in nats per character, whatever it predicts."""
 
     rung: Rung
     seed: int
@@ -84,6 +85,8 @@ class Climb:
     leak: evaluation.Leak
     tokens_per_second: float
     sample: str
+    bytes_per_character: float
+    """Of what is predicted of the validation split."""
 
     @property
     def parameters(self) -> int:
@@ -93,6 +96,11 @@ class Climb:
     def prefix_loss(self) -> float:
         """The validation loss with the leak taken off: what is left when each position sees its own prefix alone."""
         return self.validation_loss - self.leak.difference
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The prefix loss in bits for each byte of the text."""
+        return self.prefix_loss / (math.log(2) * self.bytes_per_character)
 
 
 def recipe(config: Ladder, rung: Rung, seed: int) -> Train:
@@ -131,6 +139,21 @@ def build(config: Ladder, rung: Rung, vocab: int, layers: Implementation, seed: 
     return model
 
 
+def widest(config: Ladder, rung: Rung, vocab: int, parameters: int) -> Ladder:
+    """The ladder with that rung as wide as fits into so many parameters. Raises ValueError where nothing fits."""
+
+    def fits(width: int) -> bool:
+        return weights.count(llama_config(replace(config, hidden_size=width), rung, vocab)) <= parameters
+
+    unit = 2 * config.num_attention_heads  # a head is of pairs, which rope turns
+    if not fits(unit):
+        raise ValueError(f"ladder: {config.num_hidden_layers} layers do not fit into {parameters:,} parameters")
+    width = unit
+    while fits(width + unit):
+        width += unit
+    return replace(config, hidden_size=width)
+
+
 class Trained(NamedTuple):
     """A model, the loss of each step's batch before the step, and how many seconds all steps took."""
 
@@ -165,16 +188,24 @@ def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Calla
         raise ValueError(f"ladder: the loss of {rung.name} is {losses[-1]} at step {len(losses) - 1}")
     prompt = prepared.tokenizer.encode(prepared.corpus.text[0])[None].to(prepared.device)
     sample = generate(model, prompt, SAMPLE, temperature=0.8, seed=seed)[0]
+
+    def loss(ids: torch.Tensor) -> float:
+        return evaluation.loss(model, ids, config.window) * prepared.per_character(ids)
+
+    known = training[: len(validation)]  # as many tokens as the validation split has
+    per_character = prepared.per_character(validation)
+    leak = evaluation.leak(model, evaluation.spread(validation, config.window, LEAK_WINDOWS))
+    characters = (len(validation) - 1) / per_character
     return Climb(
         rung,
         seed,
         model,
-        losses,
-        # As many characters as the validation split has.
-        evaluation.loss(model, training[: len(validation)], config.window),
-        evaluation.loss(model, validation, config.window),
-        evaluation.loss(model, test, config.window),
-        evaluation.leak(model, evaluation.spread(validation, config.window, LEAK_WINDOWS)),
+        [step * prepared.per_character(known) for step in losses],
+        loss(known),
+        loss(validation),
+        loss(test),
+        evaluation.Leak(leak.parallel * per_character, leak.prefix * per_character),
         config.steps * config.batch_size * config.window / seconds,
         prepared.tokenizer.decode(sample).strip(),
+        evaluation.predicted_bytes(prepared.tokenizer, validation) / characters,
     )

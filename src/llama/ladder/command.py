@@ -1,17 +1,19 @@
 """`python -m llama ladder`: climb every rung, and report."""
 
 import sys
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from llama.ladder import tutorial
-from llama.ladder.climb import Climb, Ladder, climb, recipe
+from llama.ladder.climb import Climb, Ladder, climb, llama_config, recipe, widest
 from llama.ladder.comparison import as_large, weigh
 from llama.ladder.report import Results
-from llama.ladder.rungs import RUNGS, Rung
+from llama.ladder.rungs import RUNGS, TOKENS, Rung
 from llama.machine.safe_files import check_writable
+from llama.model import weights
 from llama.training.options import check
-from llama.training.preparation import prepare
+from llama.training.preparation import Prepared, in_tokens, prepare
 
 
 def run(config: Ladder) -> list[Climb]:
@@ -31,22 +33,32 @@ def run(config: Ladder) -> list[Climb]:
     for rung in chosen:
         for seed in config.seeds:
             check(recipe(config, rung, seed))
-    prepared = prepare(recipe(config, chosen[0], config.seeds[0]))
+    first = recipe(config, chosen[0], config.seeds[0])
+    prepared = prepare(replace(first, tokenizer="characters"))
+    on = {"characters": prepared}
+    """The text in the tokens of each rung."""
+    for rung in chosen:
+        if rung.tokenizer not in on:
+            asked = replace(first, tokenizer=rung.tokenizer)
+            on[rung.tokenizer] = in_tokens(asked, prepared.device, prepared.corpus, prepared.layers)
     # Where the leak is measured, and where the tutorial's model is.
     window = max(config.window, tutorial.WINDOW) if config.originals or config.weigh else config.window
-    for name, split in zip(("validation", "test"), prepared.splits[1:], strict=True):
-        if len(split) <= window:
-            raise ValueError(
-                f"ladder: a window of {window} needs {window + 1} characters, the {name} split has {len(split)}"
-            )
+    for of in on.values():
+        for name, split in zip(("validation", "test"), of.splits[1:], strict=True):
+            if len(split) <= window:
+                raise ValueError(
+                    f"ladder: a window of {window} needs {window + 1} {of.unit}s, the {name} split has {len(split)}"
+                )
     if config.weigh:
         as_large(config, prepared.tokenizer.vocab)
+    sized = {rung.name: _as_large(config, rung, prepared, on[rung.tokenizer]) for rung in chosen}
     results = Results(config, prepared)
     total = len(chosen) * len(config.seeds) * config.steps
     with tqdm(total=total, unit="step", disable=None, file=sys.stderr) as bar:
         for rung in chosen:
             bar.set_description(rung.name)
-            results.climbs += [climb(config, rung, seed, prepared, bar.update) for seed in config.seeds]
+            wide, own = sized[rung.name], on[rung.tokenizer]
+            results.climbs += [climb(wide, rung, seed, own, bar.update) for seed in config.seeds]
         if config.originals:
             results.write()  # what is known so far is kept, whatever becomes of the rest
             bar.set_description("original")
@@ -63,7 +75,15 @@ def run(config: Ladder) -> list[Climb]:
 
 
 def _rung(name: str) -> Rung:
-    for rung in RUNGS:
-        if rung.name == name:
-            return rung
-    raise ValueError(f"ladder: a rung is one of {', '.join(rung.name for rung in RUNGS)}, got {name!r}")
+    rungs = {rung.name: rung for rung in (*RUNGS, TOKENS)}
+    if name not in rungs:
+        raise ValueError(f"ladder: a rung is one of {', '.join(rungs)}, got {name!r}")
+    return rungs[name]
+
+
+def _as_large(config: Ladder, rung: Rung, characters: Prepared, own: Prepared) -> Ladder:
+    """The ladder with a rung on tokens as large as it is on characters. Raises ValueError where that is too small."""
+    if own is characters:
+        return config
+    parameters = weights.count(llama_config(config, rung, characters.tokenizer.vocab))
+    return widest(config, rung, own.tokenizer.vocab, parameters)

@@ -21,9 +21,8 @@ from tqdm import tqdm
 from llama.contract.weights import DECODER_LAYER
 from llama.implementation import Implementation
 from llama.ladder import tutorial
-from llama.ladder.climb import LEAK_WINDOWS, Ladder, llama_config, train
+from llama.ladder.climb import LEAK_WINDOWS, Ladder, train, widest
 from llama.ladder.rungs import BEST, RUNGS, Rung
-from llama.model import weights
 from llama.training import evaluation
 from llama.training.preparation import Prepared
 
@@ -177,18 +176,7 @@ def as_large(config: Ladder, vocab: int) -> Ladder:
     Raises ValueError where the narrowest has more.
     """
     parameters = sum(p.numel() for p in tutorial.Original(vocab).parameters())
-    config = replace(config, window=tutorial.WINDOW, batch_size=tutorial.BATCH)
-
-    def fits(width: int) -> bool:
-        return weights.count(llama_config(replace(config, hidden_size=width), WHOLE, vocab)) <= parameters
-
-    unit = 2 * config.num_attention_heads  # a head is of pairs, which rope turns
-    if not fits(unit):
-        raise ValueError(f"ladder: {config.num_hidden_layers} layers do not fit into {parameters:,} parameters")
-    width = unit
-    while fits(width + unit):
-        width += unit
-    return replace(config, hidden_size=width)
+    return widest(replace(config, window=tutorial.WINDOW, batch_size=tutorial.BATCH), WHOLE, vocab, parameters)
 
 
 def _trained(config: Ladder, rung: Rung, seed: int, prepared: Prepared, bar: "tqdm[Any]") -> Weighed:

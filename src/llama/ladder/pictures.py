@@ -76,12 +76,13 @@ def pictures(config: Ladder, climbs: Sequence[Climb], prepared: Prepared) -> lis
                 MAPS,
             )
         )
-    whole = [c for c in first if isinstance(c.model, Llama)]
+    whole = [c for c in first if isinstance(c.model, Llama) and c.rung.tokenizer == "characters"]
     if (hand := next((c for c in whole if c.rung.recipe.get("by_hand")), None)) is not None:
         alike = {**hand.rung.recipe, "by_hand": False}
         if (same := next((c for c in whole if {"by_hand": False, **c.rung.recipe} == alike), None)) is not None:
             shown += _by_hand(hand, same, prepared, config)
-    if (last := next((c for c in reversed(first) if isinstance(c.model, Llama)), None)) is not None:
+    if whole:
+        last = whole[-1]
         turns = last.model.layers.rotation_frequencies(last.model.config, torch.device("cpu")).numpy()
         shown.append(
             Picture(

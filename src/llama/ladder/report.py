@@ -25,14 +25,17 @@ COLUMNS = (
     "prefix only",
     "leak",
     "choosing among",
+    "bits per byte",
     "tokens/s",
 )
 LEGEND = (
     "Prefix only: the validation loss when each position is computed from its own prefix alone. Leak: the parallel "
     f"loss minus that, measured on windows all over the split; beyond {evaluation.ROUNDING:.0e}, which is rounding, "
     "the model reads the future. Choosing among: the number of characters among which one would have to guess evenly "
-    "for the prefix-only loss, e to its power. Losses are means over whole splits, but that of training is taken over "
-    "as much text as the validation split has; what follows ± is the standard deviation over the seeds."
+    "for the prefix-only loss, e to its power. Bits per byte: the prefix-only loss for each byte of the text. The "
+    "losses of a rung on tokens are per character too, of those that its tokens stand for. Losses are means over whole "
+    "splits, but that of training is taken over as much text as the validation split has; what follows ± is the "
+    "standard deviation over the seeds."
 )
 SEEN = (
     "What there is to see is said of the default sizes and of tinyshakespeare; after a few steps, on another text or "
@@ -158,6 +161,7 @@ def rungs_table(climbs: Sequence[Climb]) -> Table:
             *map(with_spread, losses),
             f"{leak:+.1e}" if abs(leak) <= evaluation.ROUNDING else f"{leak:+.3f}",
             f"{math.exp(mean(losses[-1])):.1f}",
+            f"{mean(c.bits_per_byte for c in same):.3f}",
             f"{mean(c.tokens_per_second for c in same):,.0f}",
         )
         rows.append(Row(cells, leaks=any(c.leak.is_there for c in same)))
@@ -251,6 +255,7 @@ def _numbers(climb: Climb) -> dict[str, Any]:
         "validation_loss": climb.validation_loss,
         "test_loss": climb.test_loss,
         "prefix_loss": climb.prefix_loss,
+        "bits_per_byte": climb.bits_per_byte,
         "leak": climb.leak.difference,
         "tokens_per_second": climb.tokens_per_second,
         "sample": climb.sample,

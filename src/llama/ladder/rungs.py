@@ -52,6 +52,12 @@ class Rung:
     sizes: Mapping[str, Any] = field(default_factory=dict)
     """Fields of its LlamaConfig that are not the ladder's."""
 
+    @property
+    def tokenizer(self) -> str:
+        """What the text is cut into, as `train --tokenizer` has it."""
+        found: str = self.recipe.get("tokenizer", "characters")
+        return found
+
 
 RUNGS = (
     Rung(
@@ -119,3 +125,14 @@ RUNGS = (
         recipe=BEST,
     ),
 )
+
+
+TOKENS = Rung(
+    "tokens",
+    "The recipe of best on tokens: a vocabulary of 512, of byte pairs that the training split teaches. The model is "
+    "narrower by what the larger vocabulary takes, so it is as large, and a step of as many tokens takes as long.",
+    "A token stands for two or three characters. So in the same time the model reads more text, and a window reaches "
+    "further back.",
+    recipe=BEST | {"tokenizer": "bpe:512"},
+)
+"""What tokens are worth. It is climbed where it is asked for: every other rung predicts characters."""

@@ -12,21 +12,25 @@ from llama.model import weights
 from llama.model.llama import Llama
 from llama.model.llama2c import load_llama2c
 from llama.text.downloads import known_file
-from llama.text.tokenizer import CharTokenizer, JsonTokenizer, Tokenizer
+from llama.text.tokenizer import CharTokenizer, JsonTokenizer, StoredTokenizer, Tokenizer
 from llama.text.tokenizer import load as load_tokenizer
 
+TOKENIZERS = (CharTokenizer.FILE, JsonTokenizer.FILE)
 STORIES = "stories260K"
 """The name of a small model of llama2.c that is fetched where it is not here."""
 
 
-def save(folder: str | Path, model: Llama, tokenizer: CharTokenizer) -> None:
-    """Write the model and its characters into the folder, which is made where it is missing; all of it or nothing.
+def save(folder: str | Path, model: Llama, tokenizer: StoredTokenizer) -> None:
+    """Write the model and its tokenizer into the folder, which is made where it is missing; all of it or nothing.
 
     Raises OSError, in one sentence, where that cannot be done, and ValueError for weights that could not be read
     again; an earlier checkpoint is then still whole.
     """
     files = weights.writers(model.config, model.state_dict())
-    write_atomically(folder, files | {"characters.json": tokenizer.save})
+    write_atomically(folder, files | {tokenizer.FILE: tokenizer.save})
+    for other in TOKENIZERS:
+        if other != tokenizer.FILE:  # of an earlier model, which was there before
+            (Path(folder) / other).unlink(missing_ok=True)
 
 
 def load(
@@ -46,7 +50,7 @@ def load(
         tokenizer = tokenizer or known_file("tok512.bin")
     if path.is_dir():
         model = Llama.from_pretrained(path, implementation)
-        beside = [path / "characters.json", path / "tokenizer.json"]
+        beside = [path / name for name in TOKENIZERS]
     elif path.is_file():
         model = load_llama2c(path, implementation)
         beside = [path.with_name(f"tok{model.config.vocab_size}.bin"), path.with_name("tokenizer.bin")]

@@ -24,7 +24,7 @@ from llama.implementation import Implementation
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
 from llama.model.weights import check_finite
-from llama.text.tokenizer import Llama2cTokenizer
+from llama.text.llama2c_tokenizer import Llama2cTokenizer
 
 HEADER = struct.Struct("<7i")
 NAMES = {

@@ -1,7 +1,7 @@
-"""From token ids to batches: consecutive splits, and windows whose targets are their inputs shifted by one.
+"""From a text to batches: consecutive splits, and windows whose targets are their inputs shifted by one.
 
-train, validation, test = split(ids)                                # 80 / 10 / 10, in order
-inputs, targets = Windows(train, 64).batch(32, seed=0, step=0)      # both [32 64]
+train, validation, test = split(text)                               # 80 / 10 / 10, in order
+inputs, targets = Windows(ids_of_train, 64).batch(32, seed=0, step=0)      # both [32 64]
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,15 @@ from jaxtyping import Int64
 from torch import Tensor
 
 
-def split(
-    ids: Int64[Tensor, "n"], fractions: Sequence[float] = (0.8, 0.1, 0.1)
-) -> tuple[Int64[Tensor, "train"], Int64[Tensor, "validation"], Int64[Tensor, "test"]]:
-    """Train, validation and test: consecutive parts that cover the text.
+def split(text: str, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> tuple[str, str, str]:
+    """Train, validation and test: consecutive parts that cover the text, the same ones whatever its tokens are.
 
     Raises ValueError unless the three fractions are not negative and add up to 1.
     """
     if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-9):
         raise ValueError(f"split: fractions must be three that add up to 1, got {tuple(fractions)}")
-    first, second = round(len(ids) * fractions[0]), round(len(ids) * (fractions[0] + fractions[1]))
-    return ids[:first], ids[first:second], ids[second:]
+    first, second = round(len(text) * fractions[0]), round(len(text) * (fractions[0] + fractions[1]))
+    return text[:first], text[first:second], text[second:]
 
 
 class Windows:

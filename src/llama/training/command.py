@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 from tqdm import tqdm
@@ -33,8 +34,8 @@ from llama.training.preparation import Prepared, build, prepare
 from llama.training.run_file import Saved
 from llama.training.trainer import Trainer
 
-FREE = ("corpus", "out", "save_every", "resume", "profile")
-"""Flags that may be others when a run is resumed: they change nothing in it. The text itself is compared."""
+FREE = ("corpus", "tokenizer", "out", "save_every", "resume", "profile")
+"""Flags that may be others when a run is resumed: they change nothing in it. The text and its tokens are compared."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def run(config: Train) -> Result | None:
 def _train(config: Train, prepared: Prepared, group: Group) -> Result | None:
     """Begin or resume the run, and write everything; None in a process that does not write."""
     training, validation, test = prepared.splits
-    digest = hashlib.sha256(prepared.corpus.text.encode()).hexdigest()
-    saved = _resumed(config, digest)
+    begun = _begun(config, prepared)
+    saved = _resumed(config, begun, prepared.tokenizer.vocab)
     model = build(config, prepared)
     if group.rank == 0:
         _say(config, prepared, model)
@@ -93,14 +94,14 @@ def _train(config: Train, prepared: Prepared, group: Group) -> Result | None:
                 losses = run_file.check(config.out, saved, trainer.state(), config.steps)
                 trainer.load(saved.tensors)
             started, before = time.perf_counter(), len(losses.steps)
-            _fit(trainer, validation, losses, digest)
+            _fit(trainer, validation, losses, begun)
             seconds = time.perf_counter() - started
         if group.rank:
             return None
         model.eval().compute_dtype = None
         result = Result(
             model,
-            # As many characters as the validation split has: the whole training split would take eight times as long.
+            # As many tokens as the validation split has: the whole training split would take eight times as long.
             train_loss=evaluation.loss(model, training[: len(validation)], config.window),
             validation_loss=losses.validation[-1][1],
             test_loss=evaluation.loss(model, test, config.window) if len(test) > 1 else None,
@@ -111,7 +112,7 @@ def _train(config: Train, prepared: Prepared, group: Group) -> Result | None:
         size = f"{config.num_hidden_layers} layers, width {config.hidden_size}"
         title = f"Llama on {prepared.corpus.name}: {size}, seed {config.seed}"
         train_losses = [(number, step.loss) for number, step in enumerate(losses.steps, start=1)]
-        draw_losses(config.out / "losses.png", train_losses, losses.validation, title, prepared.corpus.floor)
+        draw_losses(config.out / "losses.png", train_losses, losses.validation, title, prepared.floor, prepared.unit)
         # The last: whatever ends the run before this, it can still be resumed. It is three times the checkpoint.
         (config.out / run_file.FILE).unlink(missing_ok=True)
     return result
@@ -121,7 +122,8 @@ def _profile(config: Train, prepared: Prepared) -> None:
     model = build(config, prepared)
     _say(config, prepared, model)
     trainer = Trainer(config, model, Windows(prepared.splits[0], config.window))
-    profiling.report(lambda watch: trainer.step(0, watch), prepared.device, config.batch_size * config.window)
+    tokens = config.batch_size * config.window
+    profiling.report(lambda watch: trainer.step(0, watch), prepared.device, tokens, prepared.unit)
 
 
 @contextmanager
@@ -141,7 +143,15 @@ def _left_behind(config: Train, group: Group, losses: Losses, new: bool) -> Iter
         raise
 
 
-def _resumed(config: Train, corpus: str) -> Saved | None:
+def _begun(config: Train, prepared: Prepared) -> Saved:
+    """The run as it is begun, still without tensors."""
+    text = hashlib.sha256(prepared.corpus.text.encode()).hexdigest()
+    ids = torch.cat(prepared.splits).cpu().numpy()
+    tokens = "" if prepared.unit == "character" else hashlib.sha256(ids.tobytes()).hexdigest()
+    return Saved(plain(config), text, {}, tokens)
+
+
+def _resumed(config: Train, wanted: Saved, vocab: int) -> Saved | None:
     """The run to go on with, or None for a new one. Raises ValueError where that would mix or lose runs."""
     if not config.resume:
         if (path := config.out / run_file.FILE).exists():
@@ -153,21 +163,26 @@ def _resumed(config: Train, corpus: str) -> Saved | None:
     saved = run_file.read(config.out)
     # A run that was begun before there was such a flag was begun with what is its default.
     run = {**plain(Train()), **saved.config}
-    for name, value in plain(config).items():
+    for name, value in wanted.config.items():
         if name not in FREE and (begun := run[name]) != value:
             raise ValueError(
                 f"train: --{name.replace('_', '-')} is {shown(value)}, but the run in {config.out} was begun with "
                 f"{shown(begun)}"
             )
-    if saved.corpus != corpus:
+    if saved.corpus != wanted.corpus:
         raise ValueError(
-            f"train: the text of --corpus {config.corpus} has SHA-256 {corpus}, but the run in {config.out} was begun "
-            f"with {shown(saved.config.get('corpus'))}, {shown(saved.corpus)}"
+            f"train: the text of --corpus {config.corpus} has SHA-256 {wanted.corpus}, but the run in {config.out} was "
+            f"begun with {shown(saved.config.get('corpus'))}, {shown(saved.corpus)}"
+        )
+    if saved.tokens != wanted.tokens:
+        raise ValueError(
+            f"train: --tokenizer {shown(config.tokenizer)}, a vocabulary of {vocab:,}, makes other tokens of the text "
+            f"than {shown(run['tokenizer'])}, with which the run in {config.out} was begun"
         )
     return saved
 
 
-def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpus: str) -> None:
+def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, begun: Saved) -> None:
     """Take the steps that are missing in `losses`, and add to them; save the run at the start, now and then, and at
     the end. Raises ValueError where a loss is not finite, and Stopped when a signal has come."""
     config, model, group = trainer.config, trainer.model, trainer.group
@@ -180,7 +195,7 @@ def _fit(trainer: Trainer, validation: Int64[Tensor, "n"], losses: Losses, corpu
 
     def save() -> None:
         if first:
-            run_file.write(config.out, Saved(plain(config), corpus, trainer.state()), losses)
+            run_file.write(config.out, replace(begun, tensors=trainer.state()), losses)
 
     if not losses.validation:
         measure()
@@ -228,7 +243,11 @@ def _say(config: Train, prepared: Prepared, model: Llama) -> None:
     corpus, layers = prepared.corpus, prepared.layers
     count = sum(p.numel() for p in model.parameters())
     size, vocab = f"{len(corpus.text):,} characters", model.config.vocab_size
-    print(f"Corpus {corpus.name}: {size}, {vocab} of them distinct, split {config.fractions}")
+    if prepared.unit == "character":
+        cut = f"{vocab} of them distinct"
+    else:
+        cut = f"{sum(map(len, prepared.splits)):,} tokens of a vocabulary of {vocab:,}"
+    print(f"Corpus {corpus.name}: {size}, {cut}, split {config.fractions}")
     dtype = "bfloat16" if model.compute_dtype else "float32"
     by_hand = ", gradients by hand" if config.by_hand else ""
     print(f"Model: {count:,} parameters, {dtype} on {config.device}, layers of {layers.name}{by_hand}", end="")
@@ -237,16 +256,24 @@ def _say(config: Train, prepared: Prepared, model: Llama) -> None:
 
 
 def _report(config: Train, prepared: Prepared, result: Result) -> None:
-    corpus, tokens = prepared.corpus, result.steps * config.batch_size * config.window
-    took = f"{result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} characters/s"
+    corpus, unit, tokens = prepared.corpus, prepared.unit, result.steps * config.batch_size * config.window
+    took = f"{result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} {unit}s/s"
     print(f"\n{result.steps} steps in {took}")
-    print("\nLoss in nats per character (and the number of characters that it is like choosing among)")
-    rows = [("train", result.train_loss), ("validation", result.validation_loss), ("test", result.test_loss)]
-    for name, value in [*rows, ("entropy", corpus.floor)]:
+    print(f"\nLoss in nats per {unit}, in bits per byte (and the number of {unit}s that it is like choosing among)")
+    training, validation, test = prepared.splits
+    rows = [
+        ("train", result.train_loss, training[: len(validation)]),
+        ("validation", result.validation_loss, validation),
+        ("test", result.test_loss, test),
+        ("entropy", prepared.floor, validation),
+    ]
+    for name, value, ids in rows:
         if value is not None:
-            print(f"  {name:<20} {value:.4f}   ({math.exp(value):.2f})")
-    if corpus.floor is not None:
-        gap = result.validation_loss - corpus.floor
+            size = evaluation.predicted_bytes(prepared.tokenizer, ids)
+            bits = evaluation.bits_per_byte(value, len(ids) - 1, size)
+            print(f"  {name:<20} {value:.4f}   {bits:.4f}   ({math.exp(value):.2f})")
+    if prepared.floor is not None:
+        gap = result.validation_loss - prepared.floor
         print(f"  validation lies {gap:.4f} above the entropy of the text; nothing honest lies below it")
     prompt = prepared.tokenizer.encode(corpus.text[0])[None].to(prepared.device)
     sample = generate(result.model, prompt, 300, temperature=0.8, seed=config.seed)

@@ -49,9 +49,9 @@ def run(config: Evaluate) -> None:
         print(corpus.notice)
     if c.dtype == "bfloat16":  # not only in what is multiplied, as in training
         model.to(torch.bfloat16)
-    ids = tokenizer.encode(corpus.text)
-    if c.part != "all":
-        ids = dict(zip(PARTS, split(ids), strict=True))[c.part]
+    # Divided before it is encoded, so that each part is the text that it was in training.
+    text = corpus.text if c.part == "all" else dict(zip(PARTS, split(corpus.text), strict=True))[c.part]
+    ids = tokenizer.encode(text)
     if c.tokens is not None:
         if c.tokens < 2:
             raise ValueError(f"evaluate: tokens must be at least 2, got {c.tokens}")
@@ -63,7 +63,7 @@ def run(config: Evaluate) -> None:
     if len(ids) < 2:
         raise ValueError(f"evaluate: at least 2 tokens are needed, {c.part} of {corpus.name} has {len(ids)}")
     ids = ids.to(next(model.parameters()).device)
-    predicted = len(tokenizer.decode(ids[1:]).encode())  # the first token is predicted from nothing
+    predicted = evaluation.predicted_bytes(tokenizer, ids)
     print(f"{corpus.name}, {c.part}: {len(ids):,} tokens, {predicted:,} bytes; windows of {window} tokens")
     before = _report(Path(c.checkpoint).name, model, ids, window, predicted)
     if c.quantize is not None:

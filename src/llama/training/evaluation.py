@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from llama.model.language_model import LanguageModel, evaluating
+from llama.text.tokenizer import Tokenizer
 
 ROUNDING = 1e-5
 """How far two means over many losses, computed in float32 in two ways, may lie apart: some 80 of its steps at 1."""
@@ -69,6 +70,11 @@ def bits_per_byte(loss: float, tokens: int, size: int) -> float:
     loss · tokens / (ln 2 · size): the same measure for characters and for tokens of any length.
     """
     return loss * tokens / (math.log(2) * size)
+
+
+def predicted_bytes(tokenizer: Tokenizer, ids: Int64[Tensor, "n"]) -> int:
+    """The size in UTF-8 of what is predicted of the ids: all but the first, which is predicted from nothing."""
+    return len(tokenizer.decode(ids[1:]).encode("utf-8"))
 
 
 @torch.no_grad()

@@ -59,8 +59,9 @@ def draw_losses(
     validation: Sequence[tuple[int, float]],
     title: str,
     floor: float | None = None,
+    unit: str = "character",
 ) -> None:
-    """Training and validation loss over steps, with the entropy floor where there is one."""
+    """Training and validation loss over steps in nats per `unit`, with the entropy floor where there is one."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -70,7 +71,7 @@ def draw_losses(
     axes.annotate(f"{value:.3f}", (step, value), textcoords="offset points", xytext=(0, 9), ha="right")
     if floor is not None:
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")
-    axes.set(xlabel="step", ylabel="loss in nats per character", title=title)
+    axes.set(xlabel="step", ylabel=f"loss in nats per {unit}", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

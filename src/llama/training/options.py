@@ -28,6 +28,9 @@ class Train:
     """What the flags that are not given are: quick is two minutes on two cores, shakespeare the best they can do."""
     corpus: str = "tinyshakespeare"
     """tinyshakespeare, grammar (built in, with known entropy), or the path of a text file."""
+    tokenizer: str = "characters"
+    """What the text is cut into: characters; bpe:N for a vocabulary of N byte pairs that the training split teaches; or
+    the path of a characters.json or tokenizer.json."""
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Parts of the text for training, validation and test."""
     hidden_size: int = 128
@@ -39,7 +42,7 @@ class Train:
     num_key_value_heads: int = 2
     """Number of key and value heads."""
     window: int = 128
-    """Characters that the model sees at once."""
+    """Tokens that the model sees at once; by default they are characters."""
     batch_size: int = 16
     """Windows per step."""
     accumulate: int = 1

@@ -1,6 +1,8 @@
 """What a run needs before its first step: the text, its splits, the layers and the model."""
 
+import re
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,8 +15,9 @@ from llama.machine.device import check_compiler, check_memory, usable
 from llama.model import weights
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
+from llama.text.byte_pairs import BytePairTokenizer
 from llama.text.corpus import Corpus, load_corpus
-from llama.text.tokenizer import CharTokenizer
+from llama.text.tokenizer import CharTokenizer, StoredTokenizer, load
 from llama.text.windows import Windows, split
 from llama.training import distributed
 from llama.training.options import Train, compute_dtype
@@ -25,9 +28,23 @@ class Prepared(NamedTuple):
 
     device: torch.device
     corpus: Corpus
-    tokenizer: CharTokenizer
+    tokenizer: StoredTokenizer
     splits: list[Int64[Tensor, "n"]]
     layers: Implementation
+
+    @property
+    def unit(self) -> str:
+        """What a token is called."""
+        return "character" if isinstance(self.tokenizer, CharTokenizer) else "token"
+
+    @property
+    def floor(self) -> float | None:
+        """The entropy of the text, where it is known, in nats per token of the validation split."""
+        return None if self.corpus.floor is None else self.corpus.floor / self.per_character(self.splits[1])
+
+    def per_character(self, ids: Int64[Tensor, "n"]) -> float:
+        """How many tokens are predicted for each character of a split: all but its first token are predicted."""
+        return (len(ids) - 1) / len(self.tokenizer.decode(ids[1:]))
 
 
 def prepare(config: Train) -> Prepared:
@@ -36,21 +53,47 @@ def prepare(config: Train) -> Prepared:
     corpus = load_corpus(config.corpus)
     if corpus.notice and distributed.group().rank == 0:
         print(corpus.notice, file=sys.stderr)
-    tokenizer = CharTokenizer.from_text(corpus.text)
-    splits = [part.to(device) for part in split(tokenizer.encode(corpus.text), config.fractions)]
-    Windows(splits[0], config.window)  # which refuses a window that does not fit
-    if len(splits[1]) < 2:
-        raise ValueError(f"train: the validation split has {len(splits[1])} characters, it needs at least 2")
-    if device.type == "cpu":
-        _check_memory(config, tokenizer.vocab)
+    layers = implementation.load(config.impl)
+    prepared = in_tokens(config, device, corpus, layers)
     if config.compile:
         check_compiler(device)
-    layers = implementation.load(config.impl)
     if layers.is_ours and layers.name == "naive" and not config.by_hand:
         raise ValueError(
             "train: autograd cannot see into the naive layers; train with vectorized or fused, or --by-hand"
         )
-    return Prepared(device, corpus, tokenizer, splits, layers)
+    return prepared
+
+
+def in_tokens(config: Train, device: torch.device, corpus: Corpus, layers: Implementation) -> Prepared:
+    """A text in the tokens that the run asks for. Raises ValueError where they are none, too few or too many."""
+    parts = split(corpus.text, config.fractions)
+    tokenizer = _tokenizer(config.tokenizer, corpus.text, parts[0], layers)
+    # An empty split has no tokens, not even those that begin a text.
+    splits = [(tokenizer.encode(part) if part else torch.empty(0, dtype=torch.int64)).to(device) for part in parts]
+    prepared = Prepared(device, corpus, tokenizer, splits, layers)
+    Windows(splits[0], config.window)  # which refuses a window that does not fit
+    if len(splits[1]) < 2:
+        raise ValueError(f"train: the validation split has {len(splits[1])} {prepared.unit}s, it needs at least 2")
+    if device.type == "cpu":
+        _check_memory(config, tokenizer.vocab)
+    return prepared
+
+
+def _tokenizer(asked: str, text: str, training: str, layers: Implementation) -> StoredTokenizer:
+    """Of the whole text its characters; byte pairs are learned from the training split alone.
+
+    Raises ValueError for what means no tokenizer, or one that cannot be written beside the weights.
+    """
+    if asked == "characters":
+        return CharTokenizer.from_text(text)
+    if found := re.fullmatch(r"bpe:(\d{1,9})", asked):
+        return BytePairTokenizer.train(training, int(found[1]), layers=layers)
+    if not Path(asked).is_file():
+        raise ValueError(f"train: tokenizer must be characters, bpe:N or a file, got {asked!r:.99}")
+    tokenizer = load(asked)
+    if not isinstance(tokenizer, StoredTokenizer):
+        raise ValueError(f"train: tokenizer must be a characters.json or tokenizer.json, got {asked!r:.99}")
+    return tokenizer
 
 
 def _check_memory(config: Train, vocab: int) -> None:

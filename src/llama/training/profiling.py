@@ -33,8 +33,9 @@ class Stopwatch:
             torch.accelerator.synchronize(self.device)
 
 
-def report(step: Callable[[Any], object], device: torch.device, tokens: int) -> None:
-    """Run `step(watch)`, which times its parts, and print where its time goes; `tokens` are those of one step."""
+def report(step: Callable[[Any], object], device: torch.device, tokens: int, unit: str) -> None:
+    """Run `step(watch)`, which times its parts, and print where its time goes; `tokens`, each a `unit`, are those of
+    one step."""
     for _ in range(WARM_UP):
         step(Stopwatch(device))
     watches = [Stopwatch(device) for _ in range(STEPS)]
@@ -42,7 +43,7 @@ def report(step: Callable[[Any], object], device: torch.device, tokens: int) -> 
         step(watch)
     parts = {part: median(watch.seconds[part] for watch in watches) for part in watches[0].seconds}
     whole = sum(parts.values())
-    rate = f"{tokens / whole:,.0f} characters/s"
+    rate = f"{tokens / whole:,.0f} {unit}s/s"
     print(f"\nA step takes {whole * 1e3:.1f} ms (the sum of its parts, each the median of {STEPS}), {rate}")
     for part, seconds in parts.items():
         print(f"  {part:<12} {seconds * 1e3:8.1f} ms  {seconds / whole:5.0%}")

@@ -38,6 +38,8 @@ class Saved:
     config: Mapping[str, Any]
     corpus: str
     tensors: Mapping[str, Tensor]
+    tokens: str = ""
+    """The SHA-256 of the ids of the text; nothing where they are characters, which the text decides alone."""
 
 
 def write(folder: Path, saved: Saved, losses: Losses) -> None:
@@ -47,7 +49,8 @@ def write(folder: Path, saved: Saved, losses: Losses) -> None:
     nobody could go on from there; in both cases the earlier files are still whole.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in (*saved.tensors.items(), *losses.tensors().items())}
-    metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(saved.config), "corpus": saved.corpus}
+    metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(saved.config)}
+    metadata |= {"corpus": saved.corpus, "tokens": saved.tokens}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"train: {name} is not finite after {len(losses.steps)} steps; try smaller learning rates")
@@ -88,7 +91,8 @@ def read(folder: Path) -> Saved:
     promised = metadata.pop("sha256", None)
     if promised != (found := _digest(metadata, tensors)):
         raise ValueError(f"train: {path} is damaged: its contents have SHA-256 {found}, not {promised!r:.99}")
-    return Saved(_config(path, metadata.get("config", "")), metadata.get("corpus", ""), tensors)
+    config = _config(path, metadata.get("config", ""))
+    return Saved(config, metadata.get("corpus", ""), tensors, metadata.get("tokens", ""))
 
 
 def _config(path: Path, text: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import struct
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ FILES = {
     "latin.txt": b"caf\xe9",
     "header.bin": bytes(28),
     "notes.json": b"[1]",
+    "tokens.bin": struct.pack("<i", 3) + 3 * struct.pack("<fic", 0.0, 1, b"a"),
     "other/characters.json": b'{"characters": "ab"}',
     "mine.py": b"def decoder_layer(x, *_, **__):\n    return x\n",
 }
@@ -184,6 +186,14 @@ FOLDERS = (
     ("--dropout -1", "train: dropout must lie in 0..255/256, got -1.0"),
     ("--dropout nan", "train: dropout must lie in 0..255/256, got nan"),
     ("--impl mine.py --dropout 0.1", "train: decoder_layer of mine knows no dropout; use --dropout 0"),
+    ("--tokenizer bpe:256", "tokenizer: vocab must be at least 257, the bytes and one merge, got 256"),
+    ("--tokenizer bpe:many", "train: tokenizer must be characters, bpe:N or a file, got 'bpe:many'"),
+    (f"--tokenizer bpe:{HUGE}", f"train: tokenizer must be characters, bpe:N or a file, got 'bpe:{HUGE}'"),
+    ("--tokenizer none.json", "train: tokenizer must be characters, bpe:N or a file, got 'none.json'"),
+    ("--tokenizer notes.json", "tokenizer: notes.json cannot be read ("),
+    ("--tokenizer other/characters.json", "tokenizer: the vocabulary lacks 't', at position 0"),
+    ("--tokenizer tokens.bin", "train: tokenizer must be a characters.json or tokenizer.json, got 'tokens.bin'"),
+    ("--tokenizer bpe:300 --fractions 0.99 0.0 0.01", "train: the validation split has 0 tokens, it needs at least 2"),
     ("--seed -1", "train: seed must lie in 0..2^63 - 1, got -1"),
     (f"--seed {TOO_LARGE}", f"train: seed must lie in 0..2^63 - 1, got {TOO_LARGE}"),
     *LAYERS_AND_DEVICES,
@@ -207,6 +217,8 @@ def test_train_refuses_a_file_where_the_checkpoint_is_to_stand(place, capsys):
     *CORPORA,
     *SIZES,
     ("--window 164", "ladder: a window of 164 needs 165 characters, the validation split has 164"),
+    ("--rungs tokens --window 60", "ladder: a window of 60 needs 61 tokens, the validation split has 48"),
+    ("--rungs tokens --hidden-size 8", "ladder: 4 layers do not fit into "),
     ("--rungs", "ladder: at least one rung and one seed are needed"),
     ("--rungs attic", "ladder: a rung is one of softmax-twice, baseline, rms_norm, "),
     ("--rungs oven best oven", "ladder: a rung counts once, got oven twice"),
@@ -323,6 +335,29 @@ def test_evaluate_refuses(place, capsys, arguments, sentence):
 
 
 @_table(
+    *CORPORA[:-1],
+    ("--vocab 256", "tokenizer: vocab must be at least 257, the bytes and one merge, got 256"),
+    ("--vocab -1", "tokenizer: vocab must be at least 257, the bytes and one merge, got -1"),
+    ("--impl nothing", "an implementation is naive, vectorized, fused, a dotted module, a .py file or a folder"),
+    ("--out words.bin", "tokenizer: out must end in .json and not be characters.json, got words.bin"),
+    (
+        "--out other/characters.json",
+        f"tokenizer: out must end in .json and not be characters.json, got {Path('other/characters.json')}",
+    ),
+    ("--out text.txt/tokenizer.json", "text.txt is a file, and must be a folder"),
+    ("--out locked/tokenizer.json", "locked may not be written"),
+)
+def test_tokenizer_train_refuses(place, capsys, arguments, sentence):
+    _assert_refused(place, capsys, ["tokenizer", "train", "--corpus", "text.txt", *shlex.split(arguments)], sentence)
+
+
+def test_tokenizer_train_refuses_a_folder_where_the_file_is_to_stand(place, capsys):
+    (place / "words.json").mkdir()
+    arguments = ["tokenizer", "train", "--corpus", "text.txt", "--out", "words.json"]
+    _assert_refused(place, capsys, arguments, "tokenizer: words.json is a folder, and must be a file")
+
+
+@_table(
     ("", "kata: say where the layers are to stand, as in python -m llama kata my_llama"),
     ("new ropes", "kata: there is no layer ropes; did you mean rope?"),
     ("new rope Rope", "kata: there is no layer Rope; did you mean rope?"),
@@ -367,6 +402,7 @@ NUMBERS = {
     "ladder": "hidden-size num-hidden-layers num-attention-heads num-key-value-heads window batch-size steps seeds",
     "generate": "max-new-tokens samples top-k seed at-once draft-tokens",
     "evaluate": "window tokens",
+    "tokenizer train": "vocab",
 }
 
 
@@ -383,6 +419,9 @@ NUMBERS = {
         ("ladder --rung llama", "--rung"),
         ("generate --top-q 1", "--top-q"),
         ("generate --temperature hot", "'hot'"),
+        ("tokenizer", "{train}"),
+        ("tokenizer learn", "'learn'"),
+        ("tokenizer train --pattern gpt4", "'gpt4'"),
         ("kata new --stat", "--stat"),
         ("solution", "LAYER"),
         ("hint rope --al", "--al"),

@@ -20,8 +20,10 @@ from llama.model import checkpoint
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
 from llama.text import downloads
+from llama.text.byte_pairs import BytePairTokenizer
 from llama.text.downloads import FILES
-from llama.text.tokenizer import CharTokenizer, JsonTokenizer, Llama2cTokenizer, load
+from llama.text.llama2c_tokenizer import Llama2cTokenizer
+from llama.text.tokenizer import CharTokenizer, JsonTokenizer, load
 
 CHARACTERS = "\n abcdeé"
 VOCAB = len(CHARACTERS)
@@ -255,6 +257,8 @@ TOKENIZERS = {
     "llama2.c": LLAMA2C,
     "byte fallback": JsonTokenizer(_byte_fallback()),
     "byte level": JsonTokenizer(_byte_level()),
+    # Of 😀, which has the bytes F0 9F 98 80, a space takes the first two.
+    "byte pairs": BytePairTokenizer([(0x20, 0xF0), (256, 0x9F), (0x98, 0x80)]),
 }
 
 
@@ -270,13 +274,24 @@ def test_a_text_is_written_in_whole_characters(tokenizer, prompt, text):
 
 
 # Not byte fallback: there one wrong byte makes all bytes beside it wrong, those that have been written too.
-@pytest.mark.parametrize("tokenizer", [TOKENIZERS[name] for name in ("characters", "llama2.c", "byte level")])
+@pytest.mark.parametrize(
+    "tokenizer", [TOKENIZERS[name] for name in ("characters", "llama2.c", "byte level", "byte pairs")]
+)
 @given(data=st.data())
 def test_any_tokens_at_all_are_written_as_the_text_that_they_are(tokenizer, data):
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab - 1), max_size=12))
     before = tokenizer.encode("a").tolist()
     whole = tokenizer.decode(before + ids)
     assert "".join(pieces(tokenizer, before, ids)) == whole.removeprefix(tokenizer.decode(before))
+
+
+def test_a_token_that_ends_within_a_character_is_written_with_the_rest_of_it():
+    tokenizer = TOKENIZERS["byte pairs"]
+    tokens = tokenizer.encode(" 😀b").tolist()
+    assert [tokenizer.bytes_of([token]) for token in tokens] == [b" \xf0\x9f", b"\x98\x80", b"b"]
+    parts = pieces(tokenizer, tokenizer.encode("a").tolist(), remaining := iter(tokens))
+    assert next(parts) == " 😀"
+    assert list(remaining) == [ord("b")]
 
 
 def test_each_piece_is_there_as_soon_as_it_is_complete():

@@ -11,11 +11,12 @@ import torch
 from llama.__main__ import main
 from llama.implementation import load
 from llama.ladder import drawings, pictures, report, tutorial
-from llama.ladder.climb import Climb, Ladder, build, climb, llama_config, recipe, train
+from llama.ladder.climb import Climb, Ladder, build, climb, llama_config, recipe, train, widest
 from llama.ladder.comparison import TAKEN_BACK, WHOLE, Weighed, Weighing, _ask, _reglu, as_large, steps_in
 from llama.ladder.pictures import attention_weights
-from llama.ladder.rungs import RUNGS
+from llama.ladder.rungs import RUNGS, TOKENS
 from llama.model.llama import Llama
+from llama.model.weights import count
 from llama.training import evaluation
 from llama.training.preparation import prepare
 from tests.judge.assertions import assert_close, assert_identical
@@ -181,8 +182,47 @@ def test_several_seeds_are_reported_with_their_spread(tmp_path, corpus, capsys):
     assert f"{(a + b) / 2:.3f} ± {abs(a - b) / math.sqrt(2):.3f}" in capsys.readouterr().out
 
 
+# The rung on tokens.
+
+
+def test_tokens_are_climbed_where_they_are_asked_for_and_compared_in_bits_per_byte(tmp_path, corpus, capsys):
+    arguments = ["--corpus", str(corpus), "--out", str(tmp_path), "--rungs", "best", "tokens", *FLAGS]
+    assert main(["ladder", *arguments]) == 0
+    best, tokens = json.loads((tmp_path / "ladder.json").read_text())["rungs"]
+    said = capsys.readouterr().out
+    for climbed in (best, tokens):
+        # Each character of this text is a byte.
+        assert climbed["bits_per_byte"] == pytest.approx(climbed["prefix_loss"] / math.log(2))
+        assert f"{climbed['bits_per_byte']:.3f}" in said
+    assert tokens["rung"] == "tokens"
+    assert tokens["parameters"] <= best["parameters"]
+    assert TOKENS.change in (tmp_path / "index.html").read_text()
+
+
+def test_the_losses_on_tokens_are_per_character_that_they_stand_for(corpus):
+    prepared = prepare(recipe(replace(SMALL, corpus=str(corpus)), TOKENS, 0))
+    of = climb(SMALL, TOKENS, 0, prepared, lambda: None)
+    training, validation, test = prepared.splits
+    for found, ids in (
+        (of.train_loss, training[: len(validation)]),
+        (of.validation_loss, validation),
+        (of.test_loss, test),
+    ):
+        whole = evaluation.loss(of.model, ids, SMALL.window) * (len(ids) - 1)
+        assert found == pytest.approx(whole / len(prepared.tokenizer.decode(ids[1:])))
+    assert of.leak.prefix == pytest.approx(of.leak.parallel)
+    assert of.bytes_per_character == 1.0
+
+
+def test_a_model_on_tokens_is_as_wide_as_it_may_be_without_being_larger():
+    parameters = count(llama_config(SMALL, TOKENS, 65))
+    config = widest(SMALL, TOKENS, 300, parameters)
+    wider = replace(config, hidden_size=config.hidden_size + 2 * config.num_attention_heads)
+    assert count(llama_config(config, TOKENS, 300)) <= parameters < count(llama_config(wider, TOKENS, 300))
+
+
 def test_the_report_takes_the_leak_off_the_validation_loss():
-    climb = Climb(RUNGS[3], 0, None, [], 0.0, 0.5, 0.0, evaluation.Leak(0.4, 3.0), 1.0, "")
+    climb = Climb(RUNGS[3], 0, None, [], 0.0, 0.5, 0.0, evaluation.Leak(0.4, 3.0), 1.0, "", 1.0)
     assert climb.prefix_loss == pytest.approx(3.1)
     assert replace(climb, leak=evaluation.Leak(0.4, 0.4)).prefix_loss == 0.5
 
@@ -338,7 +378,7 @@ def _climb(rung, seed, **changed):
     leak = evaluation.Leak(2.0, 2.0)
     values = {"train_loss": 1.0, "validation_loss": 2.0, "test_loss": 3.0, "leak": leak, "tokens_per_second": 4000.0}
     model = torch.nn.Linear(3, 4)
-    return Climb(rung, seed, model, [9.0], **values | changed, sample="")
+    return Climb(rung, seed, model, [9.0], **values | changed, sample="", bytes_per_character=1.25)
 
 
 def test_a_row_of_the_ladder_has_each_number_in_its_column():
@@ -346,8 +386,8 @@ def test_a_row_of_the_ladder_has_each_number_in_its_column():
     table = report.rungs_table([_climb(honest, 0), _climb(reading, 0, leak=evaluation.Leak(0.5, 2.25))])
     assert table.columns[0] == "rung"
     assert [row.cells for row in table.rows] == [
-        ("baseline", "16", "1.000", "2.000", "3.000", "2.000", "+0.0e+00", "7.4", "4,000"),
-        ("attention-without-a-mask", "16", "1.000", "2.000", "3.000", "3.750", "-1.750", "42.5", "4,000"),
+        ("baseline", "16", "1.000", "2.000", "3.000", "2.000", "+0.0e+00", "7.4", "2.308", "4,000"),
+        ("attention-without-a-mask", "16", "1.000", "2.000", "3.000", "3.750", "-1.750", "42.5", "4.328", "4,000"),
     ]
     assert [row.leaks for row in table.rows] == [False, True]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llama.generation.stream import generate
 from llama.model import checkpoint
 from llama.model.llama2c import load_llama2c
-from llama.text.tokenizer import Llama2cTokenizer
+from llama.text.llama2c_tokenizer import Llama2cTokenizer
 from tests.judge.assertions import assert_close, assert_identical
 from tests.judge.tolerances import tolerance
 

@@ -8,6 +8,8 @@ own prefix alone. Where it is lower, the model reads the future.
 """
 
 import math
+import string
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from llama.ladder.one_block import looking_ahead
 from llama.machine.device import multiplies_bfloat16
 from llama.model.config import LlamaConfig
 from llama.model.llama import Llama
+from llama.text.byte_pairs import BytePairTokenizer
 from llama.text.windows import Windows
 from llama.training import evaluation, preparation
 from llama.training.optimizer import Optimizer
@@ -110,17 +113,92 @@ def test_a_model_that_reads_the_future_falls_below_the_entropy(implementation):
     assert surplus < -4 * error
 
 
+LENGTH = 32
+"""States of each text that is written in tokens."""
+
+
+def _texts(chain, count, seed):
+    """Texts of so many states, each a letter, with the chain's own loss of each; all begin after the states 0, 0."""
+    draws = [_draw(chain, LENGTH, (seed, i)).tolist() for i in range(count)]
+    losses = []
+    for states in draws:
+        before = pairwise([0, 0, *states])
+        losses.append(-sum(math.log(chain[a, b, c]) for (a, b), c in zip(before, states, strict=False)))
+    texts = ["".join(string.ascii_lowercase[state] for state in states) for states in draws]
+    return texts, torch.tensor(losses, dtype=torch.float64)
+
+
+END = ord("\n")
+
+
+def _in_tokens(tokenizer, texts):
+    """The end of another text, the tokens of a text, and ends up to the length of the longest: [texts seq]."""
+    rows = [tokenizer.encode(f"\n{text}\n") for text in texts]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END).to(target.DEVICE)
+
+
+def _surplus_in_tokens(layers, chain, steps):
+    """By how much a text in tokens costs the model more than the chain, and the standard error; nats per state.
+
+    A token tells that it was not merged with the next, so part of a text may cost less than it costs the chain. All of
+    it may not: the texts of this length are as many rows of tokens, whose probabilities add up to one at most.
+    """
+    texts, _ = _texts(chain, 2000, seed=1)
+    tokenizer = BytePairTokenizer.train(" ".join(texts), 264)
+    model, rows = _model(layers, tokenizer.vocab), _in_tokens(tokenizer, texts)
+
+    def batch(size, step):
+        of = rows[torch.arange(step * size, (step + 1) * size) % len(rows)]
+        return of[:, :-1], of[:, 1:]
+
+    _fit(model, batch, steps)
+    texts, best = _texts(chain, 500, seed=2)
+    rows = _in_tokens(tokenizer, texts)
+    with torch.no_grad():
+        logits = model(rows[:, :-1])
+    of_text = rows[:, 1:] != END
+    logits[..., END] = -math.inf  # where a text ends the chain does not say
+    losses = evaluation.token_losses(logits, rows[:, 1:]).where(of_text, 0).cpu().double()
+    surplus = (losses.sum(1) - best) / LENGTH
+    return surplus.mean().item(), (surplus.std() / math.sqrt(len(surplus))).item()
+
+
 @pytest.mark.tensors
-def test_the_parallel_loss_equals_the_loss_from_prefixes_alone(implementation):
-    model = _model(implementation, STATES)
-    windows = _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(target.DEVICE)
+def test_in_tokens_too_the_loss_comes_near_the_entropy_and_not_below_it(implementation):
+    chain = _chain()
+    surplus, error = _surplus_in_tokens(implementation, chain, steps=100)
+    # Some of it remains: the last token of a text might have been another of which it is the beginning.
+    assert -4 * error <= surplus <= 0.15 * _entropy_rate(chain)
+
+
+@pytest.mark.tensors
+def test_in_tokens_too_a_model_that_reads_the_future_falls_below_the_entropy(implementation):
+    surplus, error = _surplus_in_tokens(looking_ahead(implementation), _chain(), steps=75)
+    assert surplus < -4 * error
+
+
+def _windows_of(unit):
+    """Windows of 17, and the size of their vocabulary: states of the chain, or tokens of a text."""
+    if unit == "states":
+        return _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(target.DEVICE), STATES
+    texts, _ = _texts(_chain(), 20, seed=3)
+    tokenizer = BytePairTokenizer.train(" ".join(texts), 264)
+    return tokenizer.encode(" ".join(texts))[: 16 * 17].view(16, 17).to(target.DEVICE), tokenizer.vocab
+
+
+@pytest.mark.tensors
+@pytest.mark.parametrize("unit", ["states", "tokens"])
+def test_the_parallel_loss_equals_the_loss_from_prefixes_alone(implementation, unit):
+    windows, vocab = _windows_of(unit)
+    model = _model(implementation, vocab)
     assert abs(evaluation.parallel_loss(model, windows) - evaluation.prefix_loss(model, windows)) <= LOSS
 
 
 @pytest.mark.tensors
-def test_the_prefix_test_shows_a_model_that_reads_the_future(implementation):
-    model = _model(looking_ahead(implementation), STATES)
-    windows = _draw(_chain(), 16 * 17, seed=3).view(16, 17).to(target.DEVICE)
+@pytest.mark.parametrize("unit", ["states", "tokens"])
+def test_the_prefix_test_shows_a_model_that_reads_the_future(implementation, unit):
+    windows, vocab = _windows_of(unit)
+    model = _model(looking_ahead(implementation), vocab)
     assert abs(evaluation.parallel_loss(model, windows) - evaluation.prefix_loss(model, windows)) > LOSS
 
 
