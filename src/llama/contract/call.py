@@ -16,7 +16,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Sequence
-from itertools import compress
+from itertools import chain, compress
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -125,10 +125,22 @@ def _kind(value: Any) -> Any:
     if kind is tuple:
         return _kinds(value)
     if kind is list:  # of any length: each item keeps to the rule by itself
-        types = frozenset(map(type, value))
-        of = types if types <= SCALARS else frozenset(map(_kind, value))
-        return None if None in of else of
+        return _kind_of_list(value)
     return None
+
+
+def _kind_of_list(value: list[Any]) -> Any:
+    """Each item keeps to the rule by itself, so that each kind counts once. Of scalars, and of tuples of one type of
+    scalars, in C: there may be very many."""
+    types = frozenset(map(type, value))
+    if types <= SCALARS:
+        return types
+    if types == {tuple}:
+        parts = frozenset(map(type, chain.from_iterable(value)))
+        if len(parts) == 1 and parts <= SCALARS:
+            return tuple, frozenset(map(len, value)), parts
+    of = frozenset(map(_kind, value))
+    return None if None in of else of
 
 
 def _bind(layer: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -9,4 +9,5 @@ def arguments(case: Case) -> Arguments:
     return positional(word(case, case.seq), merges(case, case.n))
 
 
-CALLS = Calls("seq n", arguments, very_large=({"seq": 5_000},))
+# Of one letter, of two and of three, and as long as naive layers can read.
+CALLS = Calls("seq n", arguments, very_large=({"seq": 5_001}, {"seq": 9_001}, {"seq": 9_001, "n": 12}))

@@ -42,6 +42,7 @@ STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the modes that torch's functions run in": (torch._C._len_torch_function_stack, _leave_modes),
     "how NumPy treats errors": (np.geterr, lambda was: np.seterr(**was)),
     "environment variables that the suite reads": (_variables, _put_variables_back),
+    "Python's recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "Python's profile function": (sys.getprofile, sys.setprofile),
     "Python's trace function": (sys.gettrace, sys.settrace),
 }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llama import implementation
 from llama.implementation import Claims, map_leaves, tensors
-from llama.layers import parameters_of
+from llama.layers import parameters_of, takes_tensors
 from tests import zoo
 from tests.cases import target
 from tests.cases.calls import FLAGS, Arguments, arguments, calls_of
@@ -30,6 +30,9 @@ from tests.judge.tolerances import HALF, tolerance
 from tests.zoo import Bug
 
 RIGHT = implementation.load("vectorized")
+
+LONGEST = 2_000
+"""Ids and bytes of a call of plain Python values that the bugs are asked too."""
 
 Layer = Callable[..., Any]
 Probe = Callable[[Layer], Any]
@@ -56,7 +59,7 @@ class Outcomes:
 def diagnose(layer: str, function: Layer, *calls: Arguments) -> list[Bug]:
     """The bugs of that layer which `function` cannot be told from, on the probes and on these calls."""
     known = _known(layer, target.CLAIMS)
-    asked = [_as_probe(layer, call) for call in calls]
+    asked = [_as_probe(layer, call) for call in _short(layer, calls)]
     probes = [*known.plain, *known.special, *asked]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
     if all(isinstance(theirs[i], Raised) for i in range(len(probes))):
@@ -90,7 +93,7 @@ def behind_other_faults(layer: str, function: Layer, *calls: Arguments) -> list[
     where its wrong values are those of `function` in two calls at least, among them those of `calls`, and where
     `function` is right in no call in which the bug is wrong. In what other calls something else may be wrong too.
     """
-    asked = [_values(call) for call in _not_in_half(calls)]
+    asked = [_values(call) for call in _not_in_half(_short(layer, calls))]
     known = _known(layer, target.CLAIMS)
     probes = [*asked, *map(_values, known.calls), *map(_values, _more(layer, target.CLAIMS))]
     theirs, right = Outcomes(probes, function), Outcomes(probes, getattr(RIGHT, layer))
@@ -162,6 +165,16 @@ def repaired(layer: str, function: Layer, *calls: Arguments) -> str:
             pairs = [(a.detach().cpu(), e.detach().cpu()) for a, e in zip(theirs, right, strict=True)]
             results.append([Result(*pair, *named(layer, *call)) for pair in pairs])
     return repair(layer, results)
+
+
+def _short(layer: str, calls: Iterable[Arguments]) -> list[Arguments]:
+    """Those that every bug can be asked in a moment."""
+    return [call for call in calls if takes_tensors(layer) or sum(map(_length, call[0])) <= LONGEST]
+
+
+def _length(value: Any) -> int:
+    """Of a list or bytes; of words, all of theirs."""
+    return sum(map(len, value)) if isinstance(value, dict) else len(value) if isinstance(value, list | bytes) else 0
 
 
 def _not_in_half(calls: Iterable[Arguments]) -> list[Arguments]:
