@@ -36,8 +36,7 @@ def run(config: Ladder) -> list[Climb]:
     first = recipe(config, chosen[0], config.seeds[0])
     prepared = prepare(replace(first, tokenizer="characters"))
     on = {"characters": prepared}
-    """The text in the tokens of each rung."""
-    for rung in chosen:
+    for rung in chosen:  # each by the name of its tokens
         if rung.tokenizer not in on:
             asked = replace(first, tokenizer=rung.tokenizer)
             on[rung.tokenizer] = in_tokens(asked, prepared.device, prepared.corpus, prepared.layers)

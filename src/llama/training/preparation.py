@@ -74,6 +74,8 @@ def in_tokens(config: Train, device: torch.device, corpus: Corpus, layers: Imple
     Windows(splits[0], config.window)  # which refuses a window that does not fit
     if len(splits[1]) < 2:
         raise ValueError(f"train: the validation split has {len(splits[1])} {prepared.unit}s, it needs at least 2")
+    if not tokenizer.decode(splits[1][1:]):
+        raise ValueError(f"train: --tokenizer {config.tokenizer:.99} knows nothing of the text of the validation split")
     if device.type == "cpu":
         _check_memory(config, tokenizer.vocab)
     return prepared

@@ -143,6 +143,14 @@ def test_a_tokenizer_that_begins_each_text_with_a_token_leaves_an_empty_split_em
     assert len(test) == 0
 
 
+def test_a_tokenizer_that_knows_nothing_of_the_text_is_refused(tiny, tmp_path):
+    whole = tokenizers.Tokenizer(tokenizers.models.BPE({"<unk>": 0, "z": 1}, [], unk_token="<unk>"))
+    whole.add_special_tokens(["<unk>"])
+    JsonTokenizer(whole).save(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match="tokenizer.json knows nothing of the text of the validation split"):
+        prepare(replace(tiny, tokenizer=str(tmp_path / "tokenizer.json")))
+
+
 def test_the_tokenizer_of_an_earlier_model_in_the_folder_is_gone(tiny, tmp_path):
     for tokenizer, name in ((tiny.tokenizer, "tokenizer.json"), ("characters", "characters.json")):
         train.run(replace(tiny, tokenizer=tokenizer, out=tmp_path, steps=1))
