@@ -31,7 +31,7 @@ from tests.zoo import Bug
 
 RIGHT = implementation.load("vectorized")
 
-LONGEST = 2_000
+LONGEST = 300
 """Ids and bytes of a call of plain Python values that the bugs are asked too."""
 
 Layer = Callable[..., Any]
