@@ -131,7 +131,7 @@ TOKENS = Rung(
     "tokens",
     "The recipe of best on tokens: a vocabulary of 512, of byte pairs that the training split teaches. The model is "
     "narrower by what the larger vocabulary takes: it is no larger, and a step of as many tokens takes no longer.",
-    "A token stands for two or three characters. So in the same time the model reads more text, and a window reaches "
+    "A token stands for about two characters. So in the same time the model reads more text, and a window reaches "
     "further back.",
     recipe=BEST | {"tokenizer": "bpe:512"},
 )
