@@ -217,8 +217,8 @@ def test_only_the_first_process_measures_and_writes(tmp_path, tiny, monkeypatch)
     monkeypatch.setattr(distributed.Group, "largest", lambda _, number, device: number)
     for rank, written in ((1, False), (0, True)):
         config = replace(tiny, out=tmp_path / str(rank))
-        windows, losses = Windows(ids, tiny.window), Losses()
-        train._fit(Trainer(config, model, windows, distributed.Group(rank, 2, rank, 2)), ids, losses, "")
+        windows, losses, begun = Windows(ids, tiny.window), Losses(), run_file.Saved({}, "", {})
+        train._fit(Trainer(config, model, windows, distributed.Group(rank, 2, rank, 2)), ids, losses, begun)
         assert len(losses.steps) == tiny.steps
         assert bool(losses.validation) == written
         assert (config.out / run_file.FILE).exists() == written
