@@ -20,11 +20,12 @@ def stub(layer: str, folder: str = "my_llama", forbidden: Sequence[str] = ()) ->
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     composed = "compose" in functions
     function = functions["compose"] if composed else functions.get("vectorized", functions["naive"])
+    imports = _imports(layer, tree, function, composed)
     lines = [
         '"""' + "\n\n".join(_paragraphs(layer, functions, folder, forbidden)),
         '"""',
-        "",
-        *_imports(layer, tree, function, composed),
+        *([""] if imports else []),
+        *imports,
         *(["", 'layers = implementation.load("vectorized")'] if composed else []),
         "",
         "",

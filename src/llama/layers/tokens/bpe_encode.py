@@ -19,7 +19,6 @@ Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Sub
 in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
 """
 
-import functools
 import heapq
 from itertools import pairwise
 
@@ -88,14 +87,26 @@ fill any memory; 16,384 tokens learned from TinyShakespeare have 96,080."""
 
 @contract(check)
 def fused(word: bytes, merges: list[tuple[int, int]]) -> list[int]:
-    model = _model(tuple(merges))
+    model = _model(merges)
     if model is None:
         return unchecked(vectorized)(word, merges)
     return [token.id for token in model.tokenize(word.decode("latin-1"))]  # a character for each byte
 
 
-@functools.lru_cache(maxsize=4)
-def _model(merges: tuple[tuple[int, int], ...]) -> BPE | None:
+_last: tuple[list[tuple[int, int]], BPE | None] = [], None
+"""Merges, and the library's model of them: a tokenizer encodes one word after another with the same."""
+
+
+def _model(merges: list[tuple[int, int]]) -> BPE | None:
+    global _last
+    known, model = _last
+    if known != merges:  # quickly seen to be equal, where the very same pairs are in both
+        model = _made(merges)
+        _last = list(merges), model
+    return model
+
+
+def _made(merges: list[tuple[int, int]]) -> BPE | None:
     """The library's model of these merges, or None where it cannot have one.
 
     It knows a token by its text, which is that of the two it is made of. So where two ids have the same text it takes
