@@ -11,6 +11,11 @@ def probes():
         kept = list(first)
         return [kept, bpe_merge([0, 0, 0, 0], (0, 0), 256), first]
 
+    def the_list_that_is_given(bpe_merge):
+        ids = [3, 1, 2]
+        replaced, same = bpe_merge(ids, (1, 2), 256), bpe_merge(ids, (7, 8), 256)
+        return [replaced, ids, same is ids, replaced is ids]
+
     return [
         (([1, 1, 1], (1, 1), 256), {}),
         (([1, 1, 2], (1, 2), 256), {}),
@@ -22,6 +27,7 @@ def probes():
         (([1, 23, 11, 2], (1, 2), 256), {}),
         (([], (1, 2), 256), {}),
         twice,
+        the_list_that_is_given,
     ]
 
 
