@@ -30,7 +30,11 @@ def problem(result: Any, given: list[Any]) -> str:
 
 def changed(after: Any, before: Any) -> bool:
     """Whether an argument holds something else than its copy from before the call; the order of a dict counts."""
-    return bool(after != before) or (isinstance(after, dict) and list(after) != list(before))
+    if isinstance(after, dict) and isinstance(before, dict):
+        after, before = [*after, *after.values()], [*before, *before.values()]
+    if not isinstance(after, list):
+        return bool(after != before)
+    return bool(after != before) or [*map(type, after)] != [*map(type, before)]  # True is equal to 1
 
 
 def difference(actual: Any, expected: Any, name: str) -> str:

@@ -170,7 +170,7 @@ class Subject:
             )
         if len(after) != len(leaves):
             raise Mismatch("an argument was changed: a list or a mapping has lost or gained an entry")
-        if problem := results.problem(result, tensors((args, kwargs)), calls_of(self.layer).may_return_arguments):
+        if problem := self._problem(result, (args, kwargs)):
             raise Mismatch(problem)
         self._keep(result)
         call.result = results.with_number(result, calls_of(self.layer).number)
@@ -189,7 +189,7 @@ class Subject:
         given, (args, kwargs) = [*call.args, *call.kwargs.values()], call.given
         if any(map(python_values.changed, given, [*args, *kwargs.values()])):
             raise Mismatch("an argument was changed: work on a copy, list(ids) or dict(words)")
-        if problem := python_values.problem(result, given):
+        if problem := self._problem(result, (call.args, call.kwargs)):
             raise Mismatch(problem)
         self._keep(result)
         call.result = result
@@ -218,6 +218,13 @@ class Subject:
         """Whether it comes from a file of another, and runs here; what it leaves to us we compose."""
         of_another = bool(self.implementation.source) and self.implementation.defines(self.layer)
         return of_another and not self.implementation.is_apart
+
+    def _problem(self, result: Any, given: Arguments) -> str:
+        """What is wrong with a result, whatever its values."""
+        args, kwargs = given
+        if not self.takes_tensors:
+            return python_values.problem(result, [*args, *kwargs.values()])
+        return results.problem(result, tensors(given), calls_of(self.layer).may_return_arguments)
 
     def _keep(self, result: Any) -> None:
         Subject.kept.add(result)
@@ -252,7 +259,7 @@ class Subject:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = self._run(function, args, kwargs)
-            if problem := results.problem(result, []):
+            if problem := self._problem(result, ((), {})):
                 raise Refused(problem)
             return result
 

@@ -186,8 +186,7 @@ def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Calla
     model, losses, seconds = train(config, rung, seed, prepared, tick)
     if not math.isfinite(losses[-1]):
         raise ValueError(f"ladder: the loss of {rung.name} is {losses[-1]} at step {len(losses) - 1}")
-    prompt = prepared.tokenizer.encode(prepared.corpus.text[0])[None].to(prepared.device)
-    sample = generate(model, prompt, SAMPLE, temperature=0.8, seed=seed)[0]
+    sample = generate(model, prepared.splits[0][None, :1], SAMPLE, temperature=0.8, seed=seed)[0]
 
     def loss(ids: torch.Tensor) -> float:
         return evaluation.loss(model, ids, config.window) * prepared.per_character(ids)

@@ -33,7 +33,7 @@ class BytePairTokenizer:
     """Tokens 0..255 are the bytes in order, and token 256 + i is `merges[i]`: two smaller ids, side by side in a word.
 
     `pattern` names how a text is split into words. `layers` is whose layers are called; what they lack comes from
-    `vectorized`.
+    `vectorized`. Raises ValueError or TypeError for merges that are none.
     """
 
     FILE: ClassVar[str] = JsonTokenizer.FILE
@@ -41,8 +41,8 @@ class BytePairTokenizer:
     def __init__(
         self, merges: list[tuple[int, int]], pattern: Pattern = "llama3", layers: Implementation | str = "fused"
     ):
+        implementation.load("fused").bpe_encode(b"", merges)  # by its contract, raises for merges that are none
         layers = _completed(layers)
-        layers.bpe_encode(b"", merges)  # by its contract: raises ValueError for merges that are none
         pre_tokenize("", pattern)
         self.merges, self.pattern = merges, pattern
         # Checking all merges for each word would take longer than the word.
@@ -58,7 +58,14 @@ class BytePairTokenizer:
         """
         check_vocab(vocab)
         layers = _completed(layers)
-        return cls(layers.bpe_train(words(text, pattern), vocab), pattern, layers)
+        merges = layers.bpe_train(words(text, pattern), vocab)
+        try:
+            return cls(merges, pattern, layers)
+        except (TypeError, ValueError) as error:
+            what = str(error).removeprefix("bpe_encode: ")
+            raise ValueError(
+                f"tokenizer: what bpe_train of {layers.name} returned is no list of merges: {what}"
+            ) from None
 
     @property
     def vocab(self) -> int:

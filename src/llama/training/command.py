@@ -147,8 +147,7 @@ def _begun(config: Train, prepared: Prepared) -> Saved:
     """The run as it is begun, still without tensors."""
     text = hashlib.sha256(prepared.corpus.text.encode()).hexdigest()
     ids = torch.cat(prepared.splits).cpu().numpy()
-    tokens = "" if prepared.unit == "character" else hashlib.sha256(ids.tobytes()).hexdigest()
-    return Saved(plain(config), text, {}, tokens)
+    return Saved(plain(config), text, {}, hashlib.sha256(ids.tobytes()).hexdigest())
 
 
 def _resumed(config: Train, wanted: Saved, vocab: int) -> Saved | None:
@@ -174,7 +173,9 @@ def _resumed(config: Train, wanted: Saved, vocab: int) -> Saved | None:
             f"train: the text of --corpus {config.corpus} has SHA-256 {wanted.corpus}, but the run in {config.out} was "
             f"begun with {shown(saved.config.get('corpus'))}, {shown(saved.corpus)}"
         )
-    if saved.tokens != wanted.tokens:
+    # Of a run that was begun before there were other tokens, they are the characters of the text.
+    same = saved.tokens == wanted.tokens if saved.tokens else config.tokenizer == Train().tokenizer
+    if not same:
         raise ValueError(
             f"train: --tokenizer {shown(config.tokenizer)}, a vocabulary of {vocab:,}, makes other tokens of the text "
             f"than {shown(run['tokenizer'])}, with which the run in {config.out} was begun"
@@ -256,7 +257,7 @@ def _say(config: Train, prepared: Prepared, model: Llama) -> None:
 
 
 def _report(config: Train, prepared: Prepared, result: Result) -> None:
-    corpus, unit, tokens = prepared.corpus, prepared.unit, result.steps * config.batch_size * config.window
+    unit, tokens = prepared.unit, result.steps * config.batch_size * config.window
     took = f"{result.seconds:.0f} s with evaluation, {tokens / result.seconds:,.0f} {unit}s/s"
     print(f"\n{result.steps} steps in {took}")
     print(f"\nLoss in nats per {unit}, in bits per byte (and the number of {unit}s that it is like choosing among)")
@@ -275,7 +276,6 @@ def _report(config: Train, prepared: Prepared, result: Result) -> None:
     if prepared.floor is not None:
         gap = result.validation_loss - prepared.floor
         print(f"  validation lies {gap:.4f} above the entropy of the text; nothing honest lies below it")
-    prompt = prepared.tokenizer.encode(corpus.text[0])[None].to(prepared.device)
-    sample = generate(result.model, prompt, 300, temperature=0.8, seed=config.seed)
+    sample = generate(result.model, training[None, :1], 300, temperature=0.8, seed=config.seed)
     print(f"\nA sample at temperature 0.8:\n\n{prepared.tokenizer.decode(sample[0]).strip()}\n")
     print(f"Written: {config.out / 'checkpoint'}, {config.out / 'losses.csv'}, {config.out / 'losses.png'}")

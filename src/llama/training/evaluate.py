@@ -64,6 +64,10 @@ def run(config: Evaluate) -> None:
         raise ValueError(f"evaluate: at least 2 tokens are needed, {c.part} of {corpus.name} has {len(ids)}")
     ids = ids.to(next(model.parameters()).device)
     predicted = evaluation.predicted_bytes(tokenizer, ids)
+    if not predicted:
+        raise ValueError(f"evaluate: the tokenizer knows nothing of {c.part} of {corpus.name}")
+    if c.tokens is None and tokenizer.decode(ids) != text:
+        print("The tokenizer does not give all of the text back; bits per byte are those of what it gives.")
     print(f"{corpus.name}, {c.part}: {len(ids):,} tokens, {predicted:,} bytes; windows of {window} tokens")
     before = _report(Path(c.checkpoint).name, model, ids, window, predicted)
     if c.quantize is not None:

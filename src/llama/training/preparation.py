@@ -74,11 +74,19 @@ def in_tokens(config: Train, device: torch.device, corpus: Corpus, layers: Imple
     Windows(splits[0], config.window)  # which refuses a window that does not fit
     if len(splits[1]) < 2:
         raise ValueError(f"train: the validation split has {len(splits[1])} {prepared.unit}s, it needs at least 2")
-    if not tokenizer.decode(splits[1][1:]):
-        raise ValueError(f"train: --tokenizer {config.tokenizer:.99} knows nothing of the text of the validation split")
+    for part, ids in zip(parts, splits, strict=True):
+        _check_given_back(config.tokenizer, part, tokenizer.decode(ids))
     if device.type == "cpu":
         _check_memory(config, tokenizer.vocab)
     return prepared
+
+
+def _check_given_back(asked: str, text: str, found: str) -> None:
+    """Raise ValueError for a tokenizer that loses some of the text: what a token costs would not be known in bytes."""
+    if found != text:
+        at = next((i for i, (a, b) in enumerate(zip(text, found, strict=False)) if a != b), min(len(text), len(found)))
+        before, after = (of[max(0, at - 10) : at + 10] for of in (text, found))
+        raise ValueError(f"train: --tokenizer {asked:.99} does not give the text back: {before!r} becomes {after!r}")
 
 
 def _tokenizer(asked: str, text: str, training: str, layers: Implementation) -> StoredTokenizer:

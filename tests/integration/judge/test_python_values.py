@@ -6,6 +6,7 @@ import pytest
 from llama.implementation import Implementation
 from tests.judge import python_values
 from tests.judge.apart.wire import Mirror, Trees
+from tests.judge.guards.endings import Refused
 from tests.judge.subject import Mismatch, Subject
 
 PAIR = (97, 98)
@@ -95,3 +96,17 @@ def test_values_go_to_another_process_and_come_back_as_they_are(value):
     here, there = Trees(Mirror(0, False), dict), Trees(Mirror(1, True), dict)
     back = there.unpack(here.pack(value, {}, []))
     assert (type(back), back) == (type(value), value)
+
+
+def test_a_layer_loaded_anew_is_judged_by_the_same_rule():
+    decode = Subject("bpe_decode", Implementation("mine", {"bpe_decode": lambda ids, merges: bytes(ids)}))
+    assert decode.fresh()([97], []) == b"a"
+    with pytest.raises(Refused, match="bytes alone, got bytearray"):
+        Subject("bpe_decode", Implementation("mine", {"bpe_decode": lambda ids, merges: bytearray(ids)})).fresh()(
+            [], []
+        )
+
+
+def test_one_value_in_place_of_an_equal_one_of_another_type_is_a_change():
+    assert python_values.changed([True], [1])
+    assert python_values.changed({b"a": True}, {b"a": 1})

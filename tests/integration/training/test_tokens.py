@@ -135,6 +135,8 @@ def test_a_tokenizer_of_a_file_is_used_and_kept(tiny, tmp_path, name):
 def test_a_tokenizer_that_begins_each_text_with_a_token_leaves_an_empty_split_empty(tiny, tmp_path):
     whole = tokenizers.Tokenizer(tokenizers.models.BPE({"<s>": 0, "a": 1, "b": 2}, []))
     whole.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    whole.add_special_tokens(["<s>"])
+    whole.decoder = tokenizers.decoders.Fuse()
     JsonTokenizer(whole).save(tmp_path / "tokenizer.json")
     (tmp_path / "text.txt").write_text("ab" * 40)
     config = replace(tiny, corpus=str(tmp_path / "text.txt"), tokenizer=str(tmp_path / "tokenizer.json"))
@@ -143,11 +145,11 @@ def test_a_tokenizer_that_begins_each_text_with_a_token_leaves_an_empty_split_em
     assert len(test) == 0
 
 
-def test_a_tokenizer_that_knows_nothing_of_the_text_is_refused(tiny, tmp_path):
+def test_a_tokenizer_that_does_not_give_the_text_back_is_refused(tiny, tmp_path):
     whole = tokenizers.Tokenizer(tokenizers.models.BPE({"<unk>": 0, "z": 1}, [], unk_token="<unk>"))
     whole.add_special_tokens(["<unk>"])
     JsonTokenizer(whole).save(tmp_path / "tokenizer.json")
-    with pytest.raises(ValueError, match="tokenizer.json knows nothing of the text of the validation split"):
+    with pytest.raises(ValueError, match="tokenizer.json does not give the text back: .* becomes "):
         prepare(replace(tiny, tokenizer=str(tmp_path / "tokenizer.json")))
 
 
@@ -207,3 +209,33 @@ def test_a_run_is_resumed_with_the_same_tokens_from_wherever_they_come(cut, tmp_
     other = replace(cut, tokenizer=str(tmp_path / "other.json"), resume=True)
     assert f"a vocabulary of {VOCAB}, makes other tokens of the text" in _refused(other, capsys)
     assert main(command(replace(other, tokenizer=str(tmp_path / "same.json")))) == 0
+
+
+def test_a_run_on_characters_is_not_resumed_with_others_of_as_many(tiny, tmp_path, monkeypatch, capsys):
+    characters = sorted(set(TEXT))
+    for name, more in (("first", "\0"), ("last", "\uffff")):
+        CharTokenizer("".join(sorted([*characters, more]))).save(tmp_path / f"{name}.json")
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.json").rename(tmp_path / name / "characters.json")
+    config = replace(tiny, tokenizer=str(tmp_path / "first" / "characters.json"), out=tmp_path / "run", steps=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "step", _cut)
+        with pytest.raises(Cut):
+            train.run(config)
+    other = replace(config, tokenizer=str(tmp_path / "last" / "characters.json"), resume=True)
+    assert "makes other tokens of the text" in _refused(other, capsys)
+
+
+def _cut(*_):
+    raise Cut
+
+
+def test_the_sample_begins_with_a_token_of_the_text_even_where_a_character_is_several(tiny, tmp_path, monkeypatch):
+    text = "\N{GRINNING FACE}" + TEXT
+    monkeypatch.setattr("llama.training.preparation.load_corpus", lambda name: Corpus(name, text))
+    begun = []
+    monkeypatch.setattr(
+        "llama.training.command.generate", lambda model, prompt, *_, **__: begun.append(prompt.tolist()) or prompt
+    )
+    train.run(replace(tiny, tokenizer="bpe:257", window=2, steps=1, out=tmp_path / "run"))
+    assert begun == [[["\N{GRINNING FACE}".encode()[0]]]]

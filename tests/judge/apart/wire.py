@@ -353,6 +353,11 @@ class Trees:
     def by_number(self, number: int) -> Any:
         return self._containers[number]
 
+    def number_of(self, container: Any) -> int | None:
+        """That of a list or a mapping which both sides know."""
+        number = self._numbers.get(id(container))
+        return number if number is not None and self._containers[number] is container else None
+
     def _number(self, container: Any) -> int:
         number = self._numbers.get(id(container))
         if number is None:

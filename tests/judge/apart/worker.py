@@ -125,7 +125,8 @@ class Worker:
             answer["versions"] = self.mirror.versions(numbers)
             if before:
                 answer["changed"] = [
-                    [n, self._pack(self.trees.by_number(n), answer, contents)] for n in self.trees.changed(before)
+                    [n, self._pack(self.trees.by_number(n), answer, contents) | {"is": None}]
+                    for n in self.trees.changed(before)
                 ]
             if made:
                 try:
@@ -158,7 +159,7 @@ class Worker:
         if kind is tuple:
             return {"tuple": [self._pack(p, answer, contents) for p in part]}
         if kind is list:
-            return {"list": [self._pack(p, answer, contents) for p in part], "is": None}
+            return {"list": [self._pack(p, answer, contents) for p in part], "is": self.trees.number_of(part)}
         if kind is dict:
             return {"mapping": [[str(k), self._pack(p, answer, contents)] for k, p in part.items()], "is": None}
         if kind is not Tensor:

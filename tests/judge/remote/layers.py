@@ -185,6 +185,8 @@ def _unpacked(child: Child, packed: Any) -> Any:
     if isinstance(packed, dict) and "tuple" in packed:
         return tuple(_unpacked(child, part) for part in packed["tuple"])
     if isinstance(packed, dict) and "list" in packed:
+        if isinstance(number := packed.get("is"), int):
+            return child.trees.by_number(number)  # an argument itself
         return [_unpacked(child, part) for part in packed["list"]]
     if isinstance(packed, dict) and "mapping" in packed:
         return {str(key): _unpacked(child, part) for key, part in packed["mapping"]}

@@ -190,3 +190,10 @@ def test_other_values_are_refused_in_a_sentence(bpe_encode, word, merges, senten
 def test_merges_that_cannot_be_are_refused_in_a_sentence(bpe_encode, merges, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         bpe_encode(b"abc", merges)
+
+
+def test_ids_beyond_16_bits_are_not_taken_for_others(bpe_encode):
+    # All pairs of bytes are learned, which makes 65,792 ids. In 16 bits 65,634 would be 98, as would 97 and a carry.
+    pairs = [(left, right) for left in range(256) for right in range(256)]
+    learned = [*pairs, (A, 65536 + B), (65536 + B, 65536 + B)]
+    assert_equal(bpe_encode(b"bb", learned), [256 + 256 * B + B], "a pair of two numbers, not one made of both")
