@@ -48,7 +48,7 @@ def _scalar(kind: type, words: str, optional: bool) -> Rule:
             return
         # Python counts True as the integer 1; as a size or a rate it is a slip.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{argument} must be {words}, got {value!r}")
+            raise TypeError(f"{argument} must be {words}, got {value!r:.99}")
 
     return rule
 
@@ -69,7 +69,7 @@ def _each(of: Rule | None) -> Rule | None:
 def _tuple(of: list[Rule | None]) -> Rule:
     def rule(argument: str, value: Any, sizes: dict[str, Any]) -> None:
         if not isinstance(value, tuple) or len(value) != len(of):
-            raise TypeError(f"{argument} must be a tuple of {len(of)}, got {value!r}")
+            raise TypeError(f"{argument} must be a tuple of {len(of)}, got {value!r:.99}")
         for i, (part, item) in enumerate(zip(of, value, strict=True)):
             if part is not None:
                 part(f"{argument}[{i}]", item, {})
@@ -86,7 +86,7 @@ def _mapping(of_key: Rule | None, of_value: Rule | None) -> Rule:
             if of_key is not None:
                 of_key(f"{layer}: each key of {name}", key, {})
             if of_value is not None:
-                of_value(f"{argument}[{key!r}]", item, {})
+                of_value(f"{argument}[{key!r:.99}]", item, {})
 
     return rule
 

@@ -41,7 +41,7 @@ def check(words: dict[bytes, int], vocab: int) -> None:
         raise ValueError(f"bpe_train: vocab must be at least {BYTES}, got {vocab}")
     for word, count in words.items():
         if count < 1:
-            raise ValueError(f"bpe_train: the count of each word must be at least 1, got {count} for {word!r}")
+            raise ValueError(f"bpe_train: the count of each word must be at least 1, got {count} for {word!r:.99}")
 
 
 @contract(check)
