@@ -124,9 +124,7 @@ def _kind(value: Any) -> Any:
         return kind
     if kind is tuple:
         return _kinds(value)
-    if kind is list:  # of any length: each item keeps to the rule by itself
-        return _kind_of_list(value)
-    return None
+    return _kind_of_list(value) if kind is list else None
 
 
 def _kind_of_list(value: list[Any]) -> Any:

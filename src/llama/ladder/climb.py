@@ -192,14 +192,14 @@ def climb(config: Ladder, rung: Rung, seed: int, prepared: Prepared, tick: Calla
         return evaluation.loss(model, ids, config.window) * prepared.per_character(ids)
 
     known = training[: len(validation)]  # as many tokens as the validation split has
-    per_character = prepared.per_character(validation)
+    of_known, per_character = prepared.per_character(known), prepared.per_character(validation)
     leak = evaluation.leak(model, evaluation.spread(validation, config.window, LEAK_WINDOWS))
     characters = (len(validation) - 1) / per_character
     return Climb(
         rung,
         seed,
         model,
-        [step * prepared.per_character(known) for step in losses],
+        [step * of_known for step in losses],
         loss(known),
         loss(validation),
         loss(test),

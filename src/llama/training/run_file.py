@@ -39,7 +39,7 @@ class Saved:
     corpus: str
     tensors: Mapping[str, Tensor]
     tokens: str = ""
-    """The SHA-256 of the ids of the text; nothing where they are characters, which the text decides alone."""
+    """The SHA-256 of the ids of the text; nothing in a file from before there were other tokens than characters."""
 
 
 def write(folder: Path, saved: Saved, losses: Losses) -> None:
