@@ -1,4 +1,4 @@
-"""The modules of `transformers` and torch, made once from the arguments of our layer, as its benchmarks call them."""
+"""What the peers of our layers are made of, once, from the arguments of our layer, as its benchmarks call them."""
 
 from typing import Any
 
@@ -87,3 +87,11 @@ def causal_lm(weights: dict[str, Tensor], ours: Any) -> Any:
 def llama(token_ids: Tensor, weights: dict[str, Tensor], ours: Any) -> Run:
     model = causal_lm(weights, ours)
     return lambda: model(token_ids, use_cache=False).logits
+
+
+def spelled(merges: list[tuple[int, int]]) -> list[bytes]:
+    """The bytes of each id, by which the tokenizers of others know it."""
+    known = [bytes([byte]) for byte in range(256)]
+    for left, right in merges:
+        known.append(known[left] + known[right])
+    return known

@@ -6,8 +6,8 @@ libraries have their tables made before. `tiktoken` returns bytes, `tokenizers` 
 
 import torch
 
-from benchmarks.cases import layer
-from llama import implementation
+from benchmarks.cases import FUSED, layer
+from benchmarks.peers import spelled
 
 LETTERS = range(97, 123)
 MADE = range(256, 256 + len(LETTERS))
@@ -17,14 +17,6 @@ MERGES = [(left, 97 + left % 26) for left in LETTERS] + [(left, right) for left 
 
 def arguments(case):
     return ([256 + int(i) for i in case.integers([case.seq], len(MERGES))], MERGES), {}
-
-
-def spelled(merges):
-    """The bytes of every id, in order."""
-    of_id = [bytes([byte]) for byte in range(256)]
-    for left, right in merges:
-        of_id.append(of_id[left] + of_id[right])
-    return of_id
 
 
 def tiktoken(ids, merges):
@@ -48,7 +40,7 @@ def tokenizers(ids, merges):
 
 def text(case):
     """What comes out."""
-    return implementation.load("fused").bpe_decode(*arguments(case)[0])
+    return FUSED.bpe_decode(*arguments(case)[0])
 
 
 bench_bpe_decode = layer(

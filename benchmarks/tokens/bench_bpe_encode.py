@@ -11,6 +11,7 @@ import torch
 from tokenizers.models import BPE
 
 from benchmarks.cases import FUSED, layer
+from benchmarks.peers import spelled
 
 WORDS, MERGES = 2_000, 1_000
 
@@ -29,14 +30,6 @@ def arguments(case):
     counts, merges = vocabulary()
     drawn = random.Random(case.seed).choices([*counts], [*counts.values()], k=case.seq)
     return (b"".join(drawn)[: case.seq], merges), {}
-
-
-def spelled(merges):
-    """The bytes of each id."""
-    known = [bytes([byte]) for byte in range(256)]
-    for left, right in merges:
-        known.append(known[left] + known[right])
-    return known
 
 
 def tokenizers(word, merges):

@@ -17,7 +17,8 @@ Sizes have the same names everywhere: `batch`, `seq` (`q_len` and `kv_len` where
 `d_model`, `n_heads`, `n_kv_heads`, `head_dim`, `d_ff`, `vocab`, `n_layers`; `...` is any leading axes.
 
 A layer imports its contract and what `model` shares, a constant of the machine and the dtype to compute in; never
-another layer. Only a gradient may import its own layer, and tiled attention what it is made of.
+another layer. Only a gradient may import its own layer, and tiled attention and the layers of tokens what they are
+made of.
 """
 
 import difflib

@@ -8,4 +8,6 @@ Read in this order:
     test_sizes.py        blocks and their neighbours, very large sizes, long sums
     test_histories.py    nothing is remembered that could make a later call wrong
     test_modes.py        autocast, threads, random numbers, defaults
+    test_gradients_by_hand.py    what layers that return gradients owe besides
+    test_python_values.py        the rules for layers of lists and bytes
 """

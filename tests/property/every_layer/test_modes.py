@@ -4,7 +4,6 @@ import contextlib
 import functools
 import itertools
 import random
-import threading
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from tests.cases.calls import FLAGS, arguments, calls_of
 from tests.cases.case import Case
 from tests.cases.sizes import SMALL
 from tests.judge.assertions import assert_close, assert_equals_formula, assert_identical, assert_within_autocast, fail
+from tests.judge.at_once import called_at_once
 from tests.judge.gradients import differentiable
 from tests.judge.guards.endings import contained
 from tests.judge.subject import unchecked, word
@@ -76,25 +76,9 @@ def test_it_may_be_called_by_several_threads_at_once(layer):
     """Each with arguments of its own; none may see another's."""
     calls = _calls(layer.layer, torch.float32, range(4))
     expected = [tensors(layer.function(*args, **kwargs)) for args, kwargs in calls]
-    found = [[] for _ in calls]
-    begin = threading.Barrier(len(calls))
-
-    def run(number):
-        args, kwargs = calls[number]
-        begin.wait()
-        for _ in range(5):
-            found[number].append(tensors(layer.function(*args, **kwargs)))
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for results, right in zip(found, expected, strict=True):
-        if len(results) != 5:
-            fail("it raised where several threads call it at once")
+    for results, right in zip(called_at_once(layer.function, calls, 5), expected, strict=True):
         for result in results:
-            for a, b in zip(result, right, strict=True):
+            for a, b in zip(tensors(result), right, strict=True):
                 # Not to the last bit: torch shares out a product otherwise in a thread that has not set their number.
                 assert_close(a, b, "state that threads share")
 

@@ -4,9 +4,6 @@ That no argument is changed, and that the result is made of plain values in memo
 call (tests/judge/subject.py).
 """
 
-import sys
-import threading
-
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +12,8 @@ from hypothesis import strategies as st
 from tests.cases.calls import FLAGS, arguments, calls_of, drawn
 from tests.cases.case import LARGE, Case
 from tests.cases.sizes import small, very_large
-from tests.judge.assertions import assert_equal, assert_equals_formula, assert_equals_naive, fail
+from tests.judge.assertions import assert_equal, assert_equals_formula, assert_equals_naive
+from tests.judge.at_once import called_at_once
 
 LONGER = {"seq": (0, 12), "n": (1, 12), "count": (1, 5)}
 ROUNDS = 20
@@ -75,28 +73,7 @@ def test_it_may_be_called_by_several_threads_at_once(python_layer):
     name = python_layer.layer
     calls = [arguments(name, _case(dict.fromkeys(small(name), 20), seed)) for seed in range(4)]
     expected = [python_layer.function(*args, **kwargs) for args, kwargs in calls]
-    found = [[] for _ in calls]
-    begin = threading.Barrier(len(calls))
-
-    def run(number):
-        args, kwargs = calls[number]
-        begin.wait()
-        for _ in range(ROUNDS):
-            found[number].append(python_layer.function(*args, **kwargs))
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # the next one goes on within a call; Python's 5 ms are many calls
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    for results, right in zip(found, expected, strict=True):
-        if len(results) != ROUNDS:
-            fail("it raised where several threads call it at once")
+    for results, right in zip(called_at_once(python_layer.function, calls, ROUNDS), expected, strict=True):
         for result in results:
             assert_equal(result, right, "state that threads share")
 

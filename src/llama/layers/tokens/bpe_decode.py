@@ -16,8 +16,6 @@ where a pair occurs twice.
 Source: Gage, A New Algorithm for Data Compression, 1994.
 """
 
-import functools
-
 from llama.contract import check_merges, contract
 
 
@@ -67,18 +65,22 @@ def _needed(ids: list[int], merges: list[tuple[int, int]]) -> set[int]:
 @contract(check)
 def fused(ids: list[int], merges: list[tuple[int, int]]) -> bytes:
     # Each id is spelled once for many calls, and they are joined in C. `tokenizers` decodes to text, not to bytes.
-    return b"".join(map(_spellings(tuple(merges)).__getitem__, ids))
+    return b"".join(map(_spellings(merges).__getitem__, ids))
 
 
-@functools.lru_cache(maxsize=4)
-def _spellings(merges: tuple[tuple[int, int], ...]) -> "_Spellings":
-    return _Spellings(merges)
+def _spellings(merges: list[tuple[int, int]]) -> "_Spellings":
+    """Those of the call before, where it had the same merges: a text is decoded token by token while it is written."""
+    global _last
+    known = _last
+    if known.merges != merges:  # quickly seen to be equal, where the very same pairs are in both
+        known = _last = _Spellings(list(merges))
+    return known
 
 
 class _Spellings(dict[int, bytes]):
     """The bytes of the ids that have been asked for, and of their parts."""
 
-    def __init__(self, merges: tuple[tuple[int, int], ...]):
+    def __init__(self, merges: list[tuple[int, int]]):
         super().__init__((byte, bytes([byte])) for byte in range(256))
         self.merges = merges
 
@@ -91,3 +93,6 @@ class _Spellings(dict[int, bytes]):
             else:
                 self[waiting.pop()] = self[pair[0]] + self[pair[1]]
         return self[asked]
+
+
+_last = _Spellings([])

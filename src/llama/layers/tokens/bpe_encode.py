@@ -25,8 +25,10 @@ from itertools import pairwise
 from tokenizers.models import BPE
 
 from llama.contract import check_merges, contract, unchecked
+from llama.layers.tokens import bpe_merge
 
 BYTES = 256
+merge = unchecked(bpe_merge.naive)
 GONE = -1
 """In place of an id: the end of the word, or a place whose token has become part of the one before it."""
 
@@ -41,20 +43,8 @@ def naive(word: bytes, merges: list[tuple[int, int]]) -> list[int]:
     ids = list(word)
     while known := [learned[pair] for pair in pairwise(ids) if pair in learned]:
         first = min(known)
-        ids = _merged(ids, merges[first], BYTES + first)
+        ids = merge(ids, merges[first], BYTES + first)
     return ids
-
-
-def _merged(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    merged, i = [], 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            merged.append(new)
-            i += 2
-        else:
-            merged.append(ids[i])
-            i += 1
-    return merged
 
 
 @contract(check)
@@ -82,7 +72,7 @@ def vectorized(word: bytes, merges: list[tuple[int, int]]) -> list[int]:
 
 SPELT = 2**22
 """Characters that all tokens together may have for the library. A merge can double the longest token, so that 40 merges
-fill any memory; 16,384 tokens learned from TinyShakespeare have 96,080."""
+fill any memory; those learned from a text have a few characters each."""
 
 
 @contract(check)

@@ -57,7 +57,7 @@ def vectorized(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
 @contract()
 def fused(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
     # As text, each id a character, so that str.replace does it in C: from the left, without overlap. The Rust of
-    # `tokenizers` is for whole words; for one merge it takes longer than the loop.
+    # `tokenizers` merges a whole word, and knows no single merge.
     try:
         text, both, new = map(_as_text, (ids, pair, [new_id]))
     except (OverflowError, UnicodeDecodeError):  # an id that is no character: negative, or above 0x10FFFF

@@ -30,8 +30,10 @@ from itertools import pairwise, repeat
 import tokenizers
 
 from llama.contract import contract, unchecked
+from llama.layers.tokens import bpe_merge
 
 BYTES = 256
+merge = unchecked(bpe_merge.naive)
 GONE = -1
 """In place of an id: the end of a word, or a place whose token has become part of the one before it."""
 
@@ -56,21 +58,9 @@ def naive(words: dict[bytes, int], vocab: int) -> list[tuple[int, int]]:
         if not pairs:
             break
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        counted = [(_merged(ids, best, BYTES + len(merges)), count) for ids, count in counted]
+        counted = [(merge(ids, best, BYTES + len(merges)), count) for ids, count in counted]
         merges.append(best)
     return merges
-
-
-def _merged(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    merged, i = [], 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            merged.append(new)
-            i += 2
-        else:
-            merged.append(ids[i])
-            i += 1
-    return merged
 
 
 @contract(check)
@@ -131,7 +121,7 @@ END = "\u0100"
 PIECE = 2**8
 """Characters that the library is given at a time: longer texts take it longer."""
 READ = 2**21
-"""Characters that the library may read, in half a second. Where there are more, training without it takes no longer."""
+"""Characters that the library may read. It reads each word as often as it occurs, which takes longer the more often."""
 LONG = 2**14
 """Bytes that a word may have for the library, which moves the rest of a word for each pair that it merges in it."""
 
