@@ -10,7 +10,7 @@ Any text can be written, since tokens 0 to 255 are the bytes.
 
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tokenizers
 import torch
@@ -41,7 +41,7 @@ class BytePairTokenizer:
     def __init__(
         self, merges: list[tuple[int, int]], pattern: Pattern = "llama3", layers: Implementation | str = "fused"
     ):
-        implementation.load("fused").bpe_encode(b"", merges)  # by its contract, raises for merges that are none
+        _check_merges(merges)
         layers = _completed(layers)
         pre_tokenize("", pattern)
         self.merges, self.pattern = merges, pattern
@@ -60,12 +60,13 @@ class BytePairTokenizer:
         layers = _completed(layers)
         merges = layers.bpe_train(words(text, pattern), vocab)
         try:
-            return cls(merges, pattern, layers)
+            _check_merges(merges)
         except (TypeError, ValueError) as error:
             what = str(error).removeprefix("bpe_encode: ")
             raise ValueError(
                 f"tokenizer: what bpe_train of {layers.name} returned is no list of merges: {what}"
             ) from None
+        return cls(merges, pattern, layers)
 
     @property
     def vocab(self) -> int:
@@ -116,6 +117,11 @@ def check_vocab(vocab: int) -> None:
     """Raise ValueError for a vocabulary without room for a merge."""
     if vocab <= BYTES:
         raise ValueError(f"tokenizer: vocab must be at least {BYTES + 1}, the bytes and one merge, got {vocab}")
+
+
+def _check_merges(merges: Any) -> None:
+    """Raise TypeError or ValueError for merges that are none, by the contract of `bpe_encode`."""
+    implementation.load("fused").bpe_encode(b"", merges)
 
 
 def byte_characters() -> list[str]:

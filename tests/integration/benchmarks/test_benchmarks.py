@@ -305,3 +305,11 @@ def test_a_machine_that_was_busy_when_it_was_measured_is_measured_again(monkeypa
     refusal.check_rate("product", 1e6, "flop", "float32", 5e-6, MACHINE)
     with pytest.raises(Nonsense, match="would be 200%"):
         refusal.check_rate("product", 1e6, "flop", "float32", 1.25e-6, MACHINE)
+
+
+def test_wrong_lists_and_bytes_are_refused_as_wrong_tensors_are():
+    refusal.check_right("bpe_merge (mine)", "bpe_merge", [1, 2], [1, 2])
+    with pytest.raises(Nonsense, match="the layer is wrong on these inputs"):
+        refusal.check_right("bpe_merge (mine)", "bpe_merge", [1, 3], [1, 2])
+    with pytest.raises(Nonsense, match="the timed calls returned a wrong result"):
+        refusal.check_result("bpe_decode (mine)", b"ab", b"abc")

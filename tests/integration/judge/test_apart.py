@@ -130,6 +130,18 @@ def test_an_argument_that_is_written_to_is_written_to_here(apart):
     assert x._version > version
 
 
+def test_a_list_that_is_changed_or_returned_is_that_list_here(apart):
+    changing = apart("def bpe_merge(ids, pair, new_id):\n    ids.append(new_id)\n    return [1]\n", "bpe_merge")
+    ids = [1, 2]
+    assert changing(ids, (1, 2), 256) == [1]
+    assert ids == [1, 2, 256]
+    returned = apart("def bpe_merge(ids, pair, new_id):\n    return ids\n", "bpe_merge")
+    assert returned(ids, (1, 2), 256) is ids
+    new = apart("def bpe_merge(ids, pair, new_id):\n    return list(ids)\n", "bpe_merge")(ids, (1, 2), 256)
+    assert new == ids
+    assert new is not ids
+
+
 def test_the_same_tensor_is_the_same_object_over_there_with_the_contents_of_now(apart):
     kept = apart("""
         seen = {}

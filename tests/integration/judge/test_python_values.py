@@ -50,6 +50,7 @@ def test_words_that_are_counted_otherwise_or_stand_in_another_order_are_changed(
     assert not python_values.changed(dict(words), words)
     assert python_values.changed({b"a": 1, b"b": 3}, words)
     assert python_values.changed(dict(reversed(words.items())), words)
+    assert python_values.changed({b"b": 1, b"a": 1}, {b"a": 1, b"b": 1})
 
 
 def test_a_result_that_a_later_call_writes_to_is_seen():

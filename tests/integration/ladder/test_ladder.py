@@ -11,7 +11,7 @@ import torch
 from llama.__main__ import main
 from llama.implementation import load
 from llama.ladder import drawings, pictures, report, tutorial
-from llama.ladder.climb import Climb, Ladder, build, climb, llama_config, recipe, train, widest
+from llama.ladder.climb import LEAK_WINDOWS, Climb, Ladder, build, climb, llama_config, recipe, train, widest
 from llama.ladder.comparison import TAKEN_BACK, WHOLE, Weighed, Weighing, _ask, _reglu, as_large, steps_in
 from llama.ladder.pictures import attention_weights
 from llama.ladder.rungs import RUNGS, TOKENS
@@ -210,6 +210,10 @@ def test_the_losses_on_tokens_are_per_character_that_they_stand_for(corpus):
     ):
         whole = evaluation.loss(of.model, ids, SMALL.window) * (len(ids) - 1)
         assert found == pytest.approx(whole / len(prepared.tokenizer.decode(ids[1:])))
+    per_token = train(SMALL, TOKENS, 0, prepared, lambda: None).losses[0]  # of the first batch
+    assert of.losses[0] == pytest.approx(per_token * prepared.per_character(training[: len(validation)]))
+    leak = evaluation.leak(of.model, evaluation.spread(validation, SMALL.window, LEAK_WINDOWS))
+    assert of.leak.parallel == pytest.approx(leak.parallel * prepared.per_character(validation))
     assert of.leak.prefix == pytest.approx(of.leak.parallel)
     assert of.bytes_per_character == 1.0
 
@@ -225,6 +229,8 @@ def test_the_report_takes_the_leak_off_the_validation_loss():
     climb = Climb(RUNGS[3], 0, None, [], 0.0, 0.5, 0.0, evaluation.Leak(0.4, 3.0), 1.0, "", 1.0)
     assert climb.prefix_loss == pytest.approx(3.1)
     assert replace(climb, leak=evaluation.Leak(0.4, 0.4)).prefix_loss == 0.5
+    assert climb.bits_per_byte == pytest.approx(3.1 / math.log(2))
+    assert replace(climb, bytes_per_character=2.0).bits_per_byte == pytest.approx(3.1 / math.log(2) / 2)
 
 
 # The best rung without one of its parts, and the last model beside the tutorial's.

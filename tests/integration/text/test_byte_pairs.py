@@ -148,6 +148,14 @@ def test_whoever_reads_the_kept_tokenizer_reads_any_tokens_likewise(trained, rea
     assert read_again[0].decode(ids) == trained.decode(ids)
 
 
+def test_the_kept_tokenizer_merges_within_words_of_its_own_pattern(tmp_path):
+    # One word for Llama 3; for GPT-2, which tokenizers would split by if it were not told otherwise, they are two.
+    trained = BytePairTokenizer.train("(b)\n" * 9, 257, "llama3")
+    assert trained.merges == [(ord("("), ord("b"))]
+    trained.save(tmp_path / "tokenizer.json")
+    assert load(tmp_path / "tokenizer.json").encode("(b)").tolist() == trained.encode("(b)").tolist() == [256, ord(")")]
+
+
 def test_two_tokens_of_the_same_bytes_cannot_be_kept(tmp_path):
     tokenizer = BytePairTokenizer([(97, 98), (98, 99), (256, 99), (97, 257)])
     with pytest.raises(

@@ -18,6 +18,7 @@ PAIRS = [
     ("we'll've", ["we", "'ll", "'ve"], ["we", "'ll", "'ve"]),
     ("I'M", ["I", "'", "M"], ["I", "'M"]),
     ("IT'S", ["IT", "'", "S"], ["IT", "'S"]),
+    ("DON'TS", ["DON", "'", "TS"], ["DON", "'T", "S"]),
     ("o'clock", ["o", "'", "clock"], ["o", "'clock"]),
     ("'twas", ["'t", "was"], ["'t", "was"]),
     ("it’s", ["it", "’", "s"], ["it", "’s"]),  # not an apostrophe

@@ -54,3 +54,18 @@ def test_a_learners_layers_train_and_what_they_lack_is_said(told, tmp_path):
     out = told("--impl", "mine.py", "--vocab", "257")
     assert "layers of mine (from vectorized: bpe_encode, bpe_decode)" in out
     assert "Longest tokens: 'be'\n" in out
+
+
+@pytest.mark.parametrize(
+    ("returned", "what"),
+    [
+        ("[[98, 101]]", "merges[0] must be a tuple of 2, got [98, 101]"),
+        ("[(98, 300)]", "merges[0] must be a pair of ids in 0..255, got (98, 300)"),
+        ("None", "merges must be a list, got NoneType"),
+    ],
+)
+def test_what_is_no_list_of_merges_is_told_of_whom_it_comes_from(told, tmp_path, capsys, returned, what):
+    (tmp_path / "mine.py").write_text(f"def bpe_train(words, vocab):\n    return {returned}\n")
+    assert main(["tokenizer", "train", "--corpus", "text.txt", "--impl", "mine.py", "--vocab", "257"]) == 2
+    sentence = f"llama: tokenizer: what bpe_train of mine returned is no list of merges: {what}\n"
+    assert capsys.readouterr().err == sentence

@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+import tokenizers
 import torch
 
 from llama.__main__ import main
@@ -107,6 +108,31 @@ def test_what_half_precision_rounds_is_not_taken_for_the_future(told):
     out = told("--part", "all", "--dtype", "bfloat16")
     assert "nats per token" in out
     assert "reads the future" not in out
+
+
+def _with_the_tokens(tmp_path, *known):
+    """In place of the characters, a tokenizer that knows these tokens, and writes the first for all else."""
+    ids = {token: i for i, token in enumerate(known)}
+    whole = tokenizers.Tokenizer(tokenizers.models.BPE(ids, [], unk_token=known[0]))
+    whole.add_special_tokens([known[0]])
+    whole.decoder = tokenizers.decoders.Fuse()
+    whole.save(str(tmp_path / "mine" / "tokenizer.json"))
+    (tmp_path / "mine" / "characters.json").unlink()
+
+
+def test_of_a_tokenizer_that_loses_text_it_is_said(told, tmp_path):
+    lost = "does not give all of the text back; bits per byte are those of what it gives"
+    assert lost not in told("--part", "all")
+    _with_the_tokens(tmp_path, "<unk>", *CHARACTERS[1:])
+    assert lost in told("--part", "all")
+
+
+def test_a_tokenizer_that_gives_nothing_of_the_text_back_is_refused(told, tmp_path, capsys):
+    _with_the_tokens(tmp_path, "<unk>", *"abcdefg")
+    (tmp_path / "text.txt").write_text("éè" * 20, encoding="utf-8")
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "mine"), "--corpus", str(tmp_path / "text.txt"), "--part", "all"]) == 2
+    assert "evaluate: the tokenizer knows nothing of all of " in capsys.readouterr().err
 
 
 def test_bits_per_byte_of_one_byte_tokens_are_nats_in_bits():

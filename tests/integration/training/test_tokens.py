@@ -17,6 +17,7 @@ from llama.text.windows import split
 from llama.training import command as train
 from llama.training import evaluation
 from llama.training.preparation import prepare
+from llama.training.run_file import Saved
 from tests.integration.training.small_runs import TEXT, command, small_run
 from tests.judge.assertions import assert_identical
 
@@ -228,6 +229,17 @@ def test_a_run_on_characters_is_not_resumed_with_others_of_as_many(tiny, tmp_pat
 
 def _cut(*_):
     raise Cut
+
+
+def test_a_run_from_before_there_were_other_tokens_goes_on_with_characters_alone(tiny, tmp_path, monkeypatch, capsys):
+    config = replace(tiny, tokenizer="characters", out=tmp_path / "run", steps=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Saved", lambda *of: Saved(*of[:3]))
+        patch.setattr(train.Trainer, "step", _cut)
+        with pytest.raises(Cut):
+            train.run(config)
+    assert "makes other tokens" in _refused(replace(config, tokenizer=f"bpe:{VOCAB}", resume=True), capsys)
+    train.run(replace(config, resume=True))
 
 
 def test_the_sample_begins_with_a_token_of_the_text_even_where_a_character_is_several(tiny, tmp_path, monkeypatch):
