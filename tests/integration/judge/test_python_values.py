@@ -26,7 +26,7 @@ def _merging(function):
         ([1, np.int64(2)], "out[1] must be made of list, tuple, int and bytes alone, got numpy.int64"),
         ([1, (2, True)], "out[1][1] must be made of list, tuple, int and bytes alone, got bool"),
     ],
-    ids=str,
+    ids=["nothing", "iterator", "array", "bytearray", "number-of-numpy", "bool"],
 )
 def test_other_kinds_are_refused_even_if_they_are_equal(result, sentence):
     with pytest.raises(Mismatch) as refused:
