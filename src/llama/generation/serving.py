@@ -16,6 +16,8 @@ from torch import Tensor
 
 from llama.generation.drawing import Drawing, generator, uniform
 from llama.generation.stream import CHUNK, check, has_cache, kept, stream
+from llama.model.batch_decoder import BatchDecoder
+from llama.model.decoder import Decoder
 from llama.model.language_model import LanguageModel, evaluating
 from llama.model.llama import Llama
 from llama.model.paged_cache import PagedSequence, Pages
@@ -100,14 +102,18 @@ def _together(
 ) -> Iterator[Drawn]:
     weight, context = next(model.parameters()), model.config.max_position_embeddings
     pages = Pages(model.config, model.compute_dtype or weight.dtype, weight.device)
+    decoder = BatchDecoder(model) if Decoder.suits(model) else None
 
     def logits(texts: Sequence[_Text], seq: int) -> Float[Tensor, "texts vocab"]:
         """After the next so many tokens of each of these texts."""
         ids = torch.tensor([text.unread[:seq] for text in texts], device=weight.device)
         for text in texts:
             del text.unread[:seq]
+        cache = pages.cache([text.sequence for text in texts], seq)
+        if decoder:
+            return decoder(ids, cache)[:, -1]
         with evaluating(model):
-            return model(ids, pages.cache([text.sequence for text in texts], seq))[:, -1]
+            return model(ids, cache)[:, -1]
 
     waiting, running = enumerate(prompts), list[_Text]()
     while True:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llama.generation.drawing import Drawing, generator, uniform
 from llama.generation.stream import CHUNK, check, has_cache, kept, positions_held
+from llama.model.batch_decoder import BatchDecoder
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel, evaluating
@@ -56,7 +57,9 @@ class _Reader:
 
     def __init__(self, model: Llama, positions: int, decodes: bool):
         self.model, self.positions = model, min(positions, model.config.max_position_embeddings)
-        self.decoder = Decoder(model, self.positions) if decodes and Decoder.suits(model) else None
+        suits = Decoder.suits(model)
+        self.decoder = Decoder(model, self.positions) if suits and decodes else None
+        self.batch_decoder = BatchDecoder(model) if suits else None
         self.cache = self._empty()
 
     def _empty(self) -> KVCache:
@@ -71,11 +74,15 @@ class _Reader:
     def read(self, seen: list[int], rows: int = 1) -> Float[Tensor, "rows vocab"]:
         """Read what is new in the text; return the logits after each of its last so many tokens."""
         new = seen[self.cache.length :]
-        if self.decoder and self.cache.length and rows == len(new):
-            return torch.stack([self.decoder(token, self.cache) for token in new])
+        if self.decoder and self.cache.length and len(new) == 1:
+            return self.decoder(new[0], self.cache)[None]
         ids = torch.tensor([new], device=self.cache.memory.device)
-        with evaluating(self.model):
-            *_, logits = [self.model(part, self.cache) for part in self._chunks(ids, rows)]
+        for part in self._chunks(ids, rows):
+            if self.batch_decoder:
+                logits = self.batch_decoder(part, self.cache, rows)
+            else:
+                with evaluating(self.model):
+                    logits = self.model(part, self.cache)
         return logits[0, -rows:]
 
     @staticmethod

@@ -15,6 +15,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from llama.generation.drawing import Drawing, generator, uniform
+from llama.model.batch_decoder import BatchDecoder
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel, evaluating
@@ -94,7 +95,9 @@ def _draw(
     context = model.config.max_position_embeddings
     positions = positions_held(model, token_ids.shape[1], max_new_tokens)
     weight = next(model.parameters())
-    decoder = Decoder(model, positions, compile) if len(token_ids) == 1 and Decoder.suits(model) else None
+    alone = len(token_ids) == 1
+    decoder = Decoder(model, positions, compile) if alone and Decoder.suits(model) else None
+    batch_decoder = BatchDecoder(model) if not alone and Decoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     stop = torch.tensor(ends, dtype=torch.int64, device=seen.device)
     ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
@@ -110,7 +113,7 @@ def _draw(
                 dtype = model.compute_dtype or weight.dtype
                 cache = cache or KVCache(model.config, len(seen), dtype, weight.device, positions)
                 for part in unread.split(chunk, dim=1):
-                    logits = model(part, cache)[:, -1]
+                    logits = (batch_decoder or model)(part, cache)[:, -1]
         token = torch.where(ended, seen[:, -1], drawing(logits, uniform(random, len(seen))))
         unread = token[:, None]
         seen = torch.cat((seen, unread), dim=1)

@@ -11,12 +11,14 @@ A cache is made for one pass. It holds places for that pass's tokens in every se
 soon as it is made.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.model.config import LlamaConfig
@@ -26,8 +28,15 @@ PAGE_SIZE = 32
 """Positions in a page. Half a page stays empty for each sequence; the smaller they are, the more there are to find."""
 
 
+MANY = 4096
+"""Positions from which on it takes longer to read them than to begin an operation for each sequence."""
+
+
 class Pages:
-    """Memory for keys and values [n_layers n_pages n_kv_heads page_size head_dim], which grows as it is needed."""
+    """Memory for keys and values [n_layers n_pages n_kv_heads page_size head_dim], which grows as it is needed.
+
+    A page that is free holds zeros: what the next sequence does not fill is finite, whatever the last one was.
+    """
 
     def __init__(
         self,
@@ -66,7 +75,7 @@ class Pages:
             held = self.keys.shape[1]
             more = max(1, held)
             self.keys, self.values = (
-                torch.cat((t, t.new_empty(len(t), more, *t.shape[2:])), dim=1) for t in (self.keys, self.values)
+                torch.cat((t, t.new_zeros(len(t), more, *t.shape[2:])), dim=1) for t in (self.keys, self.values)
             )
             self.free = list(reversed(range(held, held + more)))
         return self.free.pop()
@@ -92,8 +101,11 @@ class PagedSequence:
         check_rewind(length, self.length)
         self.length = length
         used = math.ceil(length / self.of.page_size)
-        self.of.free += reversed(self.pages[used:])
-        del self.pages[used:]
+        if free := self.pages[used:]:
+            for t in (self.of.keys, self.of.values):
+                t[:, free] = 0
+            self.of.free += reversed(free)
+            del self.pages[used:]
 
     def release(self) -> None:
         """Forget everything."""
@@ -104,18 +116,12 @@ class PagedCache(Cache):
     """What a Llama needs to know of its sequences in one pass: the places of the new tokens and of all before them."""
 
     def __init__(self, pages: Pages, sequences: Sequence[PagedSequence], starts: Sequence[int], seq: int):
-        device, longest = pages.keys.device, max((len(of.pages) for of in sequences), default=0)
-        rows = [of.pages + [0] * (longest - len(of.pages)) for of in sequences]
         self.dtype, self.batch = pages.keys.dtype, len(sequences)
-        first = torch.tensor(starts, dtype=torch.int64, device=device)
-        self._positions = first[:, None] + torch.arange(seq, device=device)
-        table = torch.tensor(rows, dtype=torch.int64, device=device).view(self.batch, longest)
-        lengths = [of.length for of in sequences]
-        new_pages = table.gather(1, self._positions // pages.page_size).flatten()
-        new_slots = (self._positions % pages.page_size).flatten()
+        places = Places(pages, sequences, starts, seq)
+        self._positions = places.new
         # By .data, since a view would tell autograd that what one layer writes changes what another has kept.
         self.layers = [
-            PagedLayer(keys.data, values.data, table, lengths, new_pages, new_slots)
+            PagedLayer(keys.data, values.data, places)
             for keys, values in zip(pages.keys.unbind(), pages.values.unbind(), strict=True)
         ]
 
@@ -126,34 +132,80 @@ class PagedCache(Cache):
         return self._positions.to(device)
 
 
+class Places:
+    """Where the positions of a pass lie, which is the same in every layer.
+
+    new [batch seq] are the positions that are written, in page `pages[i]` and slot `slots[i]`, one after the other.
+    table [batch max_pages] and `lengths` say what is read. Behind its pages, a sequence has its first one again: what
+    is read there and hidden is no other sequence's, which may be NaN.
+    """
+
+    def __init__(self, pages: Pages, sequences: Sequence[PagedSequence], starts: Sequence[int], seq: int):
+        device, longest = pages.keys.device, max((len(of.pages) for of in sequences), default=0)
+        rows = [of.pages + (of.pages[:1] or [0]) * (longest - len(of.pages)) for of in sequences]
+        self.n_kv_heads, self.page_size = pages.keys.shape[2:4]
+        self.new = torch.tensor(starts, dtype=torch.int64, device=device)[:, None] + torch.arange(seq, device=device)
+        self.table = torch.tensor(rows, dtype=torch.int64, device=device).view(len(sequences), longest)
+        self.lengths = [of.length for of in sequences]
+        self.pages = self.table.gather(1, self.new // self.page_size).flatten()
+        self.slots = (self.new % self.page_size).flatten()
+        self.dtype = pages.keys.dtype
+
+    @property
+    def alike(self) -> bool:
+        """Whether it pays to read all sequences as if they were as long as the longest."""
+        return self.table.numel() * self.page_size <= max(MANY, 2 * sum(self.lengths))
+
+    @functools.cached_property
+    def rows(self) -> Int64[Tensor, "n"]:
+        """The heads of all pages of the table, [batch n_kv_heads max_pages], each a row of the pages' memory."""
+        heads = torch.arange(self.n_kv_heads, device=self.table.device)[:, None]
+        return torch.add(heads, self.table[:, None], alpha=self.n_kv_heads).flatten()
+
+    @functools.cached_property
+    def bias(self) -> Float[Tensor, "batch 1 1 positions"]:
+        """What is added to a score: 0, or -inf beyond the length of a sequence."""
+        lengths = torch.tensor(self.lengths, device=self.table.device)[:, None, None, None]
+        hidden = torch.arange(self.table.shape[1] * self.page_size, device=self.table.device) >= lengths
+        return torch.zeros(hidden.shape, dtype=self.dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+
+
 class PagedLayer:
     """One layer's part of a PagedCache."""
 
-    def __init__(
-        self,
-        keys: Tensor,
-        values: Tensor,
-        table: Int64[Tensor, "batch max_pages"],
-        lengths: list[int],
-        new_pages: Int64[Tensor, "n"],
-        new_slots: Int64[Tensor, "n"],
-    ):
-        self.keys, self.values, self.table, self.lengths = keys, values, table, lengths
-        self.new_pages, self.new_slots = new_pages, new_slots
+    def __init__(self, keys: Tensor, values: Tensor, places: Places):
+        self.keys, self.values, self.places = keys, values, places
 
     def attend(self, layers: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Write k and v [batch n_kv_heads seq head_dim] into their places; return what q attends to, up to there."""
-        for pages, new in ((self.keys, k), (self.values, v)):
-            pages[self.new_pages, :, self.new_slots] = new.transpose(1, 2).flatten(0, 1)
+        self._write(k, v)
+        at = self.places
         if q.shape[2] == 1:
-            lengths = torch.tensor(self.lengths, dtype=torch.int64, device=q.device)
-            heads: Tensor = layers.paged_attention(q[:, :, 0], self.keys, self.values, self.table, lengths)
+            lengths = torch.tensor(at.lengths, dtype=torch.int64, device=q.device)
+            heads: Tensor = layers.paged_attention(q[:, :, 0], self.keys, self.values, at.table, lengths)
             return heads[:, :, None]
         # Several new tokens ask as in a dense cache.
-        page_size = self.keys.shape[2]
         of_sequences = []
-        for b, length in enumerate(self.lengths):
-            pages = self.table[b, : math.ceil(length / page_size)]
+        for b, length in enumerate(at.lengths):
+            pages = at.table[b, : math.ceil(length / at.page_size)]
             k, v = (t[pages].transpose(0, 1).flatten(1, 2)[None, :, :length] for t in (self.keys, self.values))
             of_sequences.append(layers.attention(q[b : b + 1], k, v))
         return torch.cat(of_sequences)
+
+    def attend_at_once(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same for one new token of each sequence, all read as if they were as long as the longest."""
+        self._write(k, v)
+        at = self.places
+        batch, n_heads, _, head_dim = q.shape
+        keys, values = (
+            t.flatten(0, 1).flatten(1).index_select(0, at.rows).view(batch, at.n_kv_heads, -1, head_dim)
+            for t in (self.keys, self.values)
+        )
+        # The query heads that share a key head are queries of one head, which then reads its keys once.
+        queries = q.reshape(batch, at.n_kv_heads, -1, head_dim)
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=at.bias)
+        return y.view(batch, n_heads, 1, head_dim)
+
+    def _write(self, k: Tensor, v: Tensor) -> None:
+        for pages, new in ((self.keys, k), (self.values, v)):
+            pages[self.places.pages, :, self.places.slots] = new.transpose(1, 2).flatten(0, 1)

@@ -1,9 +1,10 @@
-"""A matrix times one vector, which is what a token costs: how the matrix is held decides how fast it is read.
+"""A matrix times one vector, or a few, which is what a token costs: how it is held decides how fast it is read.
 
     Product           float32 or float64, by torch's own product of a matrix and a vector
     HalfProduct       bfloat16, likewise
     CompiledProduct   any of these, and codes of 8 or 4 bits, by a program that torch.compile's backend makes for its
     shape
+    RowsProduct       some vectors at a time, in the dtype of the first two
 
 Such a program is a plain loop over rows. It reads as fast as memory gives, where a library's product of matrices is
 made for more than one vector. Making it takes seconds and needs a C++ compiler; it is kept on disk for the next run.
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -26,6 +28,9 @@ LARGE = 150_000
 SMALL = 500_000
 """Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
 
+
+ROWS = 16
+"""For how many rows oneDNN is asked to lay out a matrix; any number can be multiplied with it."""
 
 MEASURED = 9
 """So many times each way to multiply a matrix is measured, in turn, where it is not known which one is faster."""
@@ -109,6 +114,39 @@ class CompiledProduct:
             out.add_(y)
         else:
             out.copy_(y)
+
+
+class RowsProduct:
+    """rows · weightᵀ of all these matrices, one below the other, for any number of rows and fast for few.
+
+    A large matrix is held in bfloat16 if `half`, and lies in the blocks that oneDNN asks for: that multiplies few rows
+    in the time that it takes to read the matrix. Codes are turned into the weights that they mean.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], wide: torch.dtype, half: bool = False):
+        self.wide, matrix = wide, _below_each_other(weights)
+        if isinstance(matrix, Quantized):
+            matrix = matrix.dequantized()
+        self.weight = matrix.to(torch.bfloat16 if half and matrix.numel() > SMALL else wide)
+        self.in_blocks = self.weight.numel() > LARGE and _can_be_in_blocks(self.weight)
+        if self.in_blocks:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
+
+    def __call__(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
+        x = x if self.weight.dtype == x.dtype else x.to(self.weight.dtype)
+        if self.in_blocks:
+            y = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+        else:
+            y = F.linear(x, self.weight)
+        return y if y.dtype == self.wide else y.to(self.wide)
+
+
+def _can_be_in_blocks(weight: Tensor) -> bool:
+    """Whether oneDNN is here, and multiplies weights of that dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    half = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32 or half
 
 
 AnyProduct = Product | HalfProduct | CompiledProduct

@@ -145,7 +145,7 @@ def test_a_prompt_that_is_read_in_chunks_is_continued_in_the_same_way(length, ch
 
 
 def test_no_pass_reads_more_than_a_chunk(monkeypatch):
-    model, prompts, read = _model(), _prompts(1, [40, 25, 25]), []
+    model, prompts, read = _model(implementation="vectorized"), _prompts(1, [40, 25, 25]), []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda ids, cache=None: read.append(ids.numel()) or forward(ids, cache))
     _alone(model, prompts[0], 1, chunk=15)

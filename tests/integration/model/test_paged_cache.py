@@ -6,6 +6,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from llama.model.batch_decoder import BatchDecoder
 from llama.model.config import LlamaConfig
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
@@ -30,15 +31,18 @@ def _logits(model, ids):
 class Serving(RuleBasedStateMachine):
     """Sequences that read tokens, alone and together, are rewound and released, in any order."""
 
+    compute = staticmethod(lambda model: model)
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(1)
         self.model, self.pages, self.held = Llama(SMALL).eval(), Pages(SMALL, page_size=3), []
+        self.computed = self.compute(self.model)
 
     def _read(self, texts, new):
         cache = self.pages.cache([sequence for sequence, _ in texts], len(new[0]))
         with torch.no_grad():
-            logits = self.model(torch.tensor(new), cache)[:, -1]
+            logits = self.computed(torch.tensor(new), cache)[:, -1]
         for (_, seen), tokens, row in zip(texts, new, logits, strict=True):
             seen += tokens
             torch.testing.assert_close(row, _logits(self.model, seen))
@@ -79,8 +83,15 @@ class Serving(RuleBasedStateMachine):
         assert all(len(sequence.pages) == -(-len(seen) // 3) for sequence, seen in self.held)
 
 
-def test_sequences_that_come_and_go_have_the_logits_that_they_have_alone():
-    run_state_machine_as_test(Serving)
+class Decoding(Serving):
+    """The same, computed by the decoder of several tokens."""
+
+    compute = BatchDecoder
+
+
+@pytest.mark.parametrize("machine", [Serving, Decoding])
+def test_sequences_that_come_and_go_have_the_logits_that_they_have_alone(machine):
+    run_state_machine_as_test(machine)
 
 
 def test_a_cache_that_is_rewound_computes_what_it_computed_before():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llama.model import products
-from llama.model.products import CompiledProduct, HalfProduct, Product, product_of
+from llama.model.products import CompiledProduct, HalfProduct, Product, RowsProduct, product_of
 from llama.model.quantized import Quantized, group_of
 from tests.judge.assertions import assert_close
 from tests.judge.tolerances import tolerance
@@ -78,6 +78,23 @@ def test_without_a_program_codes_are_the_weights_that_they_mean(kind, half, expe
         dtype=torch.float32,
         within=tolerance(torch.bfloat16 if half else torch.float32),
     )
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "float64"])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("large", [0, products.LARGE], ids=["large", "small"])
+def test_some_rows_at_a_time_have_the_same_product(kind, rows, large, monkeypatch):
+    monkeypatch.setattr(products, "LARGE", large)
+    monkeypatch.setattr(products, "SMALL", 0)
+    wide = torch.float64 if kind == "float64" else torch.float32
+    held, weight = _weight("float32" if kind == "float64" else kind)
+    product = RowsProduct([held, held], wide, half=kind == "bfloat16")
+    blocks = large == 0 and torch.backends.mkldnn.is_available()
+    if kind != "bfloat16":
+        assert product.in_blocks == (blocks and kind != "float64")
+    x = torch.randn(rows, D_IN, dtype=wide)
+    expected = (x.double() @ weight.double().T).repeat(1, 2)
+    assert_close(product(x), expected, dtype=wide, within=tolerance(torch.bfloat16 if kind == "bfloat16" else wide))
 
 
 def test_codes_whose_groups_do_not_fit_into_words_are_the_weights_that_they_mean():
