@@ -2,8 +2,8 @@
 
     for token in speculate(model, draft, prompt_ids, 200, draft_tokens=4, temperature=0.8): ...
 
-A pass over five tokens takes hardly longer than one over a single token, since its weights are read once. How many of
-the proposed tokens are kept, speculative_accept decides, such that the text is distributed as the large model's own; at
+A pass over five tokens takes far less time than five passes, since its weights are read once. How many of the
+proposed tokens are kept, speculative_accept decides, such that the text is distributed as the large model's own; at
 temperature 0 it is the same text.
 """
 
