@@ -161,7 +161,7 @@ def rungs_table(climbs: Sequence[Climb]) -> Table:
             *map(with_spread, losses),
             f"{leak:+.1e}" if abs(leak) <= evaluation.ROUNDING else f"{leak:+.3f}",
             f"{math.exp(mean(losses[-1])):.1f}",
-            f"{mean(c.bits_per_byte for c in same):.3f}",
+            with_spread([c.bits_per_byte for c in same]),
             f"{mean(c.tokens_per_second for c in same):,.0f}",
         )
         rows.append(Row(cells, leaks=any(c.leak.is_there for c in same)))
