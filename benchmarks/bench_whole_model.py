@@ -340,7 +340,7 @@ def drafted_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
                 passes=FORWARD,
                 along="parameters",
                 size=_parameters("110M"),
-                work=Work(_parameters("110M") * 4 * DRAFTED, "byte", DRAFTED),
+                work=_work("110M", DRAFTED, FORWARD),
                 prepare=functools.partial(_drafted, proposed),
                 memory=True,
                 rounds=ROUNDS,

@@ -17,7 +17,6 @@ from torch import Tensor
 from llama.generation.drawing import Drawing, generator, uniform
 from llama.generation.stream import CHUNK, check, has_cache, kept, stream
 from llama.model.batch_decoder import BatchDecoder
-from llama.model.decoder import Decoder
 from llama.model.language_model import LanguageModel, evaluating
 from llama.model.llama import Llama
 from llama.model.paged_cache import PagedSequence, Pages
@@ -102,7 +101,7 @@ def _together(
 ) -> Iterator[Drawn]:
     weight, context = next(model.parameters()), model.config.max_position_embeddings
     pages = Pages(model.config, model.compute_dtype or weight.dtype, weight.device)
-    decoder = BatchDecoder(model) if Decoder.suits(model) else None
+    decoder = BatchDecoder(model) if BatchDecoder.suits(model) else None
 
     def logits(texts: Sequence[_Text], seq: int) -> Float[Tensor, "texts vocab"]:
         """After the next so many tokens of each of these texts."""

@@ -55,11 +55,10 @@ def speculate(
 class _Reader:
     """A model and what it has read of the text."""
 
-    def __init__(self, model: Llama, positions: int, decodes: bool):
+    def __init__(self, model: Llama, positions: int, proposes: bool):
         self.model, self.positions = model, min(positions, model.config.max_position_embeddings)
-        suits = Decoder.suits(model)
-        self.decoder = Decoder(model, self.positions) if suits and decodes else None
-        self.batch_decoder = BatchDecoder(model) if suits else None
+        self.decoder = Decoder(model, self.positions) if proposes and Decoder.suits(model) else None
+        self.batch_decoder = BatchDecoder(model) if not proposes and BatchDecoder.suits(model) else None
         self.cache = self._empty()
 
     def _empty(self) -> KVCache:
@@ -74,8 +73,8 @@ class _Reader:
     def read(self, seen: list[int], rows: int = 1) -> Float[Tensor, "rows vocab"]:
         """Read what is new in the text; return the logits after each of its last so many tokens."""
         new = seen[self.cache.length :]
-        if self.decoder and self.cache.length and len(new) == 1:
-            return self.decoder(new[0], self.cache)[None]
+        if self.decoder and self.cache.length:
+            return torch.stack([self.decoder(token, self.cache) for token in new][-rows:])
         ids = torch.tensor([new], device=self.cache.memory.device)
         for part in self._chunks(ids, rows):
             if self.batch_decoder:
@@ -103,6 +102,8 @@ def _speculate(
     random: torch.Generator,
     ends: Sequence[int],
 ) -> Iterator[list[int]]:
+    if max_new_tokens == 0:
+        return
     context = model.config.max_position_embeddings
     positions = positions_held(model, len(token_ids), max_new_tokens)
     target, proposer = _Reader(model, positions, False), _Reader(draft, positions, True)

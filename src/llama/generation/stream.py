@@ -92,12 +92,14 @@ def _draw(
     chunk: int,
     compile: bool,
 ) -> Iterator[Int64[Tensor, "batch"]]:
+    if max_new_tokens == 0:
+        return
     context = model.config.max_position_embeddings
     positions = positions_held(model, token_ids.shape[1], max_new_tokens)
     weight = next(model.parameters())
     alone = len(token_ids) == 1
     decoder = Decoder(model, positions, compile) if alone and Decoder.suits(model) else None
-    batch_decoder = BatchDecoder(model) if not alone and Decoder.suits(model) else None
+    batch_decoder = BatchDecoder(model) if not alone and BatchDecoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     stop = torch.tensor(ends, dtype=torch.int64, device=seen.device)
     ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)

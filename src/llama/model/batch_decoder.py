@@ -1,11 +1,11 @@
 """A few new tokens at a time, of one sequence or of several, in as few operations as possible.
 
     decoder = BatchDecoder(model)
-    logits = decoder(token_ids, cache)             # what model(token_ids, cache)[:, -1:] computes, [batch 1 vocab]
+    logits = decoder(token_ids, cache, last=1)     # what model(token_ids, cache)[:, -1:] computes, [batch 1 vocab]
 
-A matrix is read once for all of these tokens, so that they could take hardly longer than one alone. Hence
+A matrix is read once for all of these tokens, so that they take much less time together than one by one. Hence
 
-- large matrices are multiplied by oneDNN, which keeps that up for few rows; what torch calls by itself does not;
+- large matrices are multiplied by oneDNN, which is faster with few rows than what torch calls by itself;
 - the matrices that are multiplied with the same rows are one matrix (queries, keys and values; gate and up);
 - what all layers have to know of the pages (paged_cache.py) is computed once for a pass;
 - the head, often the largest matrix, is asked for the last tokens alone.
@@ -13,30 +13,34 @@ A matrix is read once for all of these tokens, so that they could take hardly lo
 The weights are copied when a decoder is made: it does not see what becomes of the model later.
 """
 
+from typing import TypeGuard
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from llama.contract import check_ids
 from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer
+from llama.model.decoder import Decoder
 from llama.model.kv_cache import Cache
-from llama.model.llama import Llama
+from llama.model.language_model import LanguageModel
+from llama.model.llama import Llama, check_pass
 from llama.model.paged_cache import PagedLayer
 from llama.model.products import RowsProduct
+from llama.model.quantized import codes_of
 
 
 class BatchDecoder:
-    """A Llama on a CPU that `Decoder.suits`.
+    """A Llama that `suits`.
 
     Where the model computes in bfloat16, the large matrices are held in it, and attention is in the dtype of the cache;
-    the rest is computed in at least float32. Codes are turned into the weights that they mean.
+    the rest is computed in at least float32.
     """
 
     @torch.inference_mode(False)  # in which what is made could not be written to outside of it
     @torch.no_grad()
     def __init__(self, model: Llama):
-        c, weights, self.of = model.config, model.held(), model.layers.unchecked()
+        c, weights, self.functions = model.config, model.held(), model.layers.unchecked()
         self.config, self.eps = c, c.rms_norm_eps
         self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
@@ -57,37 +61,46 @@ class BatchDecoder:
         self.final_norm, self.head = norm(FINAL_NORM), product(HEAD if HEAD in weights else EMBEDDING)
         self.frequencies = model.layers.rotation_frequencies(c, self.embedding.device)
 
+    def __getstate__(self) -> None:
+        # What lies in oneDNN's blocks has no copy.
+        raise TypeError("decoder: it cannot be copied or pickled; make another one from the model")
+
+    @staticmethod
+    def suits(model: LanguageModel) -> TypeGuard[Llama]:
+        """Whether it computes what this model does: as for a Decoder, but not where the weights are codes, which would
+        have to become floats."""
+        return Decoder.suits(model) and not any(codes_of(weight) for weight in model.held().values())
+
     @torch.no_grad()
     def __call__(
         self, token_ids: Int64[Tensor, "batch seq"], cache: Cache, last: int = 1
     ) -> Float[Tensor, "batch last vocab"]:
         """The logits after the last so many of these tokens, which follow what the cache holds.
 
-        Raises IndexError for a token outside the vocabulary and ValueError for a cache of other sequences.
+        Raises IndexError for a token outside the vocabulary, ValueError for a cache of other sequences.
         """
-        check_ids("decoder: token", token_ids, len(self.embedding))
+        check_pass(token_ids, len(self.embedding), cache)
         (batch, seq), c = token_ids.shape, self.config
-        cache.check(batch)
         positions = cache.positions(seq, token_ids.device).expand(batch, seq).flatten()
         cos, sin = self._rotations(positions)
         x = F.embedding(token_ids.flatten(), self.embedding).to(self.wide)
         n_turned = c.num_attention_heads + c.num_key_value_heads
+        n_heads = n_turned + c.num_key_value_heads
         for (norm, qkv, o, ffn_norm, gate_up, down), kept in zip(self.layers, cache.layers, strict=True):
-            heads = qkv(self._normed(x, norm)).view(batch * seq, -1, c.head_dim)
-            turned = heads[:, :n_turned]
+            heads = qkv(self._normed(x, norm)).unflatten(1, (n_heads, c.head_dim))
+            turned, v = heads.tensor_split([n_turned], 1)
             turned = torch.addcmul(turned * cos, turned.roll(c.head_dim // 2, -1), sin)
-            of_tokens = (*turned.tensor_split([c.num_attention_heads], 1), heads[:, n_turned:])
-            q, k, v = (t.view(batch, seq, -1, c.head_dim).transpose(1, 2) for t in of_tokens)
+            q, k = turned.tensor_split([c.num_attention_heads], 1)
+            q, k, v = (t.unflatten(0, (batch, seq)).transpose(1, 2) for t in (q, k, v))
             if cache.dtype != self.wide:
                 q, k, v = q.to(cache.dtype), k.to(cache.dtype), v.to(cache.dtype)
             at_once = seq == 1 and isinstance(kept, PagedLayer) and kept.places.alike
-            y = kept.attend_at_once(q, k, v) if at_once else kept.attend(self.of, q, k, v)
-            y = y.transpose(1, 2).reshape(batch * seq, -1)
-            x = x + o(y.to(self.wide))
+            y = kept.attend_at_once(q, k, v) if at_once else kept.attend(self.functions, q, k, v)
+            x = x + o(y.transpose(1, 2).flatten(2).flatten(0, 1).to(self.wide))
             gate, up = gate_up(self._normed(x, ffn_norm)).chunk(2, -1)
             x += down(F.silu(gate).mul_(up))
-        x = x.view(batch, seq, -1)[:, -last:].flatten(0, 1)
-        return self.head(self._normed(x, self.final_norm)).unflatten(0, (batch, -1))
+        x = x.unflatten(0, (batch, seq))[:, -last:]
+        return self.head(self._normed(x.flatten(0, 1), self.final_norm)).unflatten(0, x.shape[:2])
 
     def _normed(self, x: Float[Tensor, "rows d_model"], weight: Float[Tensor, "d_model"]) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)

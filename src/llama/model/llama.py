@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.contract import check_ids
+from llama.contract.weights import EMBEDDING
 from llama.implementation import Implementation, load
 from llama.machine.safe_files import read_json, write_atomically
 from llama.model import weights
@@ -101,7 +102,8 @@ class Llama(LanguageModel):
         implementation composes layers itself, which know of neither.
         """
         tensors = self.tensors()
-        _check(token_ids, tensors["model.embed_tokens.weight"], cache)
+        weight = tensors[EMBEDDING]
+        check_pass(token_ids, len(weight), cache, weight.dtype)
         more: dict[str, Any] = {}
         if cache is not None:
             more["cache"] = cache
@@ -130,10 +132,12 @@ def read_config(folder: str | Path) -> LlamaConfig:
         raise ValueError(f"checkpoint: {path}: {str(error).removeprefix('config: ')}") from error
 
 
-def _check(token_ids: Tensor, weight: Tensor, cache: Cache | None) -> None:
+def check_pass(token_ids: Tensor, vocab: int, cache: Cache | None, dtype: torch.dtype | None = None) -> None:
+    """Raise ValueError or IndexError for ids that are none of this vocabulary, and for a cache of other sequences, or
+    of another dtype where one is given."""
     if token_ids.ndim != 2 or token_ids.dtype != torch.int64:
         got = f"{list(token_ids.shape)} {str(token_ids.dtype).removeprefix('torch.')}"
         raise ValueError(f"llama: token_ids must be [batch seq] int64, got {got}")
-    check_ids("embedding: token_ids", token_ids, len(weight))
+    check_ids("embedding: token_ids", token_ids, vocab)
     if cache is not None:
-        cache.check(len(token_ids), weight.dtype)
+        cache.check(len(token_ids), dtype)

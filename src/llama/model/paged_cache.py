@@ -7,8 +7,8 @@
     first.rewind(7)                                                  # forget all but the first seven positions
     second.release()                                                 # its pages are free for others
 
-A cache is made for one pass. It holds places for that pass's tokens in every sequence: all of them count as held as
-soon as it is made.
+A cache is made for one pass, and used before the next one is made. It holds places for that pass's tokens in every
+sequence: all of them count as held as soon as it is made.
 """
 
 import functools
@@ -28,14 +28,15 @@ PAGE_SIZE = 32
 """Positions in a page. Half a page stays empty for each sequence; the smaller they are, the more there are to find."""
 
 
-MANY = 4096
-"""Positions from which on it takes longer to read them than to begin an operation for each sequence."""
+SMALL, LARGE = 4 * 2**20, 16 * 2**20
+"""Bytes of keys. Up to the first it pays to read all sequences as if they were as long as the longest; up to the second
+where they nearly are. A copy beyond it is new memory in every call, which takes longer to have than to fill."""
 
 
 class Pages:
     """Memory for keys and values [n_layers n_pages n_kv_heads page_size head_dim], which grows as it is needed.
 
-    A page that is free holds zeros: what the next sequence does not fill is finite, whatever the last one was.
+    What no sequence holds is zeros: a slot that is read and hidden is finite, whatever was there before.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Pages:
         if page_size < 1:
             raise ValueError(f"pages: page_size must be at least 1, got {page_size}")
         shape = (config.num_hidden_layers, 0, config.num_key_value_heads, page_size, config.head_dim)
-        self.keys, self.values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        with torch.inference_mode(False):  # in which what is made could not be written to outside of it
+            self.keys, self.values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
         self.page_size, self.context = page_size, config.max_position_embeddings
         self.free: list[int] = []
 
@@ -74,9 +76,10 @@ class Pages:
         if not self.free:
             held = self.keys.shape[1]
             more = max(1, held)
-            self.keys, self.values = (
-                torch.cat((t, t.new_zeros(len(t), more, *t.shape[2:])), dim=1) for t in (self.keys, self.values)
-            )
+            with torch.inference_mode(False):
+                self.keys, self.values = (
+                    torch.cat((t, t.new_zeros(len(t), more, *t.shape[2:])), dim=1) for t in (self.keys, self.values)
+                )
             self.free = list(reversed(range(held, held + more)))
         return self.free.pop()
 
@@ -99,13 +102,15 @@ class PagedSequence:
         Raises ValueError where fewer are held.
         """
         check_rewind(length, self.length)
+        page_size = self.of.page_size
+        used, slot = math.ceil(length / page_size), length % page_size
+        for t in (self.of.keys, self.of.values):
+            t[:, self.pages[used:]] = 0
+            if slot and length < self.length:
+                t[:, self.pages[used - 1], :, slot:] = 0
         self.length = length
-        used = math.ceil(length / self.of.page_size)
-        if free := self.pages[used:]:
-            for t in (self.of.keys, self.of.values):
-                t[:, free] = 0
-            self.of.free += reversed(free)
-            del self.pages[used:]
+        self.of.free += reversed(self.pages[used:])
+        del self.pages[used:]
 
     def release(self) -> None:
         """Forget everything."""
@@ -150,11 +155,14 @@ class Places:
         self.pages = self.table.gather(1, self.new // self.page_size).flatten()
         self.slots = (self.new % self.page_size).flatten()
         self.dtype = pages.keys.dtype
+        self.bytes = self.n_kv_heads * pages.keys.shape[4] * self.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def alike(self) -> bool:
         """Whether it pays to read all sequences as if they were as long as the longest."""
-        return self.table.numel() * self.page_size <= max(MANY, 2 * sum(self.lengths))
+        positions = self.table.numel() * self.page_size
+        size = positions * self.bytes
+        return size <= SMALL or (size <= LARGE and positions <= 1.25 * sum(self.lengths))
 
     @functools.cached_property
     def rows(self) -> Int64[Tensor, "n"]:

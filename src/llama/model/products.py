@@ -32,6 +32,9 @@ SMALL = 500_000
 ROWS = 16
 """For how many rows oneDNN is asked to lay out a matrix; any number can be multiplied with it."""
 
+FEW_ROWS = 4
+"""Rows up to which it takes longer to make float32 of a matrix than to multiply in imitated bfloat16."""
+
 MEASURED = 9
 """So many times each way to multiply a matrix is measured, in turn, where it is not known which one is faster."""
 
@@ -119,21 +122,23 @@ class CompiledProduct:
 class RowsProduct:
     """rows · weightᵀ of all these matrices, one below the other, for any number of rows and fast for few.
 
-    A large matrix is held in bfloat16 if `half`, and lies in the blocks that oneDNN asks for: that multiplies few rows
-    in the time that it takes to read the matrix. Codes are turned into the weights that they mean.
+    A large matrix is held in bfloat16 if `half`, and lies in the blocks that oneDNN asks for. Where it has none for
+    bfloat16, as on a processor that imitates it, the matrix becomes float32 for each product of some rows.
     """
 
     def __init__(self, weights: Sequence[Tensor], wide: torch.dtype, half: bool = False):
-        self.wide, matrix = wide, _below_each_other(weights)
-        if isinstance(matrix, Quantized):
-            matrix = matrix.dequantized()
-        self.weight = matrix.to(torch.bfloat16 if half and matrix.numel() > SMALL else wide)
-        self.in_blocks = self.weight.numel() > LARGE and _can_be_in_blocks(self.weight)
+        matrix = torch.cat(list(weights))
+        large = matrix.numel() > SMALL
+        self.wide, self.weight = wide, matrix.to(torch.bfloat16 if half and large else wide)
+        self.in_blocks = matrix.numel() > LARGE and _has_blocks(self.weight.dtype)
         if self.in_blocks:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, ROWS)
 
     def __call__(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
-        x = x if self.weight.dtype == x.dtype else x.to(self.weight.dtype)
+        if self.weight.dtype != self.wide:
+            if not self.in_blocks and len(x) > FEW_ROWS:
+                return F.linear(x, self.weight.to(self.wide))
+            x = x.to(self.weight.dtype)
         if self.in_blocks:
             y = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
         else:
@@ -141,12 +146,12 @@ class RowsProduct:
         return y if y.dtype == self.wide else y.to(self.wide)
 
 
-def _can_be_in_blocks(weight: Tensor) -> bool:
-    """Whether oneDNN is here, and multiplies weights of that dtype on this processor."""
+def _has_blocks(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is here, and has blocks for matrices of that dtype on this processor."""
     if not torch.backends.mkldnn.is_available():
         return False
-    half = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32 or half
+    imitated = dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype in (torch.float32, torch.bfloat16) and not imitated
 
 
 AnyProduct = Product | HalfProduct | CompiledProduct

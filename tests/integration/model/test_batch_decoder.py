@@ -1,5 +1,6 @@
 """The decoder of several tokens: of one sequence or of more, by other operations than the model's, the same logits."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from llama.model import products
 from llama.model.batch_decoder import BatchDecoder
 from llama.model.config import LlamaConfig
-from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
 from llama.model.paged_cache import Pages, Places
@@ -61,27 +61,30 @@ def test_tokens_have_the_logits_that_they_have_in_a_pass_over_all(caches, large,
     assert_close(torch.cat(found, dim=1), model(ids), "the decoder's own copy of the model's formulas")
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("caches", [_pages, _dense])
-@pytest.mark.parametrize("bits", [8, 4])
-def test_codes_are_the_weights_that_they_mean(caches, bits):
-    torch.manual_seed(1)
-    model, ids = quantized(Llama(TINY), bits), torch.arange(8).view(2, 4) % 5
-    assert Decoder.suits(model)
-    assert_close(BatchDecoder(model)(ids, caches(TINY, 2)(4), last=4), model(ids))
+def test_codes_would_have_to_become_floats_and_are_left_to_the_model():
+    model = Llama(TINY)
+    assert BatchDecoder.suits(model)
+    assert not BatchDecoder.suits(quantized(model, 8))
+    assert not BatchDecoder.suits(Llama(TINY, "vectorized"))
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("weights", "computed"), [(torch.float32, torch.bfloat16), (torch.bfloat16, None)], ids=str)
 @pytest.mark.parametrize("small", [0, products.SMALL], ids=["as bfloat16", "as float32"])
-def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(small, monkeypatch):
+@pytest.mark.parametrize("large", [0, products.LARGE], ids=["in blocks", "as they are"])
+def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, computed, small, large, monkeypatch):
     monkeypatch.setattr(products, "SMALL", small)
+    monkeypatch.setattr(products, "LARGE", large)
     torch.manual_seed(0)
-    model, ids = Llama(TINY).bfloat16(), torch.arange(8).view(2, 4) % 5
+    model, ids = Llama(TINY).to(weights), torch.arange(8).view(2, 4) % 5
+    model.compute_dtype = computed
+    exact = copy.deepcopy(model).float()
+    exact.compute_dtype = None
     cache, decoder = _pages(TINY, 2, torch.bfloat16), BatchDecoder(model)
     found = [decoder(ids[:, t : t + 1], cache(1)) for t in range(4)]
     assert found[0].dtype == torch.float32
     assert decoder.head.weight.dtype == (torch.float32 if small else torch.bfloat16)
-    assert_close(torch.cat(found, dim=1), model.float()(ids), within=tolerance(torch.bfloat16))
+    assert_close(torch.cat(found, dim=1), exact(ids), within=tolerance(torch.bfloat16))
 
 
 @torch.no_grad()
@@ -124,12 +127,38 @@ def test_what_is_not_finite_in_one_text_reaches_no_other(alike, monkeypatch):
     assert_close(logits, torch.stack([model(torch.tensor([ids]))[0, -1:] for ids in ([3, 2], [1, 2, 3, 2])]))
 
 
-@pytest.mark.parametrize("token", [-1, 5])
-def test_a_token_outside_the_vocabulary_is_refused(token):
-    cache = KVCache(TINY, 1)
-    with pytest.raises(IndexError, match=f"decoder: token must lie in 0..4, got {token}"):
-        BatchDecoder(Llama(TINY))(torch.tensor([[1, token]]), cache)
+@torch.no_grad()
+@pytest.mark.parametrize("slots", [2, 4, 8])
+def test_what_is_rewound_leaves_nothing_that_is_not_finite(slots):
+    torch.manual_seed(0)
+    model = Llama(TINY)
+    model.model.embed_tokens.weight[4] = torch.nan
+    decoder, pages = BatchDecoder(model), Pages(TINY, page_size=slots)
+    sequence = pages.sequence()
+    for token in (1, 4, 4):
+        decoder(torch.tensor([[token]]), pages.cache([sequence], 1))
+    sequence.rewind(1)
+    logits = decoder(torch.tensor([[2]]), pages.cache([sequence], 1))
+    assert_close(logits, model(torch.tensor([[1, 2]]))[:, -1:])
+
+
+@pytest.mark.parametrize("ids", [[[1, -1]], [[5]], [1, 2]], ids=str)
+def test_what_the_model_refuses_is_refused_in_the_same_words_and_changes_nothing(ids):
+    model, cache = Llama(TINY), KVCache(TINY, 1)
+    said = []
+    for compute in (model, BatchDecoder(model)):
+        with pytest.raises((IndexError, ValueError), match=r"token_ids") as refused:
+            compute(torch.tensor(ids), cache)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
     assert cache.length == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (0, 1), (0, 3)], ids=str)
+def test_of_nothing_there_are_no_logits(shape):
+    ids = torch.zeros(shape, dtype=torch.int64)
+    logits = BatchDecoder(Llama(TINY))(ids, KVCache(TINY, len(ids)))
+    assert logits.shape == (shape[0], min(shape[1], 1), TINY.vocab_size)
 
 
 def test_a_cache_of_other_sequences_or_without_room_is_refused_and_left_as_it_was():
@@ -143,15 +172,32 @@ def test_a_cache_of_other_sequences_or_without_room_is_refused_and_left_as_it_wa
 
 
 @pytest.mark.parametrize(
-    ("lengths", "alike"), [([5000, 5000], True), ([5000, 5], False), ([2500, 800, 900], True), ([90, 5], True)]
+    ("lengths", "alike"),
+    [([90, 5], True), ([2000, 2000], True), ([2000, 5], False), ([9000, 9000], False), ([1800, 1500, 1300], True)],
+    ids=str,
 )
-def test_texts_are_read_at_once_where_that_reads_little_more_than_there_is(lengths, alike):
-    of = dataclasses.replace(TINY, max_position_embeddings=10_000)
+def test_texts_are_read_at_once_where_that_copies_little_in_vain(lengths, alike):
+    """A position has 2 KB of keys here."""
+    of = dataclasses.replace(TINY, max_position_embeddings=10_000, num_hidden_layers=1, head_dim=256)
     pages = Pages(of)
     sequences = [pages.sequence() for _ in lengths]
     for sequence, length in zip(sequences, lengths, strict=True):
         sequence.claim(length)
     assert pages.cache(sequences, 1).layers[0].places.alike == alike
+
+
+def test_pages_may_be_taken_without_autograd_and_given_back_with_it():
+    pages = Pages(TINY)
+    sequence = pages.sequence()
+    with torch.inference_mode():
+        Llama(TINY)(torch.tensor([[1, 2]]), pages.cache([sequence], 2))
+    sequence.release()
+    assert pages.free
+
+
+def test_a_copy_of_a_decoder_is_refused():
+    with pytest.raises(TypeError, match="decoder: it cannot be copied or pickled; make another one from the model"):
+        copy.deepcopy(BatchDecoder(Llama(TINY)))
 
 
 def test_a_decoder_that_was_made_without_autograd_works_with_it():

@@ -80,21 +80,29 @@ def test_without_a_program_codes_are_the_weights_that_they_mean(kind, half, expe
     )
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "float64"])
-@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("rows", [0, 1, 5, 40])
 @pytest.mark.parametrize("large", [0, products.LARGE], ids=["large", "small"])
 def test_some_rows_at_a_time_have_the_same_product(kind, rows, large, monkeypatch):
     monkeypatch.setattr(products, "LARGE", large)
     monkeypatch.setattr(products, "SMALL", 0)
     wide = torch.float64 if kind == "float64" else torch.float32
-    held, weight = _weight("float32" if kind == "float64" else kind)
-    product = RowsProduct([held, held], wide, half=kind == "bfloat16")
-    blocks = large == 0 and torch.backends.mkldnn.is_available()
+    weight, _ = _weight("bfloat16" if kind == "bfloat16" else "float32")
+    product = RowsProduct([weight, weight], wide, half=kind == "bfloat16")
     if kind != "bfloat16":
-        assert product.in_blocks == (blocks and kind != "float64")
+        assert product.in_blocks == (large == 0 and kind == "float32" and torch.backends.mkldnn.is_available())
     x = torch.randn(rows, D_IN, dtype=wide)
     expected = (x.double() @ weight.double().T).repeat(1, 2)
     assert_close(product(x), expected, dtype=wide, within=tolerance(torch.bfloat16 if kind == "bfloat16" else wide))
+
+
+def test_without_onednn_the_product_is_the_same(monkeypatch):
+    monkeypatch.setattr(products, "LARGE", 0)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    weight, x = _weight("float32")[0], torch.randn(3, D_IN)
+    product = RowsProduct([weight], torch.float32)
+    assert not product.in_blocks
+    assert_close(product(x), x @ weight.T)
 
 
 def test_codes_whose_groups_do_not_fit_into_words_are_the_weights_that_they_mean():
