@@ -8,6 +8,7 @@ tokenizer.save("tokenizer.json")                         # which llama.text.toke
 Any text can be written, since tokens 0 to 255 are the bytes.
 """
 
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,11 +73,14 @@ class BytePairTokenizer:
     def vocab(self) -> int:
         return BYTES + len(self.merges)
 
-    def encode(self, text: str) -> Int64[Tensor, "seq"]:
-        """Raises ValueError for half of a surrogate pair, which has no bytes."""
+    def encode(self, text: str, watch: Callable[[Collection[str]], Iterable[str]] = iter) -> Int64[Tensor, "seq"]:
+        """`watch` is given the distinct words and yields them, so that it may show how far it has come.
+
+        Raises ValueError for half of a surrogate pair, which has no bytes.
+        """
         found = pre_tokenize(text, self.pattern)
         # Most words of a text occur many times in it; each is encoded once.
-        ids = {word: self._layers.bpe_encode(as_bytes(word), self.merges) for word in set(found)}
+        ids = {word: self._layers.bpe_encode(as_bytes(word), self.merges) for word in watch(set(found))}
         return torch.tensor(list(chain.from_iterable(ids[word] for word in found)), dtype=torch.int64)
 
     def decode(self, token_ids: Int64[Tensor, "seq"] | list[int]) -> str:

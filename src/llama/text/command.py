@@ -1,5 +1,6 @@
 """`python -m llama tokenizer train`: learn byte pairs from a text, write them, and say what they are worth."""
 
+import functools
 import sys
 import time
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from tqdm import tqdm
 
 from llama import implementation
 from llama.machine.safe_files import check_writable, write_atomically
@@ -61,7 +63,8 @@ def run(config: Tokenizer) -> BytePairTokenizer:
     started = time.perf_counter()
     tokenizer = BytePairTokenizer.train(corpus.text, c.vocab, c.pattern, layers)
     trained = time.perf_counter()
-    ids = tokenizer.encode(corpus.text)
+    bar = functools.partial(tqdm, desc="encoding", unit="word", disable=None, file=sys.stderr, leave=False)
+    ids = tokenizer.encode(corpus.text, watch=bar)
     encoded = time.perf_counter()
     write_atomically(c.out.parent, {c.out.name: tokenizer.save})
     longest = sorted(range(BYTES, tokenizer.vocab), key=lambda i: (-len(tokenizer.bytes_of([i])), i))[:LONGEST]

@@ -55,6 +55,13 @@ def test_no_token_reaches_from_one_word_into_the_next(trained, text):
     assert torch.equal(trained.encode(text), torch.cat([torch.empty(0, dtype=torch.int64), *words]))
 
 
+def test_who_watches_sees_each_distinct_word(trained):
+    seen = []
+    ids = trained.encode(TEXT, watch=lambda words: (seen.append(word) or word for word in words))
+    assert torch.equal(ids, trained.encode(TEXT))
+    assert sorted(seen) == sorted(set(pre_tokenize(TEXT, trained.pattern)))
+
+
 def test_each_distinct_word_is_encoded_once(trained):
     asked = []
 

@@ -1,9 +1,12 @@
 """`python -m llama tokenizer train`. What it refuses is in tests/integration/command_line/test_wrong_input.py."""
 
+import io
+
 import pytest
 
 from llama.__main__ import main
 from llama.text.byte_pairs import BytePairTokenizer
+from llama.text.splitting import pre_tokenize
 from llama.text.tokenizer import load
 
 TEXT = "To be, or not to be: that's the question.\n" * 3
@@ -39,6 +42,16 @@ def test_the_report_says_how_many_bytes_a_token_has_and_which_are_the_longest(to
     assert f"Bytes per token: {126 / tokens:.3f}, {tokens} tokens for the whole corpus\n" in out
     assert "Longest tokens: ' question', ' that', ' ques', ' the', ' not', 'tion', ' th', ' be'\n" in out
     assert out.endswith("Written: words.json\n")
+
+
+def test_in_a_terminal_a_bar_shows_how_many_words_are_encoded(told, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    told("--vocab", "270")
+    assert "encoding:   0%" in terminal.getvalue()
+    words = len(set(pre_tokenize(TEXT, "llama3")))
+    assert f"/{words} " in terminal.getvalue()
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_told_and_written(told, tmp_path):
