@@ -21,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer
-from llama.model.decoder import Decoder
+from llama.model.decoder import Decoder, turns
 from llama.model.kv_cache import Cache
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama, check_pass
@@ -82,7 +82,7 @@ class BatchDecoder:
         check_pass(token_ids, len(self.embedding), cache)
         (batch, seq), c = token_ids.shape, self.config
         positions = cache.positions(seq, token_ids.device).expand(batch, seq).flatten()
-        cos, sin = self._rotations(positions)
+        cos, sin = turns(positions, self.frequencies, self.wide)
         x = F.embedding(token_ids.flatten(), self.embedding).to(self.wide)
         n_turned = c.num_attention_heads + c.num_key_value_heads
         n_heads = n_turned + c.num_key_value_heads
@@ -104,9 +104,3 @@ class BatchDecoder:
 
     def _normed(self, x: Float[Tensor, "rows d_model"], weight: Float[Tensor, "d_model"]) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)
-
-    def _rotations(self, positions: Int64[Tensor, "rows"]) -> tuple[Tensor, Tensor]:
-        """cos, and sin with the sign of each half, [rows 1 head_dim]."""
-        angle = positions[:, None, None] * self.frequencies
-        cos, sin = angle.cos().to(self.wide), angle.sin().to(self.wide)
-        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

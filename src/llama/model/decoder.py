@@ -26,7 +26,7 @@ from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer
@@ -63,11 +63,9 @@ class Decoder:
             self.layers.append((product(norm, q, k, v), product("", o), product(ffn_norm, gate, up), product("", down)))
         head = HEAD if HEAD in weights else EMBEDDING
         self.head = product(FINAL_NORM, head)
-        angle = torch.arange(positions or c.max_position_embeddings)[:, None, None] * model.layers.rotation_frequencies(
-            c, self.embedding.device
-        )
-        cos, sin = angle.cos().to(self.wide), angle.sin().to(self.wide)
-        self.cos, self.sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        frequencies = model.layers.rotation_frequencies(c, self.embedding.device)
+        held = torch.arange(positions or c.max_position_embeddings)
+        self.cos, self.sin = turns(held, frequencies, self.wide)
         self.partners = torch.arange(c.head_dim).roll(c.head_dim // 2)
 
         heads = torch.empty(c.num_attention_heads + 2 * c.num_key_value_heads, c.head_dim, dtype=self.wide)
@@ -123,3 +121,12 @@ class Decoder:
         """What RMSNorm multiplies x with, but for its weight."""
         mean_square = float(torch.dot(x, x)) / self.d_model + self.eps
         return mean_square**-0.5 if mean_square else math.nan  # 0 / 0, as the formula says
+
+
+def turns(
+    positions: Int64[Tensor, "n"], frequencies: Float[Tensor, "half"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "n 1 head_dim"], Float[Tensor, "n 1 head_dim"]]:
+    """cos and sin, with which a head x is turned to x · cos + x with its halves exchanged · sin."""
+    angle = positions[:, None, None] * frequencies
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
