@@ -14,7 +14,7 @@ import torch
 from llama.implementation import Implementation
 from tests import cheats
 from tests.judge.gradients import vjp
-from tests.judge.guards import endings
+from tests.judge.guards import endings, surroundings
 from tests.judge.guards.endings import hold_the_process
 from tests.judge.subject import Mismatch, Subject
 from tests.judge.telling import messages
@@ -211,3 +211,9 @@ def test_each_cheat_says_what_it_does_and_whom_it_fools():
         text = (cheats.FOLDER.parent.parent / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         assert text.startswith('"""It ') or text.startswith('"""Its '), module
         assert "\nFools: " in text, module
+
+
+def test_a_compiled_layer_may_raise_the_recursion_limit_as_torchs_compiler_does(monkeypatch):
+    monkeypatch.setattr(surroundings, "_taken", surroundings.Surroundings())
+    with surroundings.left_alone("the layer"):
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))  # torch._inductor.compile_fx

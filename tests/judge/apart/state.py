@@ -28,6 +28,10 @@ def _leave_modes(depth: int) -> None:
         torch._C._pop_torch_function_stack()
 
 
+# torch's compiler raises the limit to this before it compiles. Where it is there from the start, a compiled layer
+# changes nothing.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))
+
 # How to read it, and how to put it back.
 STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
