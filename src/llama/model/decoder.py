@@ -126,7 +126,7 @@ class Decoder:
 def turns(
     positions: Int64[Tensor, "n"], frequencies: Float[Tensor, "half"], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "n 1 head_dim"], Float[Tensor, "n 1 head_dim"]]:
-    """cos and sin, with which a head x is turned to x · cos + x with its halves exchanged · sin."""
+    """cos, and sin with a minus in its first half: a head x turns to x · cos + (x with its halves exchanged) · sin."""
     angle = positions[:, None, None] * frequencies
     cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -28,7 +28,6 @@ LARGE = 150_000
 SMALL = 500_000
 """Elements up to which a matrix is held in float32 in any case: to begin a product in bfloat16 takes torch 25 µs."""
 
-
 ROWS = 16
 """For how many rows oneDNN is asked to lay out a matrix; any number can be multiplied with it."""
 

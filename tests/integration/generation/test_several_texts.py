@@ -19,7 +19,9 @@ from llama.generation.speculation import speculate
 from llama.generation.stream import stream
 from llama.implementation import load
 from llama.model import checkpoint, products
+from llama.model.batch_decoder import BatchDecoder
 from llama.model.config import LlamaConfig
+from llama.model.decoder import Decoder
 from llama.model.llama import Llama
 from llama.model.paged_cache import Pages
 from llama.model.quantized import codes_of, quantized
@@ -144,15 +146,35 @@ def test_a_prompt_that_is_read_in_chunks_is_continued_in_the_same_way(length, ch
     assert _alone(model, prompt, 6, seed=3, chunk=chunk) == _alone(model, prompt, 6, seed=3)
 
 
-def test_no_pass_reads_more_than_a_chunk(monkeypatch):
-    model, prompts, read = _model(implementation="vectorized"), _prompts(1, [40, 25, 25]), []
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda ids, cache=None: read.append(ids.numel()) or forward(ids, cache))
+@pytest.mark.parametrize("whose", ["fused", "vectorized"])
+def test_no_pass_reads_more_than_a_chunk(whose, monkeypatch):
+    """Neither of the model nor of its decoder."""
+    model, prompts, read = _model(implementation=whose), _prompts(1, [40, 25, 25]), []
+
+    def watched(compute):
+        return lambda self, ids, *more: read.append(ids.numel()) or compute(self, ids, *more)
+
+    monkeypatch.setattr(Llama, "forward", watched(Llama.forward))
+    monkeypatch.setattr(BatchDecoder, "__call__", watched(BatchDecoder.__call__))
     _alone(model, prompts[0], 1, chunk=15)
     assert read == [15, 15, 10]
     read.clear()
     _together(model, prompts, 1, chunk=15)
     assert max(read) == 15
+    read.clear()
+    monkeypatch.setattr(speculation, "CHUNK", 15)
+    list(speculate(model, model, prompts[0], 1))
+    assert read == [15, 15, 10]
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_for_no_tokens_no_weights_are_laid_out(texts, monkeypatch):
+    model, (prompt,) = _model(), _prompts(1, [4])
+    for of in (Decoder, BatchDecoder):
+        monkeypatch.setattr(of, "__init__", lambda *_, **__: pytest.fail("the weights were laid out"))
+    assert list(stream(model, prompt.expand(texts, -1), 0)) == []
+    assert list(speculate(model, model, prompt, 0)) == []
+    assert list(serve(model, [prompt] * texts, 0)) == []
 
 
 # A draft.

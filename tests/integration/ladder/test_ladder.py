@@ -178,8 +178,11 @@ def test_a_learners_layers_climb(tmp_path, corpus, capsys):
 def test_several_seeds_are_reported_with_their_spread(tmp_path, corpus, capsys):
     arguments = ["--corpus", str(corpus), "--out", str(tmp_path), "--rungs", "baseline", "--seeds", "0", "1"]
     assert main(["ladder", *arguments, *FLAGS]) == 0
-    a, b = (n["validation_loss"] for n in json.loads((tmp_path / "ladder.json").read_text())["rungs"])
-    assert f"{(a + b) / 2:.3f} ± {abs(a - b) / math.sqrt(2):.3f}" in capsys.readouterr().out
+    first, second = json.loads((tmp_path / "ladder.json").read_text())["rungs"]
+    said = capsys.readouterr().out
+    for number in ("validation_loss", "bits_per_byte"):
+        a, b = first[number], second[number]
+        assert f"{(a + b) / 2:.3f} ± {abs(a - b) / math.sqrt(2):.3f}" in said
 
 
 # The rung on tokens.
