@@ -13,9 +13,10 @@ import torch
 
 from llama.implementation import Implementation
 from tests import cheats
+from tests.judge.apart import state
 from tests.judge.gradients import vjp
 from tests.judge.guards import endings, surroundings
-from tests.judge.guards.endings import hold_the_process
+from tests.judge.guards.endings import Refused, hold_the_process
 from tests.judge.subject import Mismatch, Subject
 from tests.judge.telling import messages
 
@@ -213,7 +214,16 @@ def test_each_cheat_says_what_it_does_and_whom_it_fools():
         assert "\nFools: " in text, module
 
 
-def test_a_compiled_layer_may_raise_the_recursion_limit_as_torchs_compiler_does(monkeypatch):
+def test_torchs_compiler_may_raise_the_recursion_limit_and_it_is_put_back(monkeypatch):
     monkeypatch.setattr(surroundings, "_taken", surroundings.Surroundings())
+    monkeypatch.setattr(state, "BY_THE_COMPILER", {"Python's recursion limit": sys.getrecursionlimit() + 1000})
+    before = sys.getrecursionlimit()
     with surroundings.left_alone("the layer"):
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))  # torch._inductor.compile_fx
+        sys.setrecursionlimit(before + 1000)
+    assert sys.getrecursionlimit() == before
+    with (
+        pytest.raises(Refused, match="the layer changed Python's recursion limit"),
+        surroundings.left_alone("the layer"),
+    ):
+        sys.setrecursionlimit(before + 1001)
+    assert sys.getrecursionlimit() == before

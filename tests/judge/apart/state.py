@@ -28,10 +28,6 @@ def _leave_modes(depth: int) -> None:
         torch._C._pop_torch_function_stack()
 
 
-# torch's compiler raises the limit to this before it compiles. Where it is there from the start, a compiled layer
-# changes nothing.
-sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))
-
 # How to read it, and how to put it back.
 STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -50,3 +46,25 @@ STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "Python's profile function": (sys.getprofile, sys.setprofile),
     "Python's trace function": (sys.gettrace, sys.settrace),
 }
+
+# torch's compiler raises the recursion limit to this before it compiles (torch/_inductor/compile_fx.py).
+BY_THE_COMPILER = {"Python's recursion limit": 2000}
+
+
+def taken() -> list[Any]:
+    """The state before a call, for `put_back`."""
+    return [read() for read, _ in STATE.values()]
+
+
+def put_back(before: list[Any]) -> dict[str, Any]:
+    """Put back what a call has changed. Returns the changed values by their names, without what torch's compiler sets.
+
+    The recursion limit is put back after the compiler too: a layer that is right only with a higher one must fail.
+    """
+    changed = {}
+    for (name, (read, change)), was in zip(STATE.items(), before, strict=True):
+        if (now := read()) != was:
+            change(was)
+            if now != BY_THE_COMPILER.get(name):
+                changed[name] = now
+    return changed

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .forbidden import Watch
 from .outcomes import NUMBERS, failure, plain
-from .state import STATE
+from .state import put_back, taken
 from .wire import DTYPES, Closed, Message, Mirror, Trees, receive, send
 
 
@@ -237,14 +237,13 @@ def surrounded(modes: Message, answer: Message) -> Iterator[None]:
     cast = torch.autocast("cpu", DTYPES[modes["autocast"]]) if modes["autocast"] else contextlib.nullcontext()
     try:
         with torch.inference_mode(modes["inference"]), torch.set_grad_enabled(modes["grad"]), cast:
-            before = [read() for read, _ in STATE.values()]
+            before = taken()
             drawn = random.getstate(), torch.get_rng_state()
             yield
-            answer["left"] = {}
-            for (name, (read, put_back)), was in zip(STATE.items(), before, strict=True):
-                if (now := read()) != was:
-                    put_back(was)
-                    answer["left"][name] = str(now).removeprefix("torch.") if not isinstance(now, int) else now
+            answer["left"] = {
+                name: now if isinstance(now, int) else str(now).removeprefix("torch.")
+                for name, now in put_back(before).items()
+            }
             answer["drawn"] = [random.getstate() != drawn[0], not torch.equal(torch.get_rng_state(), drawn[1])]
     finally:
         torch.set_default_dtype(dtype)

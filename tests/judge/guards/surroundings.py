@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from llama.implementation import Implementation
-from tests.judge.apart.state import STATE
+from tests.judge.apart import state
 from tests.judge.guards.endings import Refused, is_running
 from tests.judge.tolerances import TOLERANCES
 
@@ -196,14 +196,12 @@ def left_alone(what: str) -> Iterator[None]:
     if _taken is None:
         yield
         return
-    before = [read() for read, _ in STATE.values()]
+    before = state.taken()
     try:
         yield
     finally:
-        for (name, (read, put_back)), was in zip(STATE.items(), before, strict=True):
-            if read() != was:
-                put_back(was)
-                raise Refused(f"{what} changed {name}, with which others compute too")
+        for name in state.put_back(before):
+            raise Refused(f"{what} changed {name}, with which others compute too")
 
 
 def _keep_files(event: str, args: tuple[Any, ...]) -> None:
