@@ -24,6 +24,7 @@ from llama.generation.speculation import speculate
 from llama.generation.stream import generate, stream
 from llama.implementation import Implementation
 from llama.machine.device import check_compiler
+from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.config import LlamaConfig
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
@@ -129,7 +130,7 @@ class Programs(Ours):
             check_compiler(torch.device("cpu"))
         except ValueError as error:
             pytest.skip(str(error))
-        decoder = Decoder(self.model, compile=True)
+        decoder = CompiledDecoder(self.model)
         return lambda ids, cache: decoder(int(ids), cache)
 
 

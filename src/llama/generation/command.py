@@ -57,8 +57,8 @@ class Generate(FromCheckpoint):
     draft_tokens: int = 4
     """How many tokens the smaller model proposes at a time."""
     compile: bool = False
-    """Multiply large matrices by programs that are made for them, where these read memory faster. It needs a C++
-    compiler, and some seconds for each shape of a matrix that is new."""
+    """Compute a token by programs that are made for the model. It needs a C++ compiler, and for a model of a new shape
+    some ten seconds."""
 
 
 def run(config: Generate) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llama.generation.drawing import Drawing, generator, uniform
 from llama.model.batch_decoder import BatchDecoder
+from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel, evaluating
@@ -43,7 +44,7 @@ def stream(
     A sequence ends with the first of `ends` that is drawn, which is then repeated while others go on. The prompt is
     read in chunks of so many tokens.
 
-    With `compile`, a single sequence is decoded with programs made for its large matrices (decoder.py).
+    With `compile`, a single sequence is decoded by programs that are made for the model (compiled_decoder.py).
 
     Raises ValueError, before anything is computed, for an empty prompt, one longer than the context, and wrong
     sampling parameters.
@@ -98,7 +99,7 @@ def _draw(
     positions = positions_held(model, token_ids.shape[1], max_new_tokens)
     weight = next(model.parameters())
     alone = len(token_ids) == 1
-    decoder = Decoder(model, positions, compile) if alone and Decoder.suits(model) else None
+    decoder = (CompiledDecoder if compile else Decoder)(model, positions) if alone and Decoder.suits(model) else None
     batch_decoder = BatchDecoder(model) if not alone and BatchDecoder.suits(model) else None
     cache, unread, seen = None, token_ids, token_ids
     stop = torch.tensor(ends, dtype=torch.int64, device=seen.device)

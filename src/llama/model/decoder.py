@@ -15,13 +15,16 @@ what counts is how fast memory is read, and, in small models, how many operation
 - what a layer computes is written where the last layer's was, and the views of it are made once: between two
   large matrices, which have swept the caches, each call of torch costs several times what it costs alone;
 - the query heads that share a key head are handed to attention as queries of one head, which then reads its keys once;
-- how the matrices are held and multiplied, products.py chooses by size, dtype and what may be compiled.
+- how the matrices are held and multiplied, products.py chooses by size and dtype.
+
+Where there is a compiler, programs are faster still (compiled_decoder.py).
 
 The weights are copied when a decoder is made: it does not see what becomes of the model later. It serves one caller
 at a time.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TypeGuard
 
 import torch
@@ -35,27 +38,35 @@ from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama
 from llama.model.products import AnyProduct, product_of
 
+Seen = Sequence[Sequence[Tensor]]
+"""The keys and values of all positions, and the rows in which those of the new one belong, layer by layer."""
+
 
 class Decoder:
     """A Llama for one sequence on a CPU, position by position: the first max_position_embeddings, or `positions`.
 
     Where the model computes in bfloat16, the large matrices are held in it, and attention is in the dtype of the cache;
-    the rest is computed in at least float32. With `compile`, large matrices are multiplied by programs made for them,
-    codes as codes; without, codes are turned into the weights that they mean.
+    the rest is computed in at least float32. Codes are turned into the weights that they mean.
     """
 
     @torch.inference_mode(False)  # in which what is made could not be written to outside of it
     @torch.no_grad()
-    def __init__(self, model: Llama, positions: int | None = None, compile: bool = False):
+    def __init__(self, model: Llama, positions: int | None = None):
         c, weights = model.config, model.held()
-        self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
         self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
+        frequencies = model.layers.rotation_frequencies(c, self.embedding.device)
+        held = torch.arange(positions or c.max_position_embeddings)
+        self.cos, self.sin = turns(held, frequencies, self.wide)
+        self._lay_out(model, weights, (model.compute_dtype or self.embedding.dtype) == torch.bfloat16)
 
-        half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
+    def _lay_out(self, model: Llama, weights: dict[str, Tensor], half: bool) -> None:
+        """Hold the matrices as they are to be multiplied, large ones in bfloat16 if `half`."""
+        c = model.config
+        self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
 
         def product(norm: str, *names: str) -> AnyProduct:
-            return product_of([weights[name] for name in names], weights.get(norm), self.wide, half, compile)
+            return product_of([weights[name] for name in names], weights.get(norm), self.wide, half)
 
         self.layers = []
         for i in range(c.num_hidden_layers):
@@ -63,9 +74,6 @@ class Decoder:
             self.layers.append((product(norm, q, k, v), product("", o), product(ffn_norm, gate, up), product("", down)))
         head = HEAD if HEAD in weights else EMBEDDING
         self.head = product(FINAL_NORM, head)
-        frequencies = model.layers.rotation_frequencies(c, self.embedding.device)
-        held = torch.arange(positions or c.max_position_embeddings)
-        self.cos, self.sin = turns(held, frequencies, self.wide)
         self.partners = torch.arange(c.head_dim).roll(c.head_dim // 2)
 
         heads = torch.empty(c.num_attention_heads + 2 * c.num_key_value_heads, c.head_dim, dtype=self.wide)
@@ -102,9 +110,20 @@ class Decoder:
         if cache.length == len(self.cos) < cache.memory.shape[3]:
             raise ValueError(f"decoder: it was made for {len(self.cos)} positions, and the cache holds as many")
         at = cache.claim(1)
-        x, cos, sin = self.embedding[token].to(self.wide, copy=True), self.cos[at], self.sin[at]
-        seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])
-        for (qkv, o, gate_up, down), key, value, row in zip(self.layers, *map(torch.unbind, seen), strict=True):
+        logits = torch.empty(
+            len(self.embedding), dtype=self.wide
+        )  # out here, so that callers may do with it what they like
+        with torch.inference_mode():  # in which a call of torch takes less time
+            seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])
+            x = self.embedding[token].to(self.wide, copy=True)
+            self._through_layers(x, self.cos[at], self.sin[at], [part.unbind() for part in seen], logits)
+        return logits
+
+    def _through_layers(
+        self, x: Float[Tensor, "d_model"], cos: Tensor, sin: Tensor, seen: Seen, logits: Float[Tensor, "vocab"]
+    ) -> None:
+        """Write the logits after the token with this embedding."""
+        for (qkv, o, gate_up, down), key, value, row in zip(self.layers, *seen, strict=True):
             qkv(x, self._norm(x), out=self.heads)
             partners = self.turned.index_select(-1, self.partners)
             torch.addcmul(self.turned * cos, partners, sin, out=self.turned)
@@ -113,9 +132,7 @@ class Decoder:
             o(y.reshape(-1).to(self.wide), 1.0, out=x, plus=True)
             gate_up(x, self._norm(x), out=self.gate_up)
             down(F.silu(self.gate).mul_(self.up), 1.0, out=x, plus=True)
-        logits = x.new_empty(len(self.embedding))
         self.head(x, self._norm(x), out=logits)
-        return logits
 
     def _norm(self, x: Float[Tensor, "d_model"]) -> float:
         """What RMSNorm multiplies x with, but for its weight."""

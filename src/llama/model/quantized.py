@@ -24,7 +24,7 @@ from llama.model.llama import Llama
 GROUP = 64
 """Inputs that share a scale, at most: with 8 bits they cost half a bit for each weight."""
 WORD = 32
-"""Bits of a word: the program that multiplies with codes (products.py) takes as many of them at a time as fill one."""
+"""Bits of a word: the program that multiplies with codes (programs.py) takes as many of them at a time as fill one."""
 
 
 class Quantized(NamedTuple):

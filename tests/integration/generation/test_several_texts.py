@@ -18,8 +18,9 @@ from llama.generation.serving import serve
 from llama.generation.speculation import speculate
 from llama.generation.stream import stream
 from llama.implementation import load
-from llama.model import checkpoint, products
+from llama.model import checkpoint
 from llama.model.batch_decoder import BatchDecoder
+from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.config import LlamaConfig
 from llama.model.decoder import Decoder
 from llama.model.llama import Llama
@@ -330,14 +331,12 @@ def test_a_draft_on_the_command_line_gives_the_same_text(folder, capsys):
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself, as it imports its compiler
-@pytest.mark.parametrize("more", [(), ("--quantize", 8), ("--dtype", "bfloat16")])
+@pytest.mark.parametrize("more", [(), ("--quantize", 8)])
 def test_programs_on_the_command_line_give_the_same_text(folder, capsys, more, monkeypatch):
-    monkeypatch.setattr(products, "SMALL", 0)
     likeliest = ("--prompt", "abc", "--temperature", 0, "--max-new-tokens", 20, *more)
     alone, made = _lines(capsys, folder, *likeliest), []
-    compiled = products.CompiledProduct.__call__
-    monkeypatch.setattr(products, "_program_is_faster", lambda *_: True)
-    monkeypatch.setattr(products.CompiledProduct, "__call__", lambda *a, **k: made.append(1) or compiled(*a, **k))
+    through = CompiledDecoder._through_layers
+    monkeypatch.setattr(CompiledDecoder, "_through_layers", lambda *a: made.append(1) or through(*a))
     assert _lines(capsys, folder, *likeliest, "--compile") == alone
     assert made
 

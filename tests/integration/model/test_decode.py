@@ -158,6 +158,14 @@ def test_a_decoder_that_was_made_without_autograd_works_with_it():
     assert decoder(3, cache).isfinite().all()
 
 
+def test_logits_may_be_changed_and_have_gradients():
+    decoder, cache = _decoder()
+    logits = decoder(3, cache)
+    logits += 1
+    logits.requires_grad_().sum().backward()
+    assert logits.grad.tolist() == [1] * 5
+
+
 def test_a_copy_of_a_cache_is_decoded_to_the_same_logits():
     decoder, cache = _decoder()
     decoder(3, cache)

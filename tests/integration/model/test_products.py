@@ -1,19 +1,15 @@
 """A matrix times one vector: however the matrix is held, the product is that of the weights that it holds."""
 
-import shutil
-
 import pytest
 import torch
 
 from llama.model import products
-from llama.model.products import CompiledProduct, HalfProduct, Product, RowsProduct, product_of
+from llama.model.products import HalfProduct, Product, RowsProduct, product_of
 from llama.model.quantized import Quantized, group_of
 from tests.judge.assertions import assert_close
 from tests.judge.tolerances import tolerance
 
-NO_COMPILER = pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
 D_OUT, D_IN = 24, 192
-KINDS = ("float32", "bfloat16", 8, 4)
 
 
 def _weight(kind):
@@ -29,43 +25,11 @@ def _weight(kind):
     return of.stand_in(), of.dequantized()
 
 
-@NO_COMPILER
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself, as it imports its compiler
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("with_norm", [False, True], ids=["alone", "behind a norm"])
-def test_a_program_computes_the_product(kind, with_norm, monkeypatch):
-    monkeypatch.setattr(products, "SMALL", 0)
-    monkeypatch.setattr(products, "_program_is_faster", lambda *_: True)
-    held, weight = _weight(kind)
-    norm = torch.rand(D_IN) + 0.5 if with_norm else None
-    product = product_of([held, held], norm, torch.float32, half=kind == "bfloat16", compile=True)
-    assert isinstance(product, CompiledProduct)
-    x, out = torch.randn(D_IN), torch.ones(2 * D_OUT)
-    folded = weight if norm is None else weight * norm
-    folded = folded.bfloat16() if kind == "bfloat16" else folded
-    expected = 0.5 * (folded.double() @ x.double()).repeat(2)
-    product(x, 0.5, out)
-    assert_close(out, expected, dtype=torch.float32, within=tolerance(torch.float32))
-    product(x, 0.5, out, plus=True)
-    assert_close(out, 2 * expected, dtype=torch.float32, within=tolerance(torch.float32))
-
-
-@NO_COMPILER
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_whichever_is_faster_computes_the_product(dtype, monkeypatch):
-    monkeypatch.setattr(products, "SMALL", 0)
-    half = dtype == torch.bfloat16
-    weight, x, out = torch.eye(D_OUT, D_IN), torch.arange(float(D_IN)), torch.zeros(D_OUT)
-    product_of([weight.to(dtype)], None, torch.float32, half, compile=True)(x, 2.0, out)
-    assert torch.equal(out, 2 * x[:D_OUT])
-
-
 @pytest.mark.parametrize(
     ("kind", "half", "expected"),
     [("float32", False, Product), ("bfloat16", True, HalfProduct), (8, False, Product), (4, False, Product)],
 )
-def test_without_a_program_codes_are_the_weights_that_they_mean(kind, half, expected, monkeypatch):
+def test_codes_are_the_weights_that_they_mean(kind, half, expected, monkeypatch):
     monkeypatch.setattr(products, "SMALL", 0)
     held, weight = _weight(kind)
     product = product_of([held], None, torch.float32, half)
@@ -103,13 +67,6 @@ def test_without_onednn_the_product_is_the_same(monkeypatch):
     product = RowsProduct([weight], torch.float32)
     assert not product.in_blocks
     assert_close(product(x), x @ weight.T)
-
-
-def test_codes_whose_groups_do_not_fit_into_words_are_the_weights_that_they_mean():
-    of = Quantized(torch.ones(2, 6, dtype=torch.int8), torch.ones(2, 3), 8)
-    product, out = product_of([of.stand_in()], None, torch.float32, compile=True), torch.zeros(2)
-    product(torch.arange(6.0), 1.0, out)
-    assert out.tolist() == [15.0, 15.0]
 
 
 @pytest.mark.parametrize("d_in", [1, 7, 64, 172, 768, 2048, 11008])

@@ -1,0 +1,162 @@
+"""What a token costs between two attentions, as programs that torch's compiler makes (compiled_decoder.py).
+
+    matrix = Matrix.of([gate, up], norm, torch.float32, half=True)
+    run = program(body, form, [matrix], x)         # of body(form, x, matrix), for tensors of these shapes and dtypes
+    y = run(x, *matrix.held)
+
+A program multiplies a matrix with one vector by a plain loop over rows. That reads as fast as memory gives, where a
+library's product of matrices is made for more than one vector; and what comes between two products costs no calls of
+torch. Making a program takes seconds and needs a C++ compiler; it is kept on disk for the next run.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from llama.model.products import below_each_other
+from llama.model.quantized import WORD, Quantized
+
+HALF = 16
+"""Bits of a weight in bfloat16."""
+
+
+class Matrix(NamedTuple):
+    """A matrix as a program reads it: floats; or, with `bits` for each weight, words of 32 bits.
+
+    Words of codes are held with their scales and the norm's weight: multiplied into the codes it would be rounded.
+    """
+
+    held: tuple[Tensor, ...]
+    bits: int = 0
+
+    @classmethod
+    def of(
+        cls, weights: Sequence[Tensor], norm: Float[Tensor, "d_in"] | None, wide: torch.dtype, half: bool
+    ) -> "Matrix":
+        """All these matrices, one below the other, for vectors that are still to be multiplied with norm's weight.
+
+        They are held in bfloat16 if `half`. Codes that do not fill words are turned into the weights that they mean.
+        """
+        matrix = below_each_other(weights)
+        if isinstance(matrix, Quantized):
+            if _fills_words(matrix):
+                held = _words(matrix), matrix.scales.to(wide)
+                return cls(held if norm is None else (*held, norm.to(wide, copy=True)), matrix.bits)
+            matrix = matrix.dequantized()
+        if norm is not None:
+            matrix = matrix * norm
+        if half and matrix.shape[1] % 2 == 0:
+            return cls((_pairs(matrix),), HALF)
+        return cls((matrix.to(wide),))
+
+    def __matmul__(self, x: Float[Tensor, "d_in"]) -> Float[Tensor, "d_out"]:
+        if not self.bits:
+            return (self.held[0] * x).sum(-1)
+        if self.bits == HALF:
+            return _of_pairs(self.held[0], x)
+        words, scales, *norm = self.held
+        return _of_words(words, scales, kept(x * norm[0]) if norm else x, self.bits)
+
+
+def kept(x: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The same vector, which a program computes once, as torch's compiler does where a view by strides is taken.
+
+    Without it, what a vector is made of would be computed anew for each row of the matrix that it is multiplied with.
+    """
+    return x.as_strided(x.shape, x.stride())
+
+
+Kind = tuple[tuple[int, ...], torch.dtype]
+
+
+def program(body: Callable[..., Any], form: Any, matrices: Sequence[Matrix], *inputs: Tensor) -> Callable[..., Any]:
+    """body(form, *inputs, *matrices) for tensors like these, called with the inputs and with what the matrices hold.
+
+    The tensors of a call have to be contiguous, which is not checked; the body returns a tuple. `form` is whatever else
+    it has to know, and can be hashed.
+    """
+    of_matrices = tuple((matrix.bits, _kinds(matrix.held)) for matrix in matrices)
+    return _compiled(body, form, _kinds(inputs), of_matrices)
+
+
+def _kinds(tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
+    return tuple((tuple(t.shape), t.dtype) for t in tensors)
+
+
+@functools.cache
+def _compiled(
+    body: Callable[..., Any], form: Any, inputs: tuple[Kind, ...], matrices: tuple[tuple[int, tuple[Kind, ...]], ...]
+) -> Callable[..., Any]:
+    """torch.compile makes the same one, but inspects its arguments in each call, which takes as long as a product."""
+    # A second, for those who compile.
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
+
+    def flat(*tensors: Tensor) -> Any:
+        given, rest = tensors[: len(inputs)], iter(tensors[len(inputs) :])
+        return body(form, *given, *(Matrix(tuple(next(rest) for _ in kinds), bits) for bits, kinds in matrices))
+
+    every = [*inputs, *(kind for _, kinds in matrices for kind in kinds)]
+    with torch.no_grad(), FakeTensorMode():
+        examples = [torch.empty(shape, dtype=dtype) for shape, dtype in every]
+        graph = make_fx(flat, decomposition_table=select_decomp_table())(*examples)
+        made: Any = compile_fx_inner(graph, [*examples])
+    return lambda *tensors: made([*tensors])
+
+
+def _pairs(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out words"]:
+    """Two weights of bfloat16 in each word of 32 bits, in the high half one of the first half of the row.
+
+    A weight is then as quick to read as a word: with its other half zero it is a float32.
+    """
+    high, low = weight.bfloat16().view(torch.int16).to(torch.int32).chunk(2, 1)
+    return (high << HALF | low & (2**HALF - 1)).view(torch.float32)
+
+
+def _of_pairs(words: Tensor, x: Tensor) -> Tensor:
+    by_word, (first, second) = words.view(torch.int32), x.chunk(2)
+    high, low = (by_word & -(2**HALF)).view(torch.float32), (by_word << HALF).view(torch.float32)
+    return (high.to(x.dtype) * first + low.to(x.dtype) * second).sum(-1)
+
+
+def _fills_words(weight: Quantized) -> bool:
+    """Whether each group of these codes fills a number of words."""
+    d_in, n_groups = weight.codes.shape[1], weight.scales.shape[1]
+    return d_in // n_groups % (WORD // weight.bits) == 0
+
+
+def _words(weight: Quantized) -> Float[Tensor, "d_out words"]:
+    """The codes of a group side by side in words of 32 bits: part j of it in the bits of place j.
+
+    They have to look like float32, since torch's compiler reads only those many at a time.
+    """
+    d_out, n_groups = weight.scales.shape
+    parts = weight.codes.to(torch.int32).view(d_out, n_groups, WORD // weight.bits, -1) & (2**weight.bits - 1)
+    words = parts[:, :, 0].clone()
+    for j in range(1, parts.shape[2]):
+        words |= parts[:, :, j] << (weight.bits * j)
+    return words.flatten(1).view(torch.float32)
+
+
+def _of_words(words: Tensor, scales: Tensor, x: Tensor, bits: int) -> Tensor:
+    """Shifted into the highest bits of a word, and with zeros below it, a code is an integer 2^(32 - bits) times as
+    large.
+
+    That is made good in the sums, once for a row: it costs less than to shift each code down again.
+    """
+    parts, (d_out, n_groups) = WORD // bits, scales.shape
+    by_group = words.view(torch.int32).view(d_out, n_groups, -1)
+    inputs = x.view(n_groups, parts, -1)
+    total = by_group.new_zeros((), dtype=x.dtype)
+    for j in range(parts):
+        code = by_group << (WORD - bits * (j + 1))
+        if j > 0:
+            code = code & -(2 ** (WORD - bits))
+        total = total + code.to(x.dtype) * inputs[:, j]
+    return (total * scales[..., None]).sum((-1, -2)) * 2.0 ** (bits - WORD)
