@@ -61,7 +61,7 @@ class Decoder:
         self._lay_out(model, weights, (model.compute_dtype or self.embedding.dtype) == torch.bfloat16)
 
     def _lay_out(self, model: Llama, weights: dict[str, Tensor], half: bool) -> None:
-        """Hold the matrices as they are to be multiplied, large ones in bfloat16 if `half`."""
+        """Hold the matrices as they are multiplied, those that are large enough in bfloat16 if `half`."""
         c = model.config
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
 

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from llama.model.products import below_each_other
 from llama.model.quantized import WORD, Quantized
@@ -94,16 +92,21 @@ def _compiled(
     body: Callable[..., Any], form: Any, inputs: tuple[Kind, ...], matrices: tuple[tuple[int, tuple[Kind, ...]], ...]
 ) -> Callable[..., Any]:
     """torch.compile makes the same one, but inspects its arguments in each call, which takes as long as a product."""
-    # A second, for those who compile.
+    # They take a second or two, for those who compile.
+    from torch._guards import TracingContext, tracing
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     def flat(*tensors: Tensor) -> Any:
         given, rest = tensors[: len(inputs)], iter(tensors[len(inputs) :])
         return body(form, *given, *(Matrix(tuple(next(rest) for _ in kinds), bits) for bits, kinds in matrices))
 
     every = [*inputs, *(kind for _, kinds in matrices for kind in kinds)]
-    with torch.no_grad(), FakeTensorMode():
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    with torch.no_grad(), mode, tracing(TracingContext(mode)):  # without which nothing is kept on disk
         examples = [torch.empty(shape, dtype=dtype) for shape, dtype in every]
         graph = make_fx(flat, decomposition_table=select_decomp_table())(*examples)
         made: Any = compile_fx_inner(graph, [*examples])
