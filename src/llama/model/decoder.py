@@ -110,9 +110,7 @@ class Decoder:
         if cache.length == len(self.cos) < cache.memory.shape[3]:
             raise ValueError(f"decoder: it was made for {len(self.cos)} positions, and the cache holds as many")
         at = cache.claim(1)
-        logits = torch.empty(
-            len(self.embedding), dtype=self.wide
-        )  # out here, so that callers may do with it what they like
+        logits = torch.empty(len(self.embedding), dtype=self.wide)  # before, so that a caller may change it
         with torch.inference_mode():  # in which a call of torch takes less time
             seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])
             x = self.embedding[token].to(self.wide, copy=True)
