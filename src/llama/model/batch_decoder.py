@@ -13,6 +13,7 @@ A matrix is read once for all of these tokens, so that they take much less time 
 The weights are copied when a decoder is made: it does not see what becomes of the model later.
 """
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import torch
@@ -20,8 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer
-from llama.model.decoder import Decoder, turns
+from llama.contract.weights import EMBEDDING
+from llama.model.decoder import Decoder, laid_out, turns
 from llama.model.kv_cache import Cache
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama, check_pass
@@ -41,24 +42,19 @@ class BatchDecoder:
     @torch.no_grad()
     def __init__(self, model: Llama):
         c, weights, self.functions = model.config, model.held(), model.layers.unchecked()
-        self.config, self.eps = c, c.rms_norm_eps
+        self.config = c
         self.embedding = weights[EMBEDDING].clone()
         self.wide = torch.promote_types(self.embedding.dtype, torch.float32)
         half = (model.compute_dtype or self.embedding.dtype) == torch.bfloat16
 
-        def product(*names: str) -> RowsProduct:
-            return RowsProduct([weights[name] for name in names], self.wide, half)
+        def hold(matrices: list[Tensor], norm: Tensor | None) -> Callable[[Tensor], Tensor]:
+            product = RowsProduct(matrices, self.wide, half)
+            if norm is None:
+                return product
+            weight = norm.to(self.wide, copy=True)
+            return lambda x: product(F.rms_norm(x, weight.shape, weight, c.rms_norm_eps))
 
-        def norm(name: str) -> Tensor:
-            return weights[name].to(self.wide, copy=True)
-
-        self.layers = []
-        for i in range(c.num_hidden_layers):
-            before, q, k, v, o, ffn_norm, gate, up, down = (in_layer(i, name) for name in DECODER_LAYER)
-            self.layers.append(
-                (norm(before), product(q, k, v), product(o), norm(ffn_norm), product(gate, up), product(down))
-            )
-        self.final_norm, self.head = norm(FINAL_NORM), product(HEAD if HEAD in weights else EMBEDDING)
+        self.layers, self.head = laid_out(weights, c.num_hidden_layers, hold)
         self.frequencies = model.layers.rotation_frequencies(c, self.embedding.device)
 
     def __getstate__(self) -> None:
@@ -86,8 +82,8 @@ class BatchDecoder:
         x = F.embedding(token_ids.flatten(), self.embedding).to(self.wide)
         n_turned = c.num_attention_heads + c.num_key_value_heads
         n_heads = n_turned + c.num_key_value_heads
-        for (norm, qkv, o, ffn_norm, gate_up, down), kept in zip(self.layers, cache.layers, strict=True):
-            heads = qkv(self._normed(x, norm)).unflatten(1, (n_heads, c.head_dim))
+        for (qkv, o, gate_up, down), kept in zip(self.layers, cache.layers, strict=True):
+            heads = qkv(x).unflatten(1, (n_heads, c.head_dim))
             turned, v = heads.tensor_split([n_turned], 1)
             turned = torch.addcmul(turned * cos, turned.roll(c.head_dim // 2, -1), sin)
             q, k = turned.tensor_split([c.num_attention_heads], 1)
@@ -97,10 +93,7 @@ class BatchDecoder:
             at_once = seq == 1 and isinstance(kept, PagedLayer) and kept.places.alike
             y = kept.attend_at_once(q, k, v) if at_once else kept.attend(self.functions, q, k, v)
             x = x + o(y.transpose(1, 2).flatten(2).flatten(0, 1).to(self.wide))
-            gate, up = gate_up(self._normed(x, ffn_norm)).chunk(2, -1)
+            gate, up = gate_up(x).chunk(2, -1)
             x += down(F.silu(gate).mul_(up))
         x = x.unflatten(0, (batch, seq))[:, -last:]
-        return self.head(self._normed(x.flatten(0, 1), self.final_norm)).unflatten(0, x.shape[:2])
-
-    def _normed(self, x: Float[Tensor, "rows d_model"], weight: Float[Tensor, "d_model"]) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.eps)
+        return self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, in_layer
-from llama.model.decoder import Decoder, Seen
+from llama.model.decoder import Decoder, Seen, laid_out
 from llama.model.llama import Llama
 from llama.model.programs import Matrix, kept, program
 
@@ -32,17 +31,15 @@ class CompiledDecoder(Decoder):
 
     def _lay_out(self, model: Llama, weights: dict[str, Tensor], half: bool) -> None:
         c = model.config
-
-        def matrix(norm: str, *names: str) -> Matrix:
-            return Matrix.of([weights[name] for name in names], weights.get(norm), self.wide, half)
-
+        layers, head = laid_out(
+            weights, c.num_hidden_layers, lambda matrices, norm: Matrix.of(matrices, norm, self.wide, half)
+        )
         # In the order in which they are multiplied with, from one attention to the next.
         runs: list[list[Matrix]] = [[]]
-        for i in range(c.num_hidden_layers):
-            norm, q, k, v, o, ffn_norm, gate, up, down = (in_layer(i, name) for name in DECODER_LAYER)
-            runs[-1].append(matrix(norm, q, k, v))
-            runs.append([matrix("", o), matrix(ffn_norm, gate, up), matrix("", down)])
-        runs[-1].append(matrix(FINAL_NORM, HEAD if HEAD in weights else EMBEDDING))
+        for qkv, *block in layers:
+            runs[-1].append(qkv)
+            runs.append(block)
+        runs[-1].append(head)
         self.runs = [[tensor for m in run for tensor in m.held] for run in runs]
 
         form = Form(c.rms_norm_eps, c.num_attention_heads, c.num_key_value_heads, c.head_dim)

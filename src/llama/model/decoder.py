@@ -24,8 +24,8 @@ at a time.
 """
 
 import math
-from collections.abc import Sequence
-from typing import TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,9 @@ from llama.contract.weights import DECODER_LAYER, EMBEDDING, FINAL_NORM, HEAD, i
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel
 from llama.model.llama import Llama
-from llama.model.products import AnyProduct, product_of
+from llama.model.products import product_of
+
+Held = TypeVar("Held")
 
 Seen = Sequence[Sequence[Tensor]]
 """The keys and values of all positions, and the rows in which those of the new one belong, layer by layer."""
@@ -64,16 +66,9 @@ class Decoder:
         """Hold the matrices as they are multiplied, those that are large enough in bfloat16 if `half`."""
         c = model.config
         self.eps, self.d_model = c.rms_norm_eps, c.hidden_size
-
-        def product(norm: str, *names: str) -> AnyProduct:
-            return product_of([weights[name] for name in names], weights.get(norm), self.wide, half)
-
-        self.layers = []
-        for i in range(c.num_hidden_layers):
-            norm, q, k, v, o, ffn_norm, gate, up, down = (in_layer(i, name) for name in DECODER_LAYER)
-            self.layers.append((product(norm, q, k, v), product("", o), product(ffn_norm, gate, up), product("", down)))
-        head = HEAD if HEAD in weights else EMBEDDING
-        self.head = product(FINAL_NORM, head)
+        self.layers, self.head = laid_out(
+            weights, c.num_hidden_layers, lambda matrices, norm: product_of(matrices, norm, self.wide, half)
+        )
         self.partners = torch.arange(c.head_dim).roll(c.head_dim // 2)
 
         heads = torch.empty(c.num_attention_heads + 2 * c.num_key_value_heads, c.head_dim, dtype=self.wide)
@@ -136,6 +131,25 @@ class Decoder:
         """What RMSNorm multiplies x with, but for its weight."""
         mean_square = float(torch.dot(x, x)) / self.d_model + self.eps
         return mean_square**-0.5 if mean_square else math.nan  # 0 / 0, as the formula says
+
+
+def laid_out(
+    weights: Mapping[str, Tensor], n_layers: int, hold: Callable[[list[Tensor], Tensor | None], Held]
+) -> tuple[list[tuple[Held, Held, Held, Held]], Held]:
+    """What `hold` makes of the matrices of each layer, and of the head.
+
+    It is given those that are multiplied with the same vector, and the weight of the norm before them: queries, keys
+    and values; output; gate and up; down.
+    """
+
+    def held(norm: str, *names: str) -> Held:
+        return hold([weights[name] for name in names], weights.get(norm))
+
+    layers = []
+    for i in range(n_layers):
+        norm, q, k, v, o, ffn_norm, gate, up, down = (in_layer(i, name) for name in DECODER_LAYER)
+        layers.append((held(norm, q, k, v), held("", o), held(ffn_norm, gate, up), held("", down)))
+    return layers, held(FINAL_NORM, HEAD if HEAD in weights else EMBEDDING)
 
 
 def turns(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from llama.model.products import below_each_other
@@ -113,19 +113,28 @@ def _compiled(
     return lambda *tensors: made([*tensors])
 
 
-def _pairs(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out words"]:
-    """Two weights of bfloat16 in each word of 32 bits, in the high half one of the first half of the row.
+def _packed(parts: Integer[Tensor, "*rows parts n"], bits: int) -> Float[Tensor, "*rows n"]:
+    """Words of 32 bits: part j in the bits of place j, counted from the lowest.
 
-    A weight is then as quick to read as a word: with its other half zero it is a float32.
+    They have to look like float32, since torch's compiler reads only those many at a time.
     """
-    high, low = weight.bfloat16().view(torch.int16).to(torch.int32).chunk(2, 1)
-    return (high << HALF | low & (2**HALF - 1)).view(torch.float32)
+    lowest = parts.to(torch.int32) & (2**bits - 1)
+    words = lowest[..., 0, :].clone()
+    for j in range(1, lowest.shape[-2]):
+        words |= lowest[..., j, :] << (bits * j)
+    return words.view(torch.float32)
+
+
+def _pairs(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out words"]:
+    """Two weights of bfloat16 in each word, in the high bits those of the second half of a row."""
+    return _packed(weight.bfloat16().view(torch.int16).unflatten(1, (2, -1)), HALF)
 
 
 def _of_pairs(words: Tensor, x: Tensor) -> Tensor:
+    """With zeros in the other half of its word, a weight is a float32: nothing has to be converted."""
     by_word, (first, second) = words.view(torch.int32), x.chunk(2)
-    high, low = (by_word & -(2**HALF)).view(torch.float32), (by_word << HALF).view(torch.float32)
-    return (high.to(x.dtype) * first + low.to(x.dtype) * second).sum(-1)
+    low, high = (by_word << HALF).view(torch.float32), (by_word & -(2**HALF)).view(torch.float32)
+    return (low.to(x.dtype) * first + high.to(x.dtype) * second).sum(-1)
 
 
 def _fills_words(weight: Quantized) -> bool:
@@ -135,16 +144,9 @@ def _fills_words(weight: Quantized) -> bool:
 
 
 def _words(weight: Quantized) -> Float[Tensor, "d_out words"]:
-    """The codes of a group side by side in words of 32 bits: part j of it in the bits of place j.
-
-    They have to look like float32, since torch's compiler reads only those many at a time.
-    """
-    d_out, n_groups = weight.scales.shape
-    parts = weight.codes.to(torch.int32).view(d_out, n_groups, WORD // weight.bits, -1) & (2**weight.bits - 1)
-    words = parts[:, :, 0].clone()
-    for j in range(1, parts.shape[2]):
-        words |= parts[:, :, j] << (weight.bits * j)
-    return words.flatten(1).view(torch.float32)
+    """The codes of a group side by side, in as many words as they fill."""
+    n_groups = weight.scales.shape[1]
+    return _packed(weight.codes.unflatten(1, (n_groups, WORD // weight.bits, -1)), weight.bits).flatten(1)
 
 
 def _of_words(words: Tensor, scales: Tensor, x: Tensor, bits: int) -> Tensor:

@@ -83,7 +83,8 @@ def test_in_bfloat16_the_logits_are_those_of_the_model_to_its_rounding(weights, 
     cache, decoder = _pages(TINY, 2, torch.bfloat16), BatchDecoder(model)
     found = [decoder(ids[:, t : t + 1], cache(1)) for t in range(4)]
     assert found[0].dtype == torch.float32
-    assert decoder.head.weight.dtype == (torch.float32 if small else torch.bfloat16)
+    _, o, _, down = decoder.layers[0]
+    assert {o.weight.dtype, down.weight.dtype} == {torch.float32 if small else torch.bfloat16}
     assert_close(torch.cat(found, dim=1), exact(ids), within=tolerance(torch.bfloat16))
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from llama.model import programs
 from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.config import LlamaConfig
 from llama.model.kv_cache import KVCache
@@ -25,7 +26,7 @@ OF = LlamaConfig(
     intermediate_size=96,
     num_attention_heads=4,
     num_key_value_heads=2,
-    num_hidden_layers=3,
+    num_hidden_layers=2,
 )
 
 
@@ -68,7 +69,7 @@ def test_what_does_not_fill_words_is_held_as_floats(bits, d_in):
 @OF_TORCH
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("kind", "layers", "tied"), [("float32", 1, False), ("bfloat16", 2, True), (8, 3, True), (4, 2, False)]
+    ("kind", "layers", "tied"), [("float32", 2, False), ("bfloat16", 1, True), (8, 3, True), (4, 2, False)]
 )
 def test_each_token_has_the_logits_that_it_has_in_a_pass_over_all(kind, layers, tied):
     torch.manual_seed(0)
@@ -86,6 +87,33 @@ def test_each_token_has_the_logits_that_it_has_in_a_pass_over_all(kind, layers, 
     rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
     assert cache.length == 8
     assert_close(torch.stack(rows), expected[2:], within=tolerance(torch.bfloat16) if kind == "bfloat16" else None)
+
+
+@NO_COMPILER
+@OF_TORCH
+def test_programs_are_kept_on_disk():
+    from torch._dynamo.utils import counters  # seconds, for this test alone
+
+    CompiledDecoder(Llama(OF))
+    programs._compiled.cache_clear()  # as in another process
+    before = dict(counters["inductor"])
+    CompiledDecoder(Llama(OF))
+    assert counters["inductor"]["fxgraph_cache_hit"] - before.get("fxgraph_cache_hit", 0) == 3
+    assert counters["inductor"]["fxgraph_cache_miss"] == before.get("fxgraph_cache_miss", 0)
+
+
+@NO_COMPILER
+@OF_TORCH
+@torch.no_grad()
+@pytest.mark.parametrize("bits", [None, 8])
+def test_a_decoder_does_not_see_what_becomes_of_the_model(bits):
+    model = Llama(OF)
+    of = quantized(model, bits) if bits else model
+    decoder = CompiledDecoder(of)
+    before = decoder(3, KVCache(OF, 1))
+    for tensor in (*of.parameters(), *of.buffers()):
+        tensor += 1
+    assert torch.equal(decoder(3, KVCache(OF, 1)), before)
 
 
 @NO_COMPILER
