@@ -27,6 +27,8 @@ OF = LlamaConfig(
     num_attention_heads=4,
     num_key_value_heads=2,
     num_hidden_layers=2,
+    head_dim=12,
+    rms_norm_eps=0.1,
 )
 
 
