@@ -58,7 +58,7 @@ class Generate(FromCheckpoint):
     """How many tokens the smaller model proposes at a time."""
     compile: bool = False
     """Compute a token by programs that are made for the model. It needs a C++ compiler, and for a model of a new shape
-    some ten seconds."""
+    ten to twenty seconds."""
 
 
 def run(config: Generate) -> None:
