@@ -24,7 +24,7 @@ at a time.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TypeGuard, TypeVar
 
 import torch
@@ -39,9 +39,6 @@ from llama.model.llama import Llama
 from llama.model.products import product_of
 
 Held = TypeVar("Held")
-
-Seen = Sequence[Sequence[Tensor]]
-"""The keys and values of all positions, and the rows in which those of the new one belong, layer by layer."""
 
 
 class Decoder:
@@ -107,16 +104,17 @@ class Decoder:
         at = cache.claim(1)
         logits = torch.empty(len(self.embedding), dtype=self.wide)  # before, so that a caller may change it
         with torch.inference_mode():  # in which a call of torch takes less time
-            seen = (cache.keys[..., : at + 1, :], cache.values[..., : at + 1, :], cache.rows[..., at, :])
             x = self.embedding[token].to(self.wide, copy=True)
-            self._through_layers(x, self.cos[at], self.sin[at], [part.unbind() for part in seen], logits)
+            self._through_layers(x, self.cos[at], self.sin[at], cache, logits)
         return logits
 
     def _through_layers(
-        self, x: Float[Tensor, "d_model"], cos: Tensor, sin: Tensor, seen: Seen, logits: Float[Tensor, "vocab"]
+        self, x: Float[Tensor, "d_model"], cos: Tensor, sin: Tensor, cache: KVCache, logits: Float[Tensor, "vocab"]
     ) -> None:
-        """Write the logits after the token with this embedding."""
-        for (qkv, o, gate_up, down), key, value, row in zip(self.layers, *seen, strict=True):
+        """Write the logits after the token with this embedding, for which the cache has made room."""
+        seen = (t[..., : cache.length, :].unbind() for t in (cache.keys, cache.values))
+        rows = cache.rows[..., cache.length - 1, :].unbind()
+        for (qkv, o, gate_up, down), key, value, row in zip(self.layers, *seen, rows, strict=True):
             qkv(x, self._norm(x), out=self.heads)
             partners = self.turned.index_select(-1, self.partners)
             torch.addcmul(self.turned * cos, partners, sin, out=self.turned)

@@ -1,7 +1,7 @@
-"""What a token costs between two attentions, as programs that torch's compiler makes (compiled_decoder.py).
+"""A token of a decoder layer, as a program that torch's compiler makes (compiled_decoder.py).
 
     matrix = Matrix.of([gate, up], norm, torch.float32, half=True)
-    run = program(body, form, [matrix], x)         # of body(form, x, matrix), for tensors of these shapes and dtypes
+    run = program(body, form, [matrix], Kind((d_in,), torch.float32))          # of body(form, x, matrix)
     y = run(x, *matrix.held)
 
 A program multiplies a matrix with one vector by a plain loop over rows. That reads as fast as memory gives, where a
@@ -22,6 +22,10 @@ from llama.model.quantized import WORD, Quantized
 
 HALF = 16
 """Bits of a weight in bfloat16."""
+FUSED = {"cpp.enable_floating_point_contract_flag": "fast"}
+"""For torch's compiler: a product and the sum it is part of may be one instruction, rounded once."""
+MANY = 512
+"""What a program expects of a size that differs from call to call, when it decides how work is shared."""
 
 
 class Matrix(NamedTuple):
@@ -70,21 +74,24 @@ def kept(x: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     return x.as_strided(x.shape, x.stride())
 
 
-Kind = tuple[tuple[int, ...], torch.dtype]
+class Kind(NamedTuple):
+    """What a program has to know of a tensor. A size of None differs from call to call.
+
+    The tensor is contiguous; with such a size, it may be the beginning of a larger one along that dimension.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
 
 
-def program(body: Callable[..., Any], form: Any, matrices: Sequence[Matrix], *inputs: Tensor) -> Callable[..., Any]:
+def program(body: Callable[..., Any], form: Any, matrices: Sequence[Matrix], *inputs: Kind) -> Callable[..., Any]:
     """body(form, *inputs, *matrices) for tensors like these, called with the inputs and with what the matrices hold.
 
-    The tensors of a call have to be contiguous, which is not checked; the body returns a tuple. `form` is whatever else
-    it has to know, and can be hashed.
+    That the tensors of a call are of these kinds is not checked. The body returns a tuple, and may write into an input.
+    `form` is whatever else it has to know, and can be hashed.
     """
-    of_matrices = tuple((matrix.bits, _kinds(matrix.held)) for matrix in matrices)
-    return _compiled(body, form, _kinds(inputs), of_matrices)
-
-
-def _kinds(tensors: Sequence[Tensor]) -> tuple[Kind, ...]:
-    return tuple((tuple(t.shape), t.dtype) for t in tensors)
+    held = tuple((m.bits, tuple(Kind(tuple(t.shape), t.dtype) for t in m.held)) for m in matrices)
+    return _compiled(body, form, inputs, held)
 
 
 @functools.cache
@@ -93,23 +100,40 @@ def _compiled(
 ) -> Callable[..., Any]:
     """torch.compile makes the same one, but inspects its arguments in each call, which takes as long as a product."""
     # They take a second or two, for those who compile.
+    from torch._dynamo.source import ConstantSource
     from torch._guards import TracingContext, tracing
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
     def flat(*tensors: Tensor) -> Any:
         given, rest = tensors[: len(inputs)], iter(tensors[len(inputs) :])
         return body(form, *given, *(Matrix(tuple(next(rest) for _ in kinds), bits) for bits, kinds in matrices))
 
-    every = [*inputs, *(kind for _, kinds in matrices for kind in kinds)]
     mode = FakeTensorMode(shape_env=ShapeEnv())
-    with torch.no_grad(), mode, tracing(TracingContext(mode)):  # without which nothing is kept on disk
-        examples = [torch.empty(shape, dtype=dtype) for shape, dtype in every]
+
+    def example(number: int, kind: Kind) -> Tensor:
+        """Part of a larger tensor, so that the size that varies is not taken for what its strides come from."""
+        vary = [size is None for size in kind.shape]
+        memory = torch.empty([2 * MANY if size is None else size for size in kind.shape], dtype=kind.dtype)
+        part = memory[tuple(slice(MANY) if v else slice(None) for v in vary)]
+        of: Any = StatelessSymbolicContext(
+            dynamic_sizes=[DimDynamic.DYNAMIC if v else DimDynamic.STATIC for v in vary],
+            dynamic_strides=[
+                DimDynamic.DYNAMIC if any(vary[i + 1 :]) else DimDynamic.INFER_STRIDE for i in range(len(vary))
+            ],
+        )
+        return mode.from_tensor(part, source=ConstantSource(f"input{number}"), symbolic_context=of)
+
+    every = [*inputs, *(kind for _, kinds in matrices for kind in kinds)]
+    examples = [example(number, kind) for number, kind in enumerate(every)]
+    context = tracing(TracingContext(mode))  # without which nothing is kept on disk
+    with torch.no_grad(), mode, context, config.patch(FUSED):
         graph = make_fx(flat, decomposition_table=select_decomp_table())(*examples)
-        made: Any = compile_fx_inner(graph, [*examples])
+        made: Any = compile_fx_inner(graph, examples)
     return lambda *tensors: made([*tensors])
 
 

@@ -1,4 +1,4 @@
-"""Programs: from one attention to the next they compute what the model does, however its matrices are held."""
+"""Programs: layer by layer they compute what the model does, however its matrices are held."""
 
 import copy
 import dataclasses
@@ -10,6 +10,7 @@ import torch
 from llama.model import programs
 from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.config import LlamaConfig
+from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
 from llama.model.programs import HALF, Matrix
@@ -89,6 +90,25 @@ def test_each_token_has_the_logits_that_it_has_in_a_pass_over_all(kind, layers, 
     rows = [decoder(token, cache) for token in ids[0, 2:].tolist()]
     assert cache.length == 8
     assert_close(torch.stack(rows), expected[2:], within=tolerance(torch.bfloat16) if kind == "bfloat16" else None)
+
+
+@NO_COMPILER
+@OF_TORCH
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("held", "room"), [(0, 1), (0, 9), (1, 2), (600, 601), (600, 1000)], ids=str)
+def test_a_token_attends_to_any_number_of_positions_in_a_cache_of_any_size_and_dtype(held, room, dtype):
+    torch.manual_seed(0)
+    model = Llama(dataclasses.replace(OF, max_position_embeddings=1000))
+    cache = KVCache(OF, 1, dtype, positions=room)
+    cache.memory.normal_()
+    cache.claim(held)
+    wide = KVCache(OF, 1, positions=room)
+    wide.memory.copy_(cache.memory)
+    wide.claim(held)
+    within = tolerance(dtype) if dtype == torch.bfloat16 else None
+    assert_close(CompiledDecoder(model)(3, cache), Decoder(model)(3, wide), within=within)
+    assert_close(cache.memory.float(), wide.memory, within=within)  # the new row is written, and no other one
 
 
 @NO_COMPILER
