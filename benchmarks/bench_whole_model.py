@@ -117,19 +117,19 @@ class Ours:
 
 
 class Programs(Ours):
-    """The same, decoding by a program for each large matrix; of `bits`, where they are given."""
+    """The same, decoding by a program for each layer; of `bits`, where they are given."""
 
     def __init__(self, bits: int | None, implementation: Implementation, config: LlamaConfig, dtype: torch.dtype):
         super().__init__(implementation, config, dtype)
+        _skip_without_compiler()
         if bits is not None:
             self.model = quantized(self.model, bits)
 
+    def generate(self, ids: Tensor) -> Tensor:
+        return generate(self.model, ids, GENERATED, temperature=0, compile=True)
+
     @functools.cached_property
     def next_logits(self) -> Callable[[Tensor, Any], Tensor]:
-        try:
-            check_compiler(torch.device("cpu"))
-        except ValueError as error:
-            pytest.skip(str(error))
         decoder = CompiledDecoder(self.model)
         return lambda ids, cache: decoder(int(ids), cache)
 
@@ -138,12 +138,16 @@ class Compiled(Ours):
     """The same, once torch.compile has made a program of its training."""
 
     def training_step(self, dtype: torch.dtype) -> Callable[[Tensor], object]:
-        try:
-            check_compiler(torch.device("cpu"))
-        except ValueError as error:
-            pytest.skip(str(error))
+        _skip_without_compiler()
         self.model.train().compile_training()
         return super().training_step(dtype)
+
+
+def _skip_without_compiler() -> None:
+    try:
+        check_compiler(torch.device("cpu"))
+    except ValueError as error:
+        pytest.skip(str(error))
 
 
 class Theirs:
@@ -220,6 +224,16 @@ def _columns(columns: Sequence[Implementation]) -> Iterator[Column]:
         yield column, Theirs, True
 
 
+def _writing_columns(columns: Sequence[Implementation]) -> list[Column]:
+    """What writes a token after the other: with programs and in few bits, too."""
+    made = list(_columns([i for i in columns if not i.composes]))
+    for i in columns:
+        if i.name == "fused":
+            made += [("programs", functools.partial(Programs, None, i), False)]
+            made += [(f"{bits} bits", functools.partial(Programs, bits, i), False) for bits in (8, 4)]
+    return made
+
+
 def _work(name: str, tokens: int, passes: str) -> Work:
     return Work(2 * _parameters(name) * tokens * (3 if passes == BOTH else 1), "flop", tokens)
 
@@ -282,9 +296,10 @@ def _prefill(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) 
 
 
 def generating_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
-    made = list(_columns([i for i in columns if not i.composes]))
-    for name, dtype in itertools.product(CONFIGS, MULTIPLIED):
-        for column, make, reference in made:
+    for name, dtype in itertools.product(CONFIGS, HALF_AND_SINGLE):
+        for column, make, reference in _writing_columns(columns):
+            if "bits" in column and dtype != torch.float32:
+                continue
             yield Cell(
                 layer="model generate",
                 column=column,
@@ -292,7 +307,7 @@ def generating_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
                 passes=FORWARD,
                 along="parameters",
                 size=_parameters(name),
-                work=Work(_parameters(name) * dtype.itemsize * GENERATED, "byte", GENERATED),
+                work=Work(int(_parameters(name) * _size(column, dtype)) * GENERATED, "byte", GENERATED),
                 prepare=functools.partial(_generating, make, name, dtype),
                 reference=reference,
                 memory=True,
@@ -377,11 +392,7 @@ def _grown() -> tuple[Llama, Llama]:
 
 
 def decoding_cells(name: str, columns: Sequence[Implementation]) -> Iterator[Cell]:
-    made = list(_columns([i for i in columns if not i.composes]))
-    for i in columns:
-        if i.name == "fused":
-            made += [("programs", functools.partial(Programs, None, i), False)]
-            made += [(f"{bits} bits", functools.partial(Programs, bits, i), False) for bits in (8, 4)]
+    made = _writing_columns(columns)
     for dtype in HALF_AND_SINGLE:
         # A single token is read, not multiplied, in bfloat16 too; but where that is imitated, a long cache takes
         # minutes.
@@ -430,7 +441,7 @@ def _model(make: Callable[..., Ours | Theirs], name: str, dtype: torch.dtype) ->
 # torch.compile does what torch warns of, and hides that with filters of its own; where warnings are errors it fails.
 bench_model_training_step = pytest.mark.filterwarnings("ignore")(benchmark_of(training_cells))
 bench_model_prefill = benchmark_of(prefill_cells)
-bench_model_generate = benchmark_of(generating_cells)
+bench_model_generate = pytest.mark.filterwarnings("ignore")(benchmark_of(generating_cells))
 bench_model_serving = benchmark_of(serving_cells)
 bench_model_drafted = benchmark_of(drafted_cells)
 bench_model_decoding_small = pytest.mark.filterwarnings("ignore")(

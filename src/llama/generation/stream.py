@@ -136,7 +136,9 @@ def generate(
     min_p: float | None = None,
     seed: int = 0,
     ends: Sequence[int] = (),
+    compile: bool = False,
 ) -> Int64[Tensor, "batch longer"]:
     """The prompt with what `stream` yields behind it."""
-    new = list(stream(model, token_ids, max_new_tokens, temperature, top_k, top_p, min_p, seed, ends))
+    sampling = (temperature, top_k, top_p, min_p, seed)
+    new = list(stream(model, token_ids, max_new_tokens, *sampling, ends, compile=compile))
     return torch.cat((token_ids, *(token[:, None] for token in new)), dim=1)

@@ -22,6 +22,8 @@ from llama.model.quantized import WORD, Quantized
 
 HALF = 16
 """Bits of a weight in bfloat16."""
+NIBBLE = 4
+"""Bits of the codes of which two fill a byte."""
 FUSED = {"cpp.enable_floating_point_contract_flag": "fast"}
 """For torch's compiler: a product and the sum it is part of may be one instruction, rounded once."""
 MANY = 512
@@ -142,11 +144,11 @@ def _packed(parts: Integer[Tensor, "*rows parts n"], bits: int) -> Float[Tensor,
 
     They have to look like float32, since torch's compiler reads only those many at a time.
     """
-    lowest = parts.to(torch.int32) & (2**bits - 1)
-    words = lowest[..., 0, :].clone()
-    for j in range(1, lowest.shape[-2]):
-        words |= lowest[..., j, :] << (bits * j)
-    return words.view(torch.float32)
+    if bits == NIBBLE:
+        low, high = parts.unflatten(-2, (-1, 2)).unbind(-2)
+        parts = (low & (2**NIBBLE - 1)) | (high << NIBBLE)
+    # The processors of today keep the lowest byte of a word first.
+    return torch.stack(parts.unbind(-2), -1).view(torch.float32).squeeze(-1)
 
 
 def _pairs(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "d_out words"]:
