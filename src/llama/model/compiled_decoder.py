@@ -123,8 +123,9 @@ def _block(form: Form, x: Tensor, q: Tensor, rows: Tensor, o: Matrix, gate_up: M
 
 def _attention(q: Tensor, rows: Tensor) -> Tensor:
     keys, values = rows.to(q.dtype).unsqueeze(1).chunk(2)  # for each query of a group the same
-    weights = (q.unsqueeze(2) * keys).sum(-1).softmax(-1)
-    return kept((weights.unsqueeze(-1) * values).sum(-2).view(-1))
+    scores = (q.unsqueeze(2) * keys).sum(-1, keepdim=True)
+    weights = (scores - scores.amax(2, keepdim=True)).exp()
+    return kept(((weights * values).sum(2) / weights.sum(2)).view(-1))
 
 
 def _norm(form: Form, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 
@@ -170,24 +171,27 @@ def _fills_words(weight: Quantized) -> bool:
 
 
 def _words(weight: Quantized) -> Float[Tensor, "d_out words"]:
-    """The codes of a group side by side, in as many words as they fill."""
-    n_groups = weight.scales.shape[1]
-    return _packed(weight.codes.unflatten(1, (n_groups, WORD // weight.bits, -1)), weight.bits).flatten(1)
+    """The codes of a group side by side, in as many words as they fill, each the integer Σ code_j · 2^(bits · j)."""
+    n_groups, parts, half = weight.scales.shape[1], WORD // weight.bits, 2 ** (weight.bits - 1)
+    # Parts are packed as they are, without a sign: so half is added to each code, and taken from the sum.
+    codes = weight.codes.view(torch.uint8).unflatten(1, (n_groups, parts, -1)) + half
+    halves = sum(half << (weight.bits * j) for j in range(parts))
+    return (_packed(codes, weight.bits).view(torch.int32) - (halves - 2**WORD)).view(torch.float32).flatten(1)
 
 
 def _of_words(words: Tensor, scales: Tensor, x: Tensor, bits: int) -> Tensor:
-    """Shifted into the highest bits of a word, and with zeros below it, a code is an integer 2^(32 - bits) times as
-    large.
+    """Shifted to the top of its word, a code has those below it as a fraction: t_j = code_j + t_(j-1) / 2^bits.
 
-    That is made good in the sums, once for a row: it costs less than to shift each code down again.
+    So Σ code_j x_j is Σ t_j (x_j - x_(j+1) / 2^bits). To take the fraction out of x costs nothing, to take it out of
+    each code would cost as much as the product. That t_j is an integer 2^(WORD - bits) times as large is made good in
+    the sums, once for a row.
     """
     parts, (d_out, n_groups) = WORD // bits, scales.shape
     by_group = words.view(torch.int32).view(d_out, n_groups, -1)
-    inputs = x.view(n_groups, parts, -1)
+    of_group = x.view(n_groups, parts, -1)
+    above = F.pad(of_group[:, 1:], (0, 0, 0, 1))
+    inputs = kept((of_group - above / 2**bits).view(-1)).view_as(of_group)
     total = by_group.new_zeros((), dtype=x.dtype)
     for j in range(parts):
-        code = by_group << (WORD - bits * (j + 1))
-        if j > 0:
-            code = code & -(2 ** (WORD - bits))
-        total = total + code.to(x.dtype) * inputs[:, j]
+        total = total + (by_group << (WORD - bits * (j + 1))).to(x.dtype) * inputs[:, j]
     return (total * scales[..., None]).sum((-1, -2)) * 2.0 ** (bits - WORD)

@@ -14,7 +14,7 @@ from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
 from llama.model.programs import HALF, Matrix
-from llama.model.quantized import Quantized, group_of, quantized
+from llama.model.quantized import WORD, Quantized, group_of, quantized
 from tests.judge.assertions import assert_close
 from tests.judge.tolerances import tolerance
 
@@ -55,6 +55,16 @@ def test_a_matrix_is_multiplied_as_it_is_held(bits, with_norm):
     x = torch.randn(D_IN)
     expected = (folded.double() @ x.double()).repeat(2)
     assert_close(matrix @ x, expected, dtype=torch.float32, within=tolerance(torch.float32))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_no_code_of_a_word_changes_another(bits):
+    limit, parts = 2 ** (bits - 1) - 1, WORD // bits
+    codes = torch.cartesian_prod(*[torch.tensor([-limit, 0, limit], dtype=torch.int8)] * parts)
+    held = Quantized(codes, torch.ones(len(codes), 1), bits).stand_in()
+    matrix = Matrix.of([held], None, torch.float32, half=False)
+    for j, alone in enumerate(torch.eye(parts)):
+        assert torch.equal(matrix @ alone, codes[:, j].float())
 
 
 @pytest.mark.parametrize(("bits", "d_in"), [(HALF, 7), (8, 6), (4, 12)])
