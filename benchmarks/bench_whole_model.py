@@ -349,7 +349,8 @@ def drafted_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
     """One text, alone and with a draft. What a draft is worth depends on how much of what it proposes is kept."""
     if all(i.name != "fused" for i in columns):
         return
-    for column, proposed in (("fused", 0), (f"{PROPOSED} proposed", PROPOSED)):
+    for proposed, compile in itertools.product((0, PROPOSED), (False, True)):
+        column = f"{PROPOSED} proposed" + " by programs" * compile if proposed else "programs" if compile else "fused"
         yield Cell(
             layer="model with a draft",
             column=column,
@@ -358,18 +359,20 @@ def drafted_cells(columns: Sequence[Implementation]) -> Iterator[Cell]:
             along="parameters",
             size=_parameters("110M"),
             work=_work("110M", DRAFTED, FORWARD),
-            prepare=functools.partial(_drafted, proposed),
+            prepare=functools.partial(_drafted, proposed, compile),
             memory=True,
             rounds=ROUNDS,
         )
 
 
-def _drafted(proposed: int) -> Callable[[], object]:
+def _drafted(proposed: int, compile: bool) -> Callable[[], object]:
+    if compile:
+        _skip_without_compiler()
     large, draft = _grown()
     ids = _ids("110M", BEGUN)
     if proposed:
-        return lambda: list(speculate(large, draft, ids, DRAFTED, proposed, temperature=0))
-    return lambda: list(stream(large, ids[None], DRAFTED, temperature=0))
+        return lambda: list(speculate(large, draft, ids, DRAFTED, proposed, temperature=0, compile=compile))
+    return lambda: list(stream(large, ids[None], DRAFTED, temperature=0, compile=compile))
 
 
 @functools.cache
@@ -443,7 +446,7 @@ bench_model_training_step = pytest.mark.filterwarnings("ignore")(benchmark_of(tr
 bench_model_prefill = benchmark_of(prefill_cells)
 bench_model_generate = pytest.mark.filterwarnings("ignore")(benchmark_of(generating_cells))
 bench_model_serving = benchmark_of(serving_cells)
-bench_model_drafted = benchmark_of(drafted_cells)
+bench_model_drafted = pytest.mark.filterwarnings("ignore")(benchmark_of(drafted_cells))
 bench_model_decoding_small = pytest.mark.filterwarnings("ignore")(
     benchmark_of(functools.partial(decoding_cells, "0.8M"))
 )

@@ -57,8 +57,8 @@ class Generate(FromCheckpoint):
     draft_tokens: int = 4
     """How many tokens the smaller model proposes at a time."""
     compile: bool = False
-    """Compute a token by programs that are made for the model. It needs a C++ compiler, and for a model of a new shape
-    ten to twenty seconds."""
+    """Compute a token by programs that are made for the model, or for the draft where there is one. It needs a C++
+    compiler, and for a model of a new shape ten to twenty seconds."""
 
 
 def run(config: Generate) -> None:
@@ -78,15 +78,16 @@ def run(config: Generate) -> None:
     loaded, tokenizer = c.load()
     model = c.quantized(loaded)
     del loaded
+    draft = load(c.draft, c.impl, c.tokenizer, c.dtype, usable(c.device))[0] if c.draft else None
     if c.compile:
-        if not Decoder.suits(model):
+        if not Decoder.suits(draft or model):
             raise ValueError("generate: compile is for our fused layers on a CPU, in one dtype but float16")
         check_compiler(usable(c.device))
     started = time.perf_counter()
     if prompts:
         count = _write_lines(c, model, tokenizer, prompts)
     else:
-        count = _write_texts(c, model, tokenizer, _beginning(tokenizer) if given is None else given)
+        count = _write_texts(c, model, draft, tokenizer, _beginning(tokenizer) if given is None else given)
     seconds = time.perf_counter() - started
     print(f"{count:,} tokens in {seconds:.1f} s, {count / seconds:,.0f} tokens/s", file=sys.stderr)
 
@@ -101,8 +102,6 @@ def _check_ways(c: Generate) -> None:
     for flag, is_given in (("draft", c.draft is not None), ("compile", c.compile)):
         if several and is_given:
             raise ValueError(f"generate: {flag} is for one text at a time, and cannot go with {several}")
-    if c.draft is not None and c.compile:
-        raise ValueError("generate: compile is for one token at a time, and a draft is checked several at a time")
 
 
 def _beginning(tokenizer: Tokenizer) -> str:
@@ -135,7 +134,7 @@ def _sampling(c: Generate, model: Llama) -> dict[str, Any]:
     }
 
 
-def _write_texts(c: Generate, model: Llama, tokenizer: Tokenizer, prompt: str) -> int:
+def _write_texts(c: Generate, model: Llama, draft: Llama | None, tokenizer: Tokenizer, prompt: str) -> int:
     """Write the continuations of one prompt; return how many tokens they have."""
     ids, ends, count = tokenizer.encode(prompt), model.config.ends, 0
     _check_memory(c, model, c.samples, len(ids))
@@ -150,9 +149,8 @@ def _write_texts(c: Generate, model: Llama, tokenizer: Tokenizer, prompt: str) -
 
     rows: Iterable[Iterable[int]]
     on_device, sampling = ids.to(next(model.parameters()).device), _sampling(c, model)
-    if c.draft is not None:
-        draft, _ = load(c.draft, c.impl, c.tokenizer, c.dtype, usable(c.device))
-        steps = speculate(model, draft, on_device, c.max_new_tokens, c.draft_tokens, **sampling)
+    if draft:
+        steps = speculate(model, draft, on_device, c.max_new_tokens, c.draft_tokens, **sampling, compile=c.compile)
         rows = [(token for step in steps for token in step)]
     else:
         batch = on_device.expand(c.samples, -1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from llama.generation.drawing import Drawing, generator, uniform
 from llama.generation.stream import CHUNK, check, has_cache, kept, positions_held
 from llama.model.batch_decoder import BatchDecoder
+from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel, evaluating
@@ -35,8 +36,11 @@ def speculate(
     min_p: float | None = None,
     seed: int = 0,
     ends: Sequence[int] = (),
+    compile: bool = False,
 ) -> Iterator[list[int]]:
     """Yield the next tokens, some at a time, until there are max_new_tokens of them or one is among `ends`.
+
+    With `compile`, the draft proposes by programs that are made for it (compiled_decoder.py).
 
     Raises ValueError, before anything is computed, where `stream` does, for draft_tokens < 1, for models of different
     vocabularies, and for one that has no cache.
@@ -49,15 +53,16 @@ def speculate(
         raise ValueError("generate: a draft needs models with a cache, and layers that are composed by this project")
     check(model, len(token_ids), max_new_tokens)
     drawing = Drawing(model, temperature, top_k, top_p, min_p)
-    return _speculate(model, draft, token_ids, max_new_tokens, draft_tokens, drawing, generator(seed), ends)
+    return _speculate(model, draft, token_ids, max_new_tokens, draft_tokens, drawing, generator(seed), ends, compile)
 
 
 class _Reader:
     """A model and what it has read of the text."""
 
-    def __init__(self, model: Llama, positions: int, proposes: bool):
+    def __init__(self, model: Llama, positions: int, proposes: bool, compile: bool = False):
         self.model, self.positions = model, min(positions, model.config.max_position_embeddings)
-        self.decoder = Decoder(model, self.positions) if proposes and Decoder.suits(model) else None
+        one_by_one = CompiledDecoder if compile else Decoder
+        self.decoder = one_by_one(model, self.positions) if proposes and Decoder.suits(model) else None
         self.batch_decoder = BatchDecoder(model) if not proposes and BatchDecoder.suits(model) else None
         self.cache = self._empty()
 
@@ -101,12 +106,13 @@ def _speculate(
     drawing: Drawing,
     random: torch.Generator,
     ends: Sequence[int],
+    compile: bool,
 ) -> Iterator[list[int]]:
     if max_new_tokens == 0:
         return
     context = model.config.max_position_embeddings
     positions = positions_held(model, len(token_ids), max_new_tokens)
-    target, proposer = _Reader(model, positions, False), _Reader(draft, positions, True)
+    target, proposer = _Reader(model, positions, False), _Reader(draft, positions, True, compile)
     of_draft = replace(drawing, model=draft)
     seen, count = token_ids.tolist(), 0
     while count < max_new_tokens:

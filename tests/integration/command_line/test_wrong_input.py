@@ -266,7 +266,6 @@ def test_ladder_refuses(place, capsys, arguments, sentence):
     ("--prompts-file text.txt --samples 2", "generate: prompts_file and samples cannot both be given"),
     ("--prompts-file text.txt --draft b", "generate: draft is for one text at a time, and cannot go with prompts_file"),
     ("--samples 2 --compile", "generate: compile is for one text at a time, and cannot go with samples"),
-    ("--compile --draft b", "generate: compile is for one token at a time, and a draft is checked several at a time"),
     ("--compile --impl vectorized", "generate: compile is for our fused layers on a CPU, in one dtype but float16"),
     ("--prompts-file letters.txt --at-once 0", "generate: at_once must be at least 1, got 0"),
     ("--draft none", "checkpoint: none is neither a folder nor a file nor stories260K"),

@@ -331,9 +331,11 @@ def test_a_draft_on_the_command_line_gives_the_same_text(folder, capsys):
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about itself, as it imports its compiler
-@pytest.mark.parametrize("more", [(), ("--quantize", 8)])
+@pytest.mark.parametrize("more", [(), ("--quantize", 8), ("--draft",)], ids=["alone", "in 8 bits", "with a draft"])
 def test_programs_on_the_command_line_give_the_same_text(folder, capsys, more, monkeypatch):
     likeliest = ("--prompt", "abc", "--temperature", 0, "--max-new-tokens", 20, *more)
+    if "--draft" in more:
+        likeliest = (*likeliest, folder / "checkpoint")
     alone, made = _lines(capsys, folder, *likeliest), []
     through = CompiledDecoder._through_layers
     monkeypatch.setattr(CompiledDecoder, "_through_layers", lambda *a: made.append(1) or through(*a))
