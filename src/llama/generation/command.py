@@ -57,8 +57,8 @@ class Generate(FromCheckpoint):
     draft_tokens: int = 4
     """How many tokens the smaller model proposes at a time."""
     compile: bool = False
-    """Compute a token by programs that are made for the model, or for the draft where there is one. It needs a C++
-    compiler, and for a model of a new shape ten to twenty seconds."""
+    """Compute a token by programs that are made for the model. It needs a C++ compiler, and for a model of a new shape
+    ten to twenty seconds."""
 
 
 def run(config: Generate) -> None:
@@ -80,7 +80,7 @@ def run(config: Generate) -> None:
     del loaded
     draft = load(c.draft, c.impl, c.tokenizer, c.dtype, usable(c.device))[0] if c.draft else None
     if c.compile:
-        if not Decoder.suits(draft or model):
+        if not all(Decoder.suits(of) for of in (model, draft) if of):
             raise ValueError("generate: compile is for our fused layers on a CPU, in one dtype but float16")
         check_compiler(usable(c.device))
     started = time.perf_counter()

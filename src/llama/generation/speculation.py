@@ -40,7 +40,7 @@ def speculate(
 ) -> Iterator[list[int]]:
     """Yield the next tokens, some at a time, until there are max_new_tokens of them or one is among `ends`.
 
-    With `compile`, the draft proposes by programs that are made for it (compiled_decoder.py).
+    With `compile`, the draft proposes and the model checks by programs that are made for them (compiled_decoder.py).
 
     Raises ValueError, before anything is computed, where `stream` does, for draft_tokens < 1, for models of different
     vocabularies, and for one that has no cache.
@@ -57,13 +57,19 @@ def speculate(
 
 
 class _Reader:
-    """A model and what it has read of the text."""
+    """A model and what it has read of the text: first the prompt, then `tokens` at a time."""
 
-    def __init__(self, model: Llama, positions: int, proposes: bool, compile: bool = False):
+    def __init__(self, model: Llama, positions: int, tokens: int, compile: bool):
         self.model, self.positions = model, min(positions, model.config.max_position_embeddings)
-        one_by_one = CompiledDecoder if compile else Decoder
-        self.decoder = one_by_one(model, self.positions) if proposes and Decoder.suits(model) else None
-        self.batch_decoder = BatchDecoder(model) if not proposes and BatchDecoder.suits(model) else None
+        self.tokens = tokens
+        self.decoder: Decoder | None = None
+        self.batch_decoder: BatchDecoder | None = None
+        if compile and Decoder.suits(model):
+            self.decoder = CompiledDecoder(model, self.positions, tokens)
+        elif tokens == 1 and Decoder.suits(model):
+            self.decoder = Decoder(model, self.positions)
+        elif tokens > 1 and BatchDecoder.suits(model):
+            self.batch_decoder = BatchDecoder(model)
         self.cache = self._empty()
 
     def _empty(self) -> KVCache:
@@ -77,10 +83,14 @@ class _Reader:
 
     def read(self, seen: list[int], rows: int = 1) -> Float[Tensor, "rows vocab"]:
         """Read what is new in the text; return the logits after each of its last so many tokens."""
-        new = seen[self.cache.length :]
-        if self.decoder and self.cache.length:
-            return torch.stack([self.decoder(token, self.cache) for token in new][-rows:])
-        ids = torch.tensor([new], device=self.cache.memory.device)
+        times = -(-(len(seen) - self.cache.length) // self.tokens)
+        start = len(seen) - times * self.tokens
+        if self.decoder and self.cache.length and start >= 0:
+            # Where fewer tokens are new than are read at a time, those before them are read again.
+            self.cache.rewind(start)
+            parts = (seen[i : i + self.tokens] for i in range(start, len(seen), self.tokens))
+            return torch.cat([self.decoder.several(part, self.cache) for part in parts])[-rows:]
+        ids = torch.tensor([seen[self.cache.length :]], device=self.cache.memory.device)
         for part in self._chunks(ids, rows):
             if self.batch_decoder:
                 logits = self.batch_decoder(part, self.cache, rows)
@@ -112,7 +122,8 @@ def _speculate(
         return
     context = model.config.max_position_embeddings
     positions = positions_held(model, len(token_ids), max_new_tokens)
-    target, proposer = _Reader(model, positions, False), _Reader(draft, positions, True, compile)
+    target = _Reader(model, positions, draft_tokens + 1, compile)
+    proposer = _Reader(draft, positions, 1, compile)
     of_draft = replace(drawing, model=draft)
     seen, count = token_ids.tolist(), 0
     while count < max_new_tokens:

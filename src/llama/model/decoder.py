@@ -24,7 +24,7 @@ at a time.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeGuard, TypeVar
 
 import torch
@@ -96,17 +96,26 @@ class Decoder:
         Raises IndexError for a token outside the vocabulary and ValueError for a cache that is full or of more
         sequences, and where as many positions are held as the decoder was made for.
         """
-        if not 0 <= token < len(self.embedding):
-            raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
-        cache.check(1)
-        if cache.length == len(self.cos) < cache.memory.shape[3]:
-            raise ValueError(f"decoder: it was made for {len(self.cos)} positions, and the cache holds as many")
-        at = cache.claim(1)
+        at = self._claim([token], cache)
         logits = torch.empty(len(self.embedding), dtype=self.wide)  # before, so that a caller may change it
         with torch.inference_mode():  # in which a call of torch takes less time
             x = self.embedding[token].to(self.wide, copy=True)
             self._through_layers(x, self.cos[at], self.sin[at], cache, logits)
         return logits
+
+    def several(self, tokens: Sequence[int], cache: KVCache) -> Float[Tensor, "tokens vocab"]:
+        """The logits after each of a few more tokens. Raises what a call for one of them does."""
+        return torch.stack([self(token, cache) for token in tokens])
+
+    def _claim(self, tokens: Sequence[int], cache: KVCache) -> int:
+        """Make room for these tokens in the cache; return the position of the first one."""
+        for token in tokens:
+            if not 0 <= token < len(self.embedding):
+                raise IndexError(f"decoder: token must lie in 0..{len(self.embedding) - 1}, got {token}")
+        cache.check(1)
+        if (end := cache.length + len(tokens)) > (of := len(self.cos)) and of < cache.memory.shape[3]:
+            raise ValueError(f"decoder: {end} positions do not fit into the {of} that it was made for")
+        return cache.claim(len(tokens))
 
     def _through_layers(
         self, x: Float[Tensor, "d_model"], cos: Tensor, sin: Tensor, cache: KVCache, logits: Float[Tensor, "vocab"]

@@ -60,6 +60,10 @@ class Matrix(NamedTuple):
             return cls((_pairs(matrix),), HALF)
         return cls((matrix.to(wide),))
 
+    def of_rows(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
+        """The matrix times each of a few vectors, which a program reads once for all of them."""
+        return torch.stack([self @ row for row in x])
+
     def __matmul__(self, x: Float[Tensor, "d_in"]) -> Float[Tensor, "d_out"]:
         if not self.bits:
             return (self.held[0] * x).sum(-1)
@@ -69,8 +73,8 @@ class Matrix(NamedTuple):
         return _of_words(words, scales, kept(x * norm[0]) if norm else x, self.bits)
 
 
-def kept(x: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """The same vector, which a program computes once, as torch's compiler does where a view by strides is taken.
+def kept(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The same tensor, which a program computes once, as torch's compiler does where a view by strides is taken.
 
     Without it, what a vector is made of would be computed anew for each row of the matrix that it is multiplied with.
     """
@@ -90,7 +94,8 @@ class Kind(NamedTuple):
 def program(body: Callable[..., Any], form: Any, matrices: Sequence[Matrix], *inputs: Kind) -> Callable[..., Any]:
     """body(form, *inputs, *matrices) for tensors like these, called with the inputs and with what the matrices hold.
 
-    That the tensors of a call are of these kinds is not checked. The body returns a tuple, and may write into an input.
+    That the tensors of a call are of these kinds is not checked. The body returns contiguous tensors, in a tuple; it may
+    write into an input.
     `form` is whatever else it has to know, and can be hashed.
     """
     held = tuple((m.bits, tuple(Kind(tuple(t.shape), t.dtype) for t in m.held)) for m in matrices)

@@ -123,6 +123,27 @@ def test_a_token_attends_to_any_number_of_positions_in_a_cache_of_any_size_and_d
 
 @NO_COMPILER
 @OF_TORCH
+@torch.no_grad()
+@pytest.mark.parametrize(("bits", "kv_heads"), [(None, 4), (8, 2), (None, 1)])
+@pytest.mark.parametrize("held", [0, 70])
+def test_several_tokens_at_a_time_have_the_logits_of_one_by_one(held, bits, kv_heads):
+    torch.manual_seed(0)
+    model = Llama(dataclasses.replace(OF, max_position_embeddings=80, num_key_value_heads=kv_heads))
+    of = quantized(model, bits) if bits else model
+    cache, tokens = KVCache(of.config, 1, positions=75), [3, 1, 36]
+    cache.memory.normal_()
+    cache.claim(held)
+    alone = copy.deepcopy(cache)
+    decoder = CompiledDecoder(of, tokens=3)
+    assert_close(decoder.several(tokens, cache), Decoder(of).several(tokens, alone))
+    assert cache.length == held + 3
+    assert_close(cache.memory, alone.memory)
+    with pytest.raises(ValueError, match="decoder: it was made for 3 tokens at a time, got 2"):
+        decoder.several(tokens[:2], cache)
+
+
+@NO_COMPILER
+@OF_TORCH
 def test_programs_are_kept_on_disk():
     from torch._dynamo.utils import counters  # seconds, for this test alone
 

@@ -133,7 +133,7 @@ def test_more_positions_than_a_decoder_was_made_for_are_refused_and_left_out_of_
     longer = KVCache(dataclasses.replace(TINY, max_position_embeddings=3), 1)
     for token in (1, 2):
         decoder(token, longer)
-    with pytest.raises(ValueError, match="decoder: it was made for 2 positions, and the cache holds as many"):
+    with pytest.raises(ValueError, match="decoder: 3 positions do not fit into the 2 that it was made for"):
         decoder(3, longer)
     assert longer.length == 2
 
