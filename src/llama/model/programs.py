@@ -94,9 +94,8 @@ class Kind(NamedTuple):
 def program(body: Callable[..., Any], form: Any, matrices: Sequence[Matrix], *inputs: Kind) -> Callable[..., Any]:
     """body(form, *inputs, *matrices) for tensors like these, called with the inputs and with what the matrices hold.
 
-    That the tensors of a call are of these kinds is not checked. The body returns contiguous tensors, in a tuple; it may
-    write into an input.
-    `form` is whatever else it has to know, and can be hashed.
+    That the tensors of a call are of these kinds is not checked. The body returns a tuple of contiguous tensors, and
+    may write into its inputs. `form` is whatever else it has to know, and can be hashed.
     """
     held = tuple((m.bits, tuple(Kind(tuple(t.shape), t.dtype) for t in m.held)) for m in matrices)
     return _compiled(body, form, inputs, held)
