@@ -158,8 +158,9 @@ def _attention(form: Form, q: Tensor, rows: Tensor) -> Tensor:
     keys, values = rows.to(q.dtype).unsqueeze(1).chunk(2)  # the same for each query of a group
     scores = (q.unsqueeze(2) * keys).sum(-1).unflatten(1, (form.tokens, -1))
     if form.tokens > 1:
-        ahead = torch.ones(form.tokens, rows.shape[1], dtype=torch.bool).triu(1 + rows.shape[1] - form.tokens)
-        scores = scores.masked_fill(ahead.unsqueeze(1), -torch.inf)
+        before = rows.shape[1] - form.tokens
+        own = before + torch.arange(form.tokens).view(-1, 1, 1)
+        scores = scores.masked_fill(torch.arange(rows.shape[1]) > own, -torch.inf)
     weights = (scores - scores.amax(-1, keepdim=True)).exp().flatten(1, 2).unsqueeze(-1)
     y = (weights * values).sum(2) / weights.sum(2)
     return kept(y.unflatten(1, (form.tokens, -1)).transpose(0, 1).contiguous().view(form.tokens, -1))
