@@ -17,7 +17,7 @@ from torch import Tensor
 from llama.generation.drawing import Drawing, generator, uniform
 from llama.generation.stream import CHUNK, check, has_cache, kept, positions_held
 from llama.model.batch_decoder import BatchDecoder
-from llama.model.compiled_decoder import CompiledDecoder
+from llama.model.compiled_decoder import FEW, CompiledDecoder
 from llama.model.decoder import Decoder
 from llama.model.kv_cache import KVCache
 from llama.model.language_model import LanguageModel, evaluating
@@ -40,7 +40,8 @@ def speculate(
 ) -> Iterator[list[int]]:
     """Yield the next tokens, some at a time, until there are max_new_tokens of them or one is among `ends`.
 
-    With `compile`, the draft proposes and the model checks by programs that are made for them (compiled_decoder.py).
+    With `compile`, the draft proposes and the model checks by programs that are made for them (compiled_decoder.py);
+    the model without them where it checks more than FEW tokens at a time.
 
     Raises ValueError, before anything is computed, where `stream` does, for draft_tokens < 1, for models of different
     vocabularies, and for one that has no cache.
@@ -64,7 +65,7 @@ class _Reader:
         self.tokens = tokens
         self.decoder: Decoder | None = None
         self.batch_decoder: BatchDecoder | None = None
-        if compile and Decoder.suits(model):
+        if compile and tokens <= FEW and Decoder.suits(model):
             self.decoder = CompiledDecoder(model, self.positions, tokens)
         elif tokens == 1 and Decoder.suits(model):
             self.decoder = Decoder(model, self.positions)

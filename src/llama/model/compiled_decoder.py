@@ -22,6 +22,9 @@ from llama.model.kv_cache import KVCache
 from llama.model.llama import Llama
 from llama.model.programs import Kind, Matrix, kept, program
 
+FEW = 8
+"""Tokens at a time for which programs are worth making: the sums of more do not fit into a processor's registers."""
+
 
 class Form(NamedTuple):
     """What a program has to know of a model beside its weights, and how many tokens it is for."""
@@ -84,6 +87,7 @@ class CompiledDecoder(Decoder):
         """
         if len(tokens) != self.tokens:
             raise ValueError(f"decoder: it was made for {self.tokens} tokens at a time, got {len(tokens)}")
+        self._programs(cache.dtype)  # before a position is taken: that may fail
         at = self._claim(tokens, cache)
         logits = torch.empty(len(tokens), len(self.embedding), dtype=self.wide)
         with torch.inference_mode():

@@ -343,6 +343,18 @@ def test_programs_on_the_command_line_give_the_same_text(folder, capsys, more, m
     assert made
 
 
+@pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_programs_check_what_another_draft_proposes_beyond_the_context():
+    of = LlamaConfig(vocab_size=17, hidden_size=32, num_hidden_layers=1, max_position_embeddings=24)
+    torch.manual_seed(0)
+    model, draft, prompt = Llama(of), Llama(of), torch.randint(17, (5,))
+    alone = torch.stack(list(stream(model, prompt[None], 40, temperature=0))).flatten().tolist()
+    steps = list(speculate(model, draft, prompt, 40, 4, temperature=0, compile=True))
+    assert [token for step in steps for token in step] == alone
+    assert len(steps) > 8  # some of what is proposed is not kept
+
+
 def test_a_text_is_written_as_soon_as_it_is_whole_so_that_a_run_that_is_killed_leaves_it(folder):
     arguments = ("--prompts-file", folder / "prompts.txt", "--at-once", 1, "--max-new-tokens", 300)
     command = [sys.executable, "-m", "llama", "generate", folder / "checkpoint", *arguments]
