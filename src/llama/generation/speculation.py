@@ -46,6 +46,8 @@ def speculate(
     Raises ValueError, before anything is computed, where `stream` does, for draft_tokens < 1, for models of different
     vocabularies, and for one that has no cache.
     """
+    if token_ids.ndim != 1:
+        raise ValueError(f"generate: token_ids must be [seq], got {list(token_ids.shape)}")
     if draft_tokens < 1:
         raise ValueError(f"generate: draft_tokens must be at least 1, got {draft_tokens}")
     if (own := model.config.vocab_size) != (other := draft.config.vocab_size):
@@ -123,7 +125,7 @@ def _speculate(
         return
     context = model.config.max_position_embeddings
     positions = positions_held(model, len(token_ids), max_new_tokens)
-    target = _Reader(model, positions, draft_tokens + 1, compile)
+    target = _Reader(model, positions, min(draft_tokens + 1, max_new_tokens), compile)
     proposer = _Reader(draft, positions, 1, compile)
     of_draft = replace(drawing, model=draft)
     seen, count = token_ids.tolist(), 0

@@ -74,7 +74,8 @@ class CompiledDecoder(Decoder):
         rows = Kind((2 * kv_heads, None, c.head_dim), cached)
         self.programs[cached] = [
             program(_first, form, runs[0], x, turn, turn, rows),
-            *(program(_between, form, run, x, turn, turn, rows, q, rows) for run in runs[1:-1]),  # the same one
+            # All layers are alike, and have one program.
+            *(program(_between, form, run, x, turn, turn, rows, q, rows) for run in runs[1:-1]),
             program(_last, form, runs[-1], x, q, rows),
         ]
         return self.programs[cached]
@@ -87,28 +88,23 @@ class CompiledDecoder(Decoder):
         """
         if len(tokens) != self.tokens:
             raise ValueError(f"decoder: it was made for {self.tokens} tokens at a time, got {len(tokens)}")
-        self._programs(cache.dtype)  # before a position is taken: that may fail
+        first, *between, last = self._programs(cache.dtype)  # before a position is taken, since that may fail
         at = self._claim(tokens, cache)
+        # Before inference mode, so that a caller may change it.
         logits = torch.empty(len(tokens), len(self.embedding), dtype=self.wide)
         with torch.inference_mode():
             x = self.embedding[torch.tensor(tokens)].to(self.wide)
-            here = slice(at, at + len(tokens))
-            self._through_layers(x, self.cos[here], self.sin[here], cache, logits)
+            cos, sin = self.cos[at : cache.length], self.sin[at : cache.length]
+            rows, *following = cache.rows[..., : cache.length, :].unbind()
+            q = first(x, cos, sin, rows, *self.held[0])[0]
+            for run, held, next_rows in zip(between, self.held[1:-1], following, strict=True):
+                x, q = run(x, cos, sin, next_rows, q, rows, *held)
+                rows = next_rows
+            logits.copy_(last(x, q, rows, *self.held[-1])[0])
         return logits
 
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, "vocab"]:
         return self.several([token], cache)[0]
-
-    def _through_layers(
-        self, x: Float[Tensor, "*tokens d_model"], cos: Tensor, sin: Tensor, cache: KVCache, logits: Tensor
-    ) -> None:
-        first, *between, last = self._programs(cache.dtype)
-        rows, *following = cache.rows[..., : cache.length, :].unbind()
-        q = first(x, cos, sin, rows, *self.held[0])[0]
-        for run, held, next_rows in zip(between, self.held[1:-1], following, strict=True):
-            x, q = run(x, cos, sin, next_rows, q, rows, *held)
-            rows = next_rows
-        logits.copy_(last(x, q, rows, *self.held[-1])[0])
 
 
 def _first(form: Form, x: Tensor, cos: Tensor, sin: Tensor, rows: Tensor, qkv: Matrix) -> tuple[Tensor]:

@@ -104,7 +104,10 @@ class Decoder:
         return logits
 
     def several(self, tokens: Sequence[int], cache: KVCache) -> Float[Tensor, "tokens vocab"]:
-        """The logits after each of a few more tokens. Raises what a call for one of them does."""
+        """The logits after each of a few more tokens, read one after the other.
+
+        Raises what a call for one of them does; those before it are then in the cache.
+        """
         return torch.stack([self(token, cache) for token in tokens])
 
     def _claim(self, tokens: Sequence[int], cache: KVCache) -> int:

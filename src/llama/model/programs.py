@@ -1,12 +1,12 @@
-"""A token of a decoder layer, as a program that torch's compiler makes (compiled_decoder.py).
+"""Programs that torch's compiler makes of a decoder layer's work on a token, or on a few (compiled_decoder.py).
 
     matrix = Matrix.of([gate, up], norm, torch.float32, half=True)
     run = program(body, form, [matrix], Kind((d_in,), torch.float32))          # of body(form, x, matrix)
     y = run(x, *matrix.held)
 
-A program multiplies a matrix with one vector by a plain loop over rows. That reads as fast as memory gives, where a
-library's product of matrices is made for more than one vector; and what comes between two products costs no calls of
-torch. Making a program takes seconds and needs a C++ compiler; it is kept on disk for the next run.
+A program multiplies a matrix with one vector, or a few, by a plain loop over rows. That reads as fast as memory gives,
+where a library's product is made for many vectors; and what comes between two products costs no calls of torch. Making
+a program takes seconds and needs a C++ compiler; it is kept on disk for the next run.
 """
 
 import functools
@@ -74,9 +74,9 @@ class Matrix(NamedTuple):
 
 
 def kept(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The same tensor, which a program computes once, as torch's compiler does where a view by strides is taken.
+    """The same tensor, computed once and held in memory by a program: torch's compiler does so before as_strided.
 
-    Without it, what a vector is made of would be computed anew for each row of the matrix that it is multiplied with.
+    Without it, a vector would be computed anew for each row of the matrix that it is multiplied with.
     """
     return x.as_strided(x.shape, x.stride())
 

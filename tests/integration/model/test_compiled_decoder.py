@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from llama.model import programs
+from llama.model import compiled_decoder, programs
 from llama.model.compiled_decoder import CompiledDecoder
 from llama.model.config import LlamaConfig
 from llama.model.decoder import Decoder
@@ -109,11 +109,11 @@ def test_each_token_has_the_logits_that_it_has_in_a_pass_over_all(kind, layers, 
 @pytest.mark.parametrize(("held", "room"), [(0, 1), (0, 9), (1, 2), (600, 601), (600, 1000)], ids=str)
 def test_a_token_attends_to_any_number_of_positions_in_a_cache_of_any_size_and_dtype(held, room, dtype):
     torch.manual_seed(0)
-    model = Llama(dataclasses.replace(OF, max_position_embeddings=1000))
-    cache = KVCache(OF, 1, dtype, positions=room)
+    of = dataclasses.replace(OF, max_position_embeddings=1000, num_hidden_layers=1)
+    model, cache = Llama(of), KVCache(of, 1, dtype, positions=room)
     cache.memory.normal_()
     cache.claim(held)
-    wide = KVCache(OF, 1, positions=room)
+    wide = KVCache(of, 1, positions=room)
     wide.memory.copy_(cache.memory)
     wide.claim(held)
     within = tolerance(dtype) if dtype == torch.bfloat16 else None
@@ -124,22 +124,41 @@ def test_a_token_attends_to_any_number_of_positions_in_a_cache_of_any_size_and_d
 @NO_COMPILER
 @OF_TORCH
 @torch.no_grad()
-@pytest.mark.parametrize(("bits", "kv_heads"), [(None, 4), (8, 2), (None, 1)])
+@pytest.mark.parametrize(("kind", "layers", "kv_heads"), [("float32", 2, 4), (8, 1, 2), ("bfloat16", 1, 1)])
 @pytest.mark.parametrize("held", [0, 70])
-def test_several_tokens_at_a_time_have_the_logits_of_one_by_one(held, bits, kv_heads):
+def test_several_tokens_at_a_time_have_the_logits_of_one_by_one(held, kind, layers, kv_heads):
     torch.manual_seed(0)
-    model = Llama(dataclasses.replace(OF, max_position_embeddings=80, num_key_value_heads=kv_heads))
-    of = quantized(model, bits) if bits else model
-    cache, tokens = KVCache(of.config, 1, positions=75), [3, 1, 36]
+    sizes = {"num_hidden_layers": layers, "num_key_value_heads": kv_heads, "max_position_embeddings": 80}
+    model = Llama(dataclasses.replace(OF, **sizes))
+    of = quantized(model, kind) if kind == 8 else model.to(getattr(torch, kind))
+    within = tolerance(torch.bfloat16) if kind == "bfloat16" else None
+    cache, tokens = KVCache(of.config, 1, next(of.parameters()).dtype, positions=75), [3, 1, 36]
     cache.memory.normal_()
     cache.claim(held)
     alone = copy.deepcopy(cache)
     decoder = CompiledDecoder(of, tokens=3)
-    assert_close(decoder.several(tokens, cache), Decoder(of).several(tokens, alone))
+    assert_close(decoder.several(tokens, cache), Decoder(of).several(tokens, alone), within=within)
     assert cache.length == held + 3
-    assert_close(cache.memory, alone.memory)
+    assert_close(cache.memory, alone.memory, within=within)
     with pytest.raises(ValueError, match="decoder: it was made for 3 tokens at a time, got 2"):
         decoder.several(tokens[:2], cache)
+    with pytest.raises(IndexError, match="decoder: token must lie in 0..36, got 37"):
+        decoder.several([3, 37, 1], cache)
+    assert cache.length == held + 3
+
+
+@NO_COMPILER
+@OF_TORCH
+def test_no_position_is_taken_where_no_program_can_be_made_for_the_cache(monkeypatch):
+    decoder, cache = CompiledDecoder(Llama(OF)), KVCache(OF, 1, torch.float64)
+
+    def fail(*_):
+        raise RuntimeError("no space is left")
+
+    monkeypatch.setattr(compiled_decoder, "program", fail)
+    with pytest.raises(RuntimeError, match="no space is left"):
+        decoder(3, cache)
+    assert cache.length == 0
 
 
 @NO_COMPILER
