@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from llama.__main__ import main
 from llama.generation import serving, speculation
+from llama.generation import stream as streaming
 from llama.generation.serving import serve
 from llama.generation.speculation import speculate
-from llama.generation.stream import stream
+from llama.generation.stream import generate, stream
 from llama.implementation import load
 from llama.model import checkpoint
 from llama.model.batch_decoder import BatchDecoder
@@ -342,6 +343,16 @@ def test_programs_on_the_command_line_give_the_same_text(folder, capsys, more, m
     monkeypatch.setattr(CompiledDecoder, "several", lambda self, *a: made.append(self.tokens) or several(self, *a))
     assert _lines(capsys, folder, *likeliest, "--compile") == alone
     assert set(made) == ({1, 3} if "--draft" in more else {1})
+
+
+def test_generate_compiles_where_it_is_asked_to(monkeypatch):
+    made, (prompt,) = [], _prompts(1, [4])
+    monkeypatch.setattr(streaming, "CompiledDecoder", lambda *of: made.append(of) or Decoder(*of))
+    model = _model()
+    alone = generate(model, prompt[None], 5, temperature=0)
+    assert not made
+    assert torch.equal(generate(model, prompt[None], 5, temperature=0, compile=True), alone)
+    assert made
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")

@@ -136,7 +136,7 @@ def test_several_tokens_at_a_time_have_the_logits_of_one_by_one(held, kind, laye
     cache.memory.normal_()
     cache.claim(held)
     alone = copy.deepcopy(cache)
-    decoder = CompiledDecoder(of, tokens=3)
+    decoder = CompiledDecoder(of, positions=held + 5, tokens=3)
     assert_close(decoder.several(tokens, cache), Decoder(of).several(tokens, alone), within=within)
     assert cache.length == held + 3
     assert_close(cache.memory, alone.memory, within=within)
@@ -144,6 +144,8 @@ def test_several_tokens_at_a_time_have_the_logits_of_one_by_one(held, kind, laye
         decoder.several(tokens[:2], cache)
     with pytest.raises(IndexError, match="decoder: token must lie in 0..36, got 37"):
         decoder.several([3, 37, 1], cache)
+    with pytest.raises(ValueError, match=f"{held + 6} positions do not fit into"):
+        decoder.several(tokens, cache)
     assert cache.length == held + 3
 
 
